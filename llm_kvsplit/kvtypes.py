@@ -1,0 +1,79 @@
+"""Bits <-> ggml cache types, and the bytes they take: the one place that knows them."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+#: Values in one quantization block of every cache type below but f16 (ggml-common.h: QK8_0, QK5_1, …).
+BLOCK = 32
+
+
+@dataclass(frozen=True)
+class CacheType:
+    """A ggml type that one side (K or V) of the KV cache is stored in."""
+
+    name: str
+    ggml_id: int
+    #: What a person writes: ``-o kv_key_bits 8``.
+    bits: int
+    #: Bytes of one block over the values in it: the scale is part of the price.
+    bytes_per_block: int
+    block: int = BLOCK
+
+    @property
+    def bits_per_value(self) -> float:
+        return 8 * self.bytes_per_block / self.block
+
+
+F16 = CacheType("f16", 1, 16, 2, block=1)
+Q8_0 = CacheType("q8_0", 8, 8, 34)
+Q5_1 = CacheType("q5_1", 7, 5, 24)
+Q4_0 = CacheType("q4_0", 2, 4, 18)
+
+BITS: dict[int, CacheType] = {t.bits: t for t in (F16, Q8_0, Q5_1, Q4_0)}
+
+
+@dataclass(frozen=True)
+class CachePair:
+    """The types of both sides of a cache. ``str()`` gives the field's short name, such as K8V4."""
+
+    k: CacheType
+    v: CacheType
+
+    @classmethod
+    def from_bits(cls, key_bits: int, value_bits: int) -> "CachePair":
+        return cls(from_bits(key_bits), from_bits(value_bits))
+
+    @property
+    def mixed(self) -> bool:
+        return self.k is not self.v
+
+    @property
+    def quantized(self) -> bool:
+        return self.k is not F16 or self.v is not F16
+
+    def __str__(self) -> str:
+        return f"K{self.k.bits}V{self.v.bits}" if self.quantized else "f16"
+
+
+def from_bits(bits: int) -> CacheType:
+    """The cache type for a number of bits.
+
+    Raises ValueError with the numbers that are allowed.
+    """
+    try:
+        return BITS[bits]
+    except KeyError:
+        raise ValueError(f"cache bits must be one of {', '.join(map(str, BITS))}, not {bits}") from None
+
+
+def bytes_per_token(k: CacheType, v: CacheType, n_head_kv: list[int], head_dim_k: int, head_dim_v: int) -> float:
+    """Bytes of KV cache that one token takes, over all layers.
+
+    ``n_head_kv`` holds the number of KV heads of each layer. Source: the shapes of ``cache_k_l*`` and
+    ``cache_v_l*`` in llama-kv-cache.cpp, one row of ``n_head_kv * head_dim`` values a token and layer.
+    """
+    heads = sum(n_head_kv)
+    exact = Fraction(heads * head_dim_k * k.bytes_per_block, k.block) + Fraction(
+        heads * head_dim_v * v.bytes_per_block, v.block
+    )
+    return float(exact)

@@ -1,0 +1,43 @@
+"""Where things are kept: under llm's own user directory, and in a cache that may be deleted."""
+
+import os
+from pathlib import Path
+
+
+def user_dir() -> Path:
+    """``kvsplit`` under llm's user directory (``LLM_USER_PATH`` is honoured); created on first use."""
+    from llm import user_dir as llm_user_dir
+
+    folder = llm_user_dir() / "kvsplit"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def registry_file() -> Path:
+    return user_dir() / "models.json"
+
+
+def models_dir() -> Path:
+    """Where ``llm kvsplit download`` puts GGUF files."""
+    return user_dir() / "models"
+
+
+def backends_dir() -> Path:
+    """One folder a backend build, see ``backend.py``."""
+    return user_dir() / "backends"
+
+
+def cache_dir() -> Path:
+    """What can be made again: upstream's sources, compiler output, probe results.
+
+    ``KVSPLIT_CACHE`` overrides the platform's cache folder.
+    """
+    override = os.environ.get("KVSPLIT_CACHE")
+    if override:
+        folder = Path(override)
+    else:
+        from platformdirs import user_cache_path
+
+        folder = user_cache_path("llm-kvsplit")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
