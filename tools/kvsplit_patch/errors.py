@@ -1,0 +1,14 @@
+"""The one error a maintainer sees."""
+
+import click
+
+
+class PatchError(click.ClickException):
+    """One sentence that names the cause and the next step; exit code 1.
+
+    Not ``llm_kvsplit.errors.KvsplitError``: importing that package imports llm,
+    which takes longer than most of our commands.
+    """
+
+    def __str__(self) -> str:
+        return self.message

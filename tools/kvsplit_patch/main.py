@@ -1,0 +1,50 @@
+"""``kvsplit-patch``: parses the command line and hands over to ``commands/``, nothing else."""
+
+from importlib import import_module
+
+import click
+
+# The order of ``--help``: look, fetch, move the series, edit it, build and prove it.
+COMMANDS = (
+    "status",
+    "fetch",
+    "rebase",
+    "continue",
+    "skip",
+    "abort",
+    "undo",
+    "apply",
+    "refresh",
+    "new",
+    "export",
+    "lint",
+    "build",
+    "abi",
+    "optests",
+    "smoke",
+    "verify",
+    "report",
+)
+_KEYWORDS = {"continue": "continue_"}  # a module cannot be named like a Python keyword
+
+
+class Commands(click.Group):
+    """Imports a command's module when it is asked for, so that ``--help`` loads no libgit2."""
+
+    def list_commands(self, ctx):
+        return list(COMMANDS)
+
+    def get_command(self, ctx, name):
+        if name not in COMMANDS:
+            return None
+        return import_module(f"kvsplit_patch.commands.{_KEYWORDS.get(name, name)}").command
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="llm-kvsplit")
+def main():
+    """Carry KVSplit's patches to another llama.cpp, build them, and prove that they still mean the same."""
+
+
+if __name__ == "__main__":
+    main()
