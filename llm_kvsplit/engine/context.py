@@ -1,0 +1,207 @@
+"""A KV cache and the tokens in it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import KvsplitError
+from ..kvtypes import CachePair
+from . import library
+from .weights import Weights
+
+#: llama.cpp rounds a context up to this many tokens (llama-context.cpp, GGML_PAD of n_ctx).
+PADDING = 256
+
+# enum llama_flash_attn_type in llama.h
+_FLASH_ATTN = {None: -1, False: 0, True: 1}
+
+
+@dataclass(frozen=True)
+class ContextOptions:
+    pair: CachePair
+    #: Tokens the cache holds.
+    n_ctx: int
+    n_threads: int | None = None
+    #: None leaves it to llama.cpp, which uses it where it can.
+    flash_attn: bool | None = None
+
+
+@dataclass(frozen=True)
+class KvSize:
+    """KV cache as llama.cpp allocated it."""
+
+    bytes: int
+    f16_bytes: int
+
+
+class Context:
+    """llama.cpp's context: one sequence of tokens and its KV cache.
+
+    ``tokens`` are the tokens whose keys and values stand in the cache. Raises KvsplitError, in llama.cpp's own
+    words, when the cache cannot be made.
+    """
+
+    def __init__(self, weights: Weights, options: ContextOptions) -> None:
+        self.weights, self.lib = weights, weights.lib
+        self.tokens: list[int] = []
+        self._open(options)
+
+    def _open(self, options: ContextOptions) -> None:
+        params = self.lib.llama_context_default_params()
+        params.n_ctx = options.n_ctx
+        params.n_batch = params.n_ubatch = 512
+        threads = options.n_threads or physical_cores()
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = _FLASH_ATTN[options.flash_attn]
+        params.type_k = options.pair.k.ggml_id
+        params.type_v = options.pair.v.ggml_id
+        with library.log.capture() as lines:
+            pointer = self.lib.llama_init_from_model(self.weights.pointer, params)
+        if not pointer:
+            cause = library.error_text(lines) or "llama.cpp gave no reason"
+            raise KvsplitError(
+                f"No {options.pair} cache of {options.n_ctx} tokens could be made: {cause}. "
+                "Try a smaller n_ctx, or other kv_key_bits and kv_value_bits."
+            )
+        self.pointer, self.options = pointer, options
+        self.memory = self.lib.llama_get_memory(pointer)
+        self.n_ctx: int = self.lib.llama_n_ctx(pointer)
+        self.kv_size = kv_size([text for _, text in lines], options.pair)
+        self.graph_splits = _graph_splits([text for _, text in lines])
+
+    def close(self) -> None:
+        if self.pointer:
+            self.lib.llama_free(self.pointer)
+            self.pointer = None
+
+    def keep_prefix(self, prompt: list[int]) -> int:
+        """Drop from the cache what ``prompt`` does not begin with; return how many tokens stay.
+
+        At least the last token of the prompt is left to evaluate, since its logits are wanted.
+        """
+        keep = common_prefix(self.tokens, prompt)
+        keep = min(keep, len(prompt) - 1)
+        if keep < len(self.tokens):
+            removed = self.lib.llama_memory_seq_rm(self.memory, 0, keep, -1)
+            if not removed or not self._window_reaches(keep):
+                # A recurrent state cannot go back, and a sliding window has forgotten what came before it:
+                # computing anew is slower than a wrong answer, but it is right.
+                self.lib.llama_memory_clear(self.memory, False)
+                keep = 0
+        del self.tokens[keep:]
+        return keep
+
+    def _window_reaches(self, n: int) -> bool:
+        if not self.weights.n_swa or n == 0:
+            return True
+        oldest = self.lib.llama_memory_seq_pos_min(self.memory, 0)
+        return 0 <= oldest <= max(0, n - self.weights.n_swa)
+
+    def evaluate(self, tokens: list[int], stopped: Callable[[], bool] = lambda: False) -> None:
+        """Append ``tokens`` to the cache, in batches; ``stopped`` is asked between them.
+
+        Raises KvsplitError when llama.cpp refuses; the cache then holds what ``self.tokens`` says.
+        """
+        size = self.lib.llama_n_batch(self.pointer)
+        for start in range(0, len(tokens), size):
+            if stopped():
+                return
+            part = tokens[start : start + size]
+            array = (self.lib.llama_token * len(part))(*part)
+            with library.log.capture() as lines:
+                status = self.lib.llama_decode(self.pointer, self.lib.llama_batch_get_one(array, len(part)))
+            if status != 0:
+                self.lib.llama_memory_seq_rm(self.memory, 0, len(self.tokens), -1)
+                cause = library.error_text(lines) or f"status {status}"
+                raise KvsplitError(
+                    f"llama.cpp could not evaluate {len(part)} tokens after {len(self.tokens)} in a context of "
+                    f"{self.n_ctx}: {cause}."
+                )
+            self.tokens += part
+
+    def grow(self, n_ctx: int) -> None:
+        """Make room for ``n_ctx`` tokens; what is in the cache stays in it.
+
+        Both caches exist for a moment. If the new one cannot be made, the old one stays as it was.
+        """
+        state = self.state()
+        old, old_tokens = self.pointer, self.tokens
+        options = ContextOptions(
+            self.options.pair, n_ctx, n_threads=self.options.n_threads, flash_attn=self.options.flash_attn
+        )
+        self._open(options)
+        self.lib.llama_free(old)
+        if state is not None and not self.restore(state, old_tokens):
+            self.tokens = []
+            self.evaluate(old_tokens)
+
+    def state(self) -> "ctypes.Array[ctypes.c_uint8] | None":
+        """llama.cpp's state of the sequence; None when there are no tokens."""
+        if not self.tokens:
+            return None
+        size = self.lib.llama_state_seq_get_size(self.pointer, 0)
+        buffer = (ctypes.c_uint8 * size)()
+        written = self.lib.llama_state_seq_get_data(self.pointer, buffer, size, 0)
+        return buffer if written == size else None
+
+    def restore(self, state: "ctypes.Array[ctypes.c_uint8]", tokens: list[int]) -> bool:
+        """Put a state from ``state()`` back, for the same model and cache types."""
+        read = self.lib.llama_state_seq_set_data(self.pointer, state, len(state), 0)
+        if read != len(state) or self.lib.llama_memory_seq_pos_max(self.memory, 0) != len(tokens) - 1:
+            self.lib.llama_memory_clear(self.memory, False)
+            self.tokens = []
+            return False
+        self.tokens = list(tokens)
+        return True
+
+
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """How many tokens ``a`` and ``b`` begin with in common."""
+    n = min(len(a), len(b))
+    if a[:n] == b[:n]:
+        return n
+    return next(i for i in range(n) if a[i] != b[i])
+
+
+def physical_cores() -> int:
+    """Threads to compute with: hyper-threads share the units that matter, so one a core."""
+    import psutil
+
+    logical = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or logical, logical))
+
+
+_KV_LINE = re.compile(
+    r"size = +[\d.]+ MiB \( *(\d+) cells, +\d+ layers.*K \((\w+)\): +([\d.]+) MiB, V \((\w+)\): +([\d.]+) MiB"
+)
+
+
+def kv_size(lines: list[str], pair: CachePair) -> KvSize:
+    """Bytes of the KV cache, from what llama.cpp prints when it has allocated it.
+
+    It prints hundredths of a MiB a side. A side is cells x values x bits, and values a cell come in blocks of 32,
+    so rounding to that gives the exact bytes back (llama-kv-cache.cpp, "size = … K (…): … V (…): …").
+    """
+    total = f16 = 0
+    for line in lines:
+        if found := _KV_LINE.search(line):
+            cells = int(found[1])
+            for cache_type, mib in ((pair.k, found[3]), (pair.v, found[5])):
+                bytes_per_value = cache_type.bits_per_value / 8
+                per_cell = float(mib) * 2**20 / bytes_per_value / max(cells, 1)
+                values = round(per_cell / 32) * 32 * cells
+                total += int(values * bytes_per_value)
+                f16 += values * 2
+    return KvSize(total, f16)
+
+
+def _graph_splits(lines: list[str]) -> int | None:
+    """Parts the compute graph is cut into; more than one a device means that something falls back to the CPU."""
+    for line in lines:
+        if found := re.search(r"graph splits = (\d+)", line):
+            return int(found[1])
+    return None

@@ -1,0 +1,147 @@
+"""From prompt tokens to text: the loop that everything else is for."""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from ..errors import KvsplitError
+from .context import PADDING, Context
+from .sampling import Sampler, Sampling
+
+#: Tokens of room for an answer whose length nobody has limited; the cache grows when it is used up.
+ANSWER_ROOM = 512
+
+
+@dataclass(frozen=True)
+class Request:
+    tokens: list[int]
+    sampling: Sampling
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    #: Largest context the cache may grow to, in tokens.
+    n_ctx_limit: int = 0
+    #: Control tokens to show as text, since they delimit what the caller parses; others are not text.
+    visible: frozenset[str] = frozenset()
+
+
+@dataclass
+class Outcome:
+    """Filled in while the answer is generated."""
+
+    #: "stop", "length", or "interrupted"
+    finish_reason: str = "stop"
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_seconds: float = 0.0
+    completion_seconds: float = 0.0
+    grown_to: list[int] = field(default_factory=list)
+
+
+def context_size(n_prompt: int, max_tokens: int | None, limit: int) -> int:
+    """Tokens of context to allocate: what prompt and answer need, padded, at most ``limit``."""
+    wanted = n_prompt + (ANSWER_ROOM if max_tokens is None else max_tokens)
+    return min(-(-wanted // PADDING) * PADDING, max(limit, PADDING))
+
+
+def generate(
+    context: Context, request: Request, outcome: Outcome, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[str]:
+    """Yield the answer's text as it comes; ``stopped`` is asked before each evaluation.
+
+    Raises KvsplitError for a prompt that leaves no room for an answer.
+    """
+    n_prompt = len(request.tokens)
+    outcome.prompt_tokens = n_prompt
+    if n_prompt == 0:
+        raise KvsplitError("The prompt is empty: give the model some text to go on.")
+    if n_prompt >= request.n_ctx_limit:
+        raise KvsplitError(
+            f"The prompt has {n_prompt} tokens and the context holds {request.n_ctx_limit}: shorten the prompt, or "
+            "raise -o n_ctx if the model was trained for more."
+        )
+    started = time.perf_counter()
+    outcome.reused_tokens = context.keep_prefix(request.tokens)
+    context.evaluate(request.tokens[outcome.reused_tokens :], stopped)
+    outcome.prompt_seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    sampler = Sampler(context.weights, request.sampling)
+    try:
+        yield from _until_stop(_pieces(context, sampler, request, outcome, stopped), request.stop, outcome)
+    finally:
+        sampler.close()
+        outcome.completion_seconds = time.perf_counter() - started
+
+
+def _pieces(
+    context: Context, sampler: Sampler, request: Request, outcome: Outcome, stopped: Callable[[], bool]
+) -> Iterator[str]:
+    weights = context.weights
+    # A token may hold half a character.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    while True:
+        if stopped():
+            outcome.finish_reason = "interrupted"
+            break
+        if request.max_tokens is not None and outcome.completion_tokens >= request.max_tokens:
+            outcome.finish_reason = "length"
+            break
+        token = sampler.sample(context)
+        if weights.is_end(token):
+            break
+        outcome.completion_tokens += 1
+        piece = weights.piece(token, special=True)
+        if piece and not weights.piece(token, special=False) and piece.decode("utf-8", "replace") not in request.visible:
+            piece = b""
+        if text := decoder.decode(piece):
+            yield text
+        if not _make_room(context, request, outcome):
+            outcome.finish_reason = "length"
+            break
+        context.evaluate([token])
+    if text := decoder.decode(b"", final=True):
+        yield text
+
+
+def _make_room(context: Context, request: Request, outcome: Outcome) -> bool:
+    """Room for one more token, growing the cache up to its limit."""
+    if len(context.tokens) < context.n_ctx:
+        return True
+    if context.n_ctx >= request.n_ctx_limit:
+        return False
+    context.grow(min(2 * context.n_ctx, request.n_ctx_limit))
+    outcome.grown_to.append(context.n_ctx)
+    return len(context.tokens) < context.n_ctx
+
+
+def held_back(text: str, markers: tuple[str, ...]) -> int:
+    """How many characters at the end of ``text`` may be the beginning of one of ``markers``."""
+    longest = 0
+    for marker in markers:
+        for n in range(min(len(marker) - 1, len(text)), longest, -1):
+            if text.endswith(marker[:n]):
+                longest = n
+                break
+    return longest
+
+
+def _until_stop(pieces: Iterator[str], stop: tuple[str, ...], outcome: Outcome) -> Iterator[str]:
+    """``pieces`` up to the first stop text, which is not shown, however it falls across pieces."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        found = [at for s in stop if (at := held.find(s)) >= 0]
+        if found:
+            if text := held[: min(found)]:
+                yield text
+            outcome.finish_reason = "stop"
+            return
+        keep = held_back(held, stop)
+        text, held = held[: len(held) - keep], held[len(held) - keep :]
+        if text:
+            yield text
+    if held:
+        yield held

@@ -1,0 +1,70 @@
+"""The one model this process holds, so that a chat does not load it again for each turn."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from .context import Context, ContextOptions
+from .weights import LoadOptions, Weights
+
+#: llama.cpp's contexts are not for two threads at once; held for the length of an answer.
+lock = threading.RLock()
+
+
+@dataclass
+class _Loaded:
+    weights: Weights
+    context: Context | None = None
+
+    def close(self) -> None:
+        self.close_context()
+        self.weights.close()
+
+    def close_context(self) -> None:
+        if self.context is not None:
+            self.context.close()
+            self.context = None
+
+
+_loaded: _Loaded | None = None
+
+
+def weights(options: LoadOptions) -> Weights:
+    """The model's weights, loaded unless they are already; another model's are freed first."""
+    global _loaded
+    if _loaded is None or _loaded.weights.options != options:
+        close()
+        _loaded = _Loaded(Weights(options))
+    return _loaded.weights
+
+
+def context(options: ContextOptions, *, may_grow: bool) -> Context:
+    """A context on the loaded weights: the present one if it serves, grown if only its size does not.
+
+    ``may_grow``: a larger context than asked for serves as well, and keeps what it holds.
+    """
+    assert _loaded is not None, "weights() comes first"
+    present = _loaded.context
+    if present is not None:
+        same = (present.options.pair, present.options.flash_attn, present.options.n_threads) == (
+            options.pair,
+            options.flash_attn,
+            options.n_threads,
+        )
+        if same and (present.options.n_ctx == options.n_ctx or (may_grow and present.n_ctx >= options.n_ctx)):
+            return present
+        if same and may_grow:
+            present.grow(options.n_ctx)
+            return present
+        _loaded.close_context()
+    _loaded.context = Context(_loaded.weights, options)
+    return _loaded.context
+
+
+def close() -> None:
+    """Free the model. Safe to call at any time that no answer is being generated."""
+    global _loaded
+    if _loaded is not None:
+        _loaded.close()
+        _loaded = None

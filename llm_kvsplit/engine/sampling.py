@@ -1,0 +1,91 @@
+"""How the next token is chosen: llama.cpp's sampler chain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import KvsplitError
+from . import library
+from .weights import Weights
+
+#: llama.cpp's LLAMA_DEFAULT_SEED: draw a seed from the system.
+_RANDOM_SEED = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The defaults are those of llama.cpp's own programs (common_params_sampling in common/common.h)."""
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    #: GBNF that the answer has to follow.
+    grammar: str | None = None
+
+
+#: Tokens that the penalties look back on, as in llama.cpp's programs.
+_PENALTY_WINDOW = 64
+
+
+class Sampler:
+    """A sampler chain. ``close()`` frees it."""
+
+    def __init__(self, weights: Weights, sampling: Sampling) -> None:
+        self.lib = lib = weights.lib
+        self.pointer = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        for link in self._links(weights, sampling):
+            lib.llama_sampler_chain_add(self.pointer, link)
+
+    def _links(self, weights: Weights, s: Sampling) -> list[Any]:
+        lib, links = self.lib, []
+        if s.grammar is not None:
+            with library.log.capture() as lines:
+                grammar = lib.llama_sampler_init_grammar(weights.vocab, s.grammar.encode(), b"root")
+            if not grammar:
+                cause = library.error_text(lines) or "no reason given"
+                raise KvsplitError(f"llama.cpp does not accept the grammar made from the schema: {cause}.")
+            links.append(grammar)
+        if s.repeat_penalty != 1 or s.presence_penalty or s.frequency_penalty:
+            links.append(
+                lib.llama_sampler_init_penalties(
+                    weights.n_vocab, _PENALTY_WINDOW, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
+                )
+            )
+        if s.temperature <= 0:
+            return [*links, lib.llama_sampler_init_greedy()]
+        return [
+            *links,
+            lib.llama_sampler_init_top_k(s.top_k),
+            lib.llama_sampler_init_top_p(s.top_p, 1),
+            lib.llama_sampler_init_min_p(s.min_p, 1),
+            lib.llama_sampler_init_temp(s.temperature),
+            lib.llama_sampler_init_dist(_RANDOM_SEED if s.seed is None else s.seed),
+        ]
+
+    def sample(self, context: Any) -> int:
+        """Choose from the logits of the last token evaluated, and take note of the choice."""
+        return self.lib.llama_sampler_sample(self.pointer, context.pointer, -1)
+
+    def close(self) -> None:
+        if self.pointer:
+            self.lib.llama_sampler_free(self.pointer)
+            self.pointer = None
+
+
+def json_grammar(schema: dict[str, Any]) -> str:
+    """GBNF for the JSON documents that a JSON schema allows."""
+    import json
+
+    library.load()
+    from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+    try:
+        return json_schema_to_gbnf(json.dumps(schema))
+    except Exception as ex:  # the converter raises whatever a malformed schema trips over
+        raise KvsplitError(f"The schema cannot be turned into a grammar: {ex!r}. Simplify it.") from ex

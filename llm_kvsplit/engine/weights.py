@@ -1,0 +1,106 @@
+"""A loaded GGUF: its weights and its vocabulary."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import KvsplitError
+from . import library
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What must be the same for a loaded model to be used again."""
+
+    path: Path
+    #: Layers on the GPU; -1 means all of them.
+    n_gpu_layers: int = -1
+    #: Off where the CPU's matrix tiles are listed but trap (see ``probe``).
+    use_extra_bufts: bool = True
+
+
+class Weights:
+    """llama.cpp's model. ``close()`` frees it; the contexts on it must be closed before.
+
+    Raises KvsplitError, in llama.cpp's own words, when the file cannot be loaded.
+    """
+
+    def __init__(self, options: LoadOptions) -> None:
+        self.options = options
+        self.lib = library.load()
+        params = self.lib.llama_model_default_params()
+        params.n_gpu_layers = options.n_gpu_layers
+        params.use_extra_bufts = options.use_extra_bufts
+        with library.log.capture() as lines:
+            self.pointer = self.lib.llama_model_load_from_file(str(options.path).encode(), params)
+        if not self.pointer:
+            cause = library.error_text(lines) or "llama.cpp gave no reason"
+            raise KvsplitError(
+                f"{options.path} could not be loaded: {cause}. "
+                f"Run 'llm kvsplit info {options.path}' to see what the file holds."
+            )
+        self.vocab = self.lib.llama_model_get_vocab(self.pointer)
+        self.n_vocab: int = self.lib.llama_vocab_n_tokens(self.vocab)
+        self.n_ctx_train: int = self.lib.llama_model_n_ctx_train(self.pointer)
+        #: Width of the sliding window in tokens; 0 for a model without one.
+        self.n_swa: int = self.lib.llama_model_n_swa(self.pointer)
+
+    def close(self) -> None:
+        if self.pointer:
+            self.lib.llama_model_free(self.pointer)
+            self.pointer = None
+
+    @property
+    def chat_template(self) -> str | None:
+        text = self.lib.llama_model_chat_template(self.pointer, None)
+        return text.decode("utf-8", "replace") if text else None
+
+    @property
+    def bos(self) -> str:
+        return self._token_text(self.lib.llama_vocab_bos(self.vocab))
+
+    @property
+    def eos(self) -> str:
+        return self._token_text(self.lib.llama_vocab_eos(self.vocab))
+
+    def _token_text(self, token: int) -> str:
+        return self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Tokens of ``text``; ``add_special`` adds BOS where the model wants one."""
+        data = text.encode("utf-8", "surrogatepass")
+        size = len(data) + 2
+        for _ in range(2):
+            tokens = (self.lib.llama_token * size)()
+            n = self.lib.llama_tokenize(self.vocab, data, len(data), tokens, size, add_special, parse_special)
+            if n >= 0:
+                return tokens[:n]
+            size = -n
+        raise KvsplitError(f"llama.cpp could not split a prompt of {len(data)} bytes into tokens.")
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        """The bytes a token stands for; nothing for a control token unless ``special``."""
+        size = 64
+        for _ in range(2):
+            buffer = ctypes.create_string_buffer(size)
+            n = self.lib.llama_token_to_piece(self.vocab, token, buffer, size, 0, special)
+            if n >= 0:
+                return buffer.raw[:n]
+            size = -n
+        return b""
+
+    def is_end(self, token: int) -> bool:
+        return self.lib.llama_vocab_is_eog(self.vocab, token)
+
+
+def quantize(source: Path, target: Path) -> None:
+    """Write ``source`` with q8_0 weights to ``target``."""
+    lib = library.load()
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = lib.LLAMA_FTYPE_MOSTLY_Q8_0
+    with library.log.capture() as lines:
+        status = lib.llama_model_quantize(str(source).encode(), str(target).encode(), params)
+    if status != 0:
+        raise KvsplitError(f"{source} could not be quantized: {library.error_text(lines)}.")

@@ -1,0 +1,135 @@
+"""Try a library in a child process before this one loads it.
+
+A library built for another CPU ends its process with "Illegal instruction" and nothing else. And on some virtual
+machines the CPU lists AMX tiles that trap when they are used: ggml's AMX path then dies in the first product
+with a quantized weight, while everything else works (llama.cpp#26954, #28756). So two trials are made, once for
+each library and CPU: the demo model as it is, and quantized to q8_0. When only the second dies, models are loaded
+without ggml's extra buffer types, which is slower for quantized weights and right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import demo
+from .paths import cache_dir
+
+if TYPE_CHECKING:
+    from .backend import Backend
+
+#: Counts up when the trials change, so that old results are not believed.
+_VERSION = 1
+#: Set in the child, which must not try itself.
+_CHILD = "KVSPLIT_PROBE_CHILD"
+
+
+@dataclass(frozen=True)
+class Result:
+    usable: bool
+    #: How the library ended the trial that it failed.
+    reason: str = ""
+    #: Whether ggml's repacked and AMX buffers may be used.
+    extra_bufts: bool = True
+
+
+def result(chosen: "Backend") -> Result:
+    """The remembered result for this library on this CPU, or a new trial."""
+    if os.environ.get(_CHILD):
+        return Result(usable=True)
+    file = cache_dir() / "probes" / f"{_key(chosen)}.json"
+    try:
+        return Result(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        pass
+    found = _try(chosen)
+    file.parent.mkdir(exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(asdict(found)))
+    temporary.replace(file)
+    return found
+
+
+def _try(chosen: "Backend") -> Result:
+    reason = _run(chosen, "plain")
+    if reason:
+        return Result(usable=False, reason=reason)
+    return Result(usable=True, extra_bufts=not _run(chosen, "quantized"))
+
+
+def _run(chosen: "Backend", trial: str) -> str:
+    """Run one trial; say how it failed, or nothing."""
+    environment = {**os.environ, _CHILD: "1"}
+    if chosen.folder is not None:
+        environment["LLAMA_CPP_LIB_PATH"] = str(chosen.folder)
+    child = subprocess.run(
+        [sys.executable, "-m", "llm_kvsplit.probe", trial], env=environment, capture_output=True, text=True
+    )
+    if child.returncode == 0:
+        return ""
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        hint = "it uses instructions that this CPU lacks" if name == "SIGILL" else "it crashed"
+        return f"{hint} ({name})"
+    lines = child.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit code {child.returncode}"
+
+
+def _key(chosen: "Backend") -> str:
+    """Changes with the library's files and with the CPU."""
+    digest = hashlib.sha256(f"{_VERSION} {platform.machine()} {_cpu_flags()}".encode())
+    for file in sorted(_libraries(chosen)):
+        status = file.stat()
+        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _libraries(chosen: "Backend") -> list[Path]:
+    folder = chosen.folder
+    if folder is None:
+        from importlib.util import find_spec
+
+        spec = find_spec("llama_cpp")
+        if spec is None or spec.origin is None:
+            return []
+        folder = Path(spec.origin).parent / "lib"
+    return [file for file in folder.glob("*") if file.is_file()]
+
+
+def _cpu_flags() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _child(trial: str) -> None:
+    import tempfile
+
+    from .engine.context import Context, ContextOptions
+    from .engine.weights import LoadOptions, Weights, quantize
+    from .kvtypes import CachePair
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = demo.MODEL
+        if trial == "quantized":
+            model = Path(folder) / "q8_0.gguf"
+            quantize(demo.MODEL, model)
+        weights = Weights(LoadOptions(model))
+        context = Context(weights, ContextOptions(CachePair.from_bits(16, 16), 256))
+        # More tokens than one, since products of a matrix with a vector take another path.
+        context.evaluate(list(range(100, 140)))
+        context.evaluate([7])
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1])
