@@ -39,9 +39,14 @@ def load() -> dict[str, Entry]:
 
     Raises KvsplitError when the file is not what this module writes; it is left as it is.
     """
+    return bundled() | _read(registry_file())
+
+
+def bundled() -> dict[str, Entry]:
+    """The model that comes with the package."""
     from .demo import MODEL
 
-    return {DEMO: Entry(DEMO, MODEL)} | _read(registry_file())
+    return {DEMO: Entry(DEMO, MODEL)}
 
 
 def get(name: str) -> Entry | None:

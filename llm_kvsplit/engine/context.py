@@ -70,7 +70,7 @@ class Context:
         self.pointer, self.options = pointer, options
         self.memory = self.lib.llama_get_memory(pointer)
         self.n_ctx: int = self.lib.llama_n_ctx(pointer)
-        self.kv_size = kv_size([text for _, text in lines], options.pair)
+        self.kv_size = kv_size([text for _, text in lines], options.pair, self.weights.values_per_cell)
         self.graph_splits = _graph_splits([text for _, text in lines])
 
     def close(self) -> None:
@@ -180,23 +180,27 @@ _KV_LINE = re.compile(
 )
 
 
-def kv_size(lines: list[str], pair: CachePair) -> KvSize:
+def kv_size(lines: list[str], pair: CachePair, values_per_cell: tuple[int, int] | None) -> KvSize:
     """Bytes of the KV cache, from what llama.cpp prints when it has allocated it.
 
-    It prints hundredths of a MiB a side. A side is cells x values x bits, and values a cell come in blocks of 32,
-    so rounding to that gives the exact bytes back (llama-kv-cache.cpp, "size = … K (…): … V (…): …").
+    It prints hundredths of a MiB a side (llama-kv-cache.cpp, "size = … K (…): … V (…): …"). Where the model's
+    header tells how many values a cell holds on each side and the print agrees, the exact product is returned.
     """
-    total = f16 = 0
+    total = f16 = 0.0
     for line in lines:
-        if found := _KV_LINE.search(line):
-            cells = int(found[1])
-            for cache_type, mib in ((pair.k, found[3]), (pair.v, found[5])):
-                bytes_per_value = cache_type.bits_per_value / 8
-                per_cell = float(mib) * 2**20 / bytes_per_value / max(cells, 1)
-                values = round(per_cell / 32) * 32 * cells
-                total += int(values * bytes_per_value)
-                f16 += values * 2
-    return KvSize(total, f16)
+        found = _KV_LINE.search(line)
+        if not found:
+            continue
+        cells = int(found[1])
+        for side, (cache_type, mib) in enumerate(((pair.k, found[3]), (pair.v, found[5]))):
+            bytes_per_value = cache_type.bits_per_value / 8
+            printed = float(mib) * 2**20
+            if values_per_cell is not None:
+                exact = cells * values_per_cell[side] * bytes_per_value
+                printed = exact if abs(exact - printed) <= 0.006 * 2**20 else printed
+            total += printed
+            f16 += printed / bytes_per_value * 2
+    return KvSize(round(total), round(f16))
 
 
 def _graph_splits(lines: list[str]) -> int | None:

@@ -55,6 +55,16 @@ class Log:
 log = Log()
 
 
+@contextmanager
+def verbose(on: bool) -> Iterator[None]:
+    """Print llama.cpp's log on stderr inside the ``with`` block."""
+    before, log.verbose = log.verbose, on
+    try:
+        yield
+    finally:
+        log.verbose = before
+
+
 def error_text(lines: list[tuple[int, str]]) -> str:
     """ggml's own error lines in one sentence, without the name of the C function before the colon."""
     errors = [text.strip() for level, text in lines if level >= _ERROR and level != _CONTINUE]

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..errors import KvsplitError
 from .context import Context, ContextOptions
 from .weights import LoadOptions, Weights
 
-#: llama.cpp's contexts are not for two threads at once; held for the length of an answer.
-lock = threading.RLock()
+_lock = threading.Lock()
+_owner: int | None = None
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Held for the length of an answer, since a KV cache serves one at a time; other threads wait.
+
+    Raises KvsplitError when this very thread is in the middle of another answer, which waiting would never end.
+    """
+    global _owner
+    me = threading.get_ident()
+    if _owner == me:
+        raise KvsplitError("Another answer is still being read in this thread: read it to its end first.")
+    with _lock:
+        _owner = me
+        try:
+            yield
+        finally:
+            _owner = None
+
 
 
 @dataclass

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import gguf
 from ..errors import KvsplitError
 from . import library
 
@@ -46,6 +48,17 @@ class Weights:
         self.n_ctx_train: int = self.lib.llama_model_n_ctx_train(self.pointer)
         #: Width of the sliding window in tokens; 0 for a model without one.
         self.n_swa: int = self.lib.llama_model_n_swa(self.pointer)
+
+    @functools.cached_property
+    def values_per_cell(self) -> tuple[int, int] | None:
+        """Values that one token has in the KV cache as keys and as values, over all layers; None if not so simple."""
+        header = gguf.read(self.options.path)
+        if header.unmodelled or header.sliding_window:
+            return None
+        return (
+            sum(layer.n_head_kv * layer.head_dim_k for layer in header.layers),
+            sum(layer.n_head_kv * layer.head_dim_v for layer in header.layers),
+        )
 
     def close(self) -> None:
         if self.pointer:

@@ -1,0 +1,37 @@
+"""``llm kvsplit …``: one module a command, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+#: Command -> what ``--help`` says of it, so that listing them imports none.
+COMMANDS = {
+    "add": "Register a GGUF file as a model.",
+    "backend": "Build, list, choose and remove builds of the patch series.",
+    "doctor": "Say which library is loaded and what it can do here.",
+    "download": "Fetch a GGUF from a URL or Hugging Face and register it.",
+    "info": "Show what a GGUF holds and what its KV cache takes.",
+    "models": "List the registered models.",
+    "remove": "Take a model out of the registry.",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f".{name}", __name__).command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy)
+def kvsplit() -> None:
+    """Local GGUF models with separate bits for keys and values in the KV cache."""

@@ -1,0 +1,213 @@
+"""llm's words in, llm's events out: the plugin's Model and AsyncModel."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import llm
+from llm.parts import StreamEvent
+
+from .errors import KvsplitError
+from .options import Options, Settings, settle, stop_texts
+
+if TYPE_CHECKING:
+    from .engine.context import Context
+    from .engine.generate import Outcome
+    from .engine.weights import Weights
+    from .registry import Entry
+
+
+class _Local:
+    """What both models share: the entry in the registry and the way from prompt to events."""
+
+    can_stream = True
+    supports_schema = True
+    supports_tools = True
+    Options = Options
+
+    def __init__(self, entry: "Entry") -> None:
+        self.model_id = entry.name
+        self.entry = entry
+
+    def __str__(self) -> str:
+        return f"KV split: {self.model_id}"
+
+    def _answer(self, prompt: Any, response: Any, stopped: Callable[[], bool]) -> Iterator[StreamEvent]:
+        # Imported here, since llm imports every plugin for every command.
+        from . import chat, reply
+        from .engine import generate as engine
+        from .engine import library, loaded
+        from .engine.sampling import json_grammar
+
+        settings = settle(prompt.options, self.entry)
+        with loaded.exclusive(), library.verbose(bool(prompt.options.verbose)):
+            weights = _load(self.entry, settings)
+            rendered = chat.render(
+                prompt.messages,
+                weights.chat_template,
+                bos=weights.bos,
+                eos=weights.eos,
+                tools=prompt.tools,
+                thinking=prompt.options.thinking,
+            )
+            tokens = _tokens(weights, rendered.text)
+            context = _context(weights, settings, prompt.options, len(tokens))
+            grammar = json_grammar(prompt.schema) if prompt.schema else None
+            request = engine.Request(
+                tokens=tokens,
+                sampling=_sampling(prompt.options, grammar),
+                max_tokens=prompt.options.max_tokens,
+                stop=stop_texts(prompt.options.stop),
+                n_ctx_limit=context.n_ctx if settings.n_ctx else weights.n_ctx_train,
+                visible=reply.MARKERS,
+            )
+            outcome = engine.Outcome()
+            parser = reply.ReplyParser(tools=bool(prompt.tools), reasoning_open=rendered.reasoning_open)
+            try:
+                for text in engine.generate(context, request, outcome, stopped):
+                    yield from _events(parser.feed(text), response)
+                yield from _events(parser.finish(), response)
+            finally:
+                _report(response, self.model_id, context, outcome)
+
+
+class KvsplitModel(_Local, llm.Model):
+    def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any) -> Iterator[StreamEvent]:
+        with _interrupt() as stopped:
+            yield from self._answer(prompt, response, stopped)
+
+
+class AsyncKvsplitModel(_Local, llm.AsyncModel):
+    async def execute(
+        self, prompt: Any, stream: bool, response: Any, conversation: Any
+    ) -> AsyncGenerator[StreamEvent, None]:
+        # One thread for the whole answer: llama.cpp's context and the lock around it belong to it.
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue()
+        cancelled = threading.Event()
+
+        def work() -> None:
+            try:
+                for event in self._answer(prompt, response, cancelled.is_set):
+                    loop.call_soon_threadsafe(queue.put_nowait, event)
+                loop.call_soon_threadsafe(queue.put_nowait, None)
+            except BaseException as ex:  # whatever it is, it is raised where the answer is awaited
+                loop.call_soon_threadsafe(queue.put_nowait, ex)
+
+        thread = threading.Thread(target=work, name=f"kvsplit {self.model_id}", daemon=True)
+        thread.start()
+        try:
+            while (event := await queue.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            cancelled.set()
+
+
+def _load(entry: "Entry", settings: Settings) -> "Weights":
+    from . import backend, gguf, probe
+    from .engine import loaded
+    from .engine.weights import LoadOptions
+
+    # llama.cpp is given whole files and caches it can make: its own words for others are poor.
+    header = gguf.read(entry.path)
+    if reason := gguf.refusal(header, settings.pair.k, settings.pair.v):
+        raise KvsplitError(f"{entry.name} {reason}.")
+    extra_bufts = probe.result(backend.choose()).extra_bufts
+    return loaded.weights(LoadOptions(entry.path, settings.n_gpu_layers, extra_bufts))
+
+
+def _tokens(weights: "Weights", text: str) -> list[int]:
+    # Many templates write the BOS token themselves; two of them harm some models.
+    written = bool(weights.bos) and text.startswith(weights.bos)
+    return weights.tokenize(text, add_special=not written, parse_special=True)
+
+
+def _context(weights: "Weights", settings: Settings, options: Options, n_prompt: int) -> "Context":
+    from . import fit
+    from .engine import generate as engine
+    from .engine import loaded
+    from .engine.context import ContextOptions
+
+    n_ctx = settings.n_ctx or engine.context_size(n_prompt, options.max_tokens, weights.n_ctx_train)
+    if n_ctx > weights.n_ctx_train:
+        print(
+            f"Warning: the model was trained for {weights.n_ctx_train} tokens of context; beyond that, at {n_ctx}, "
+            "its answers get worse.",
+            file=sys.stderr,
+        )
+    fit.refuse_unless_it_fits(weights.options.path, settings.pair, n_ctx)
+    return loaded.context(
+        ContextOptions(settings.pair, n_ctx, options.n_threads, options.flash_attn), may_grow=settings.n_ctx is None
+    )
+
+
+def _sampling(options: Options, grammar: str | None) -> Any:
+    from .engine.sampling import Sampling
+
+    names = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "seed")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return Sampling(**given, grammar=grammar)
+
+
+def _events(pieces: Any, response: Any) -> Iterator[StreamEvent]:
+    import json
+
+    from .reply import Call
+
+    for piece in pieces:
+        if isinstance(piece, Call):
+            call = llm.ToolCall(name=piece.name, arguments=piece.arguments, tool_call_id=None)
+            response.add_tool_call(call)
+            call_id = response._tool_calls[-1].tool_call_id
+            yield StreamEvent(type="tool_call_name", chunk=piece.name, tool_call_id=call_id)
+            yield StreamEvent(type="tool_call_args", chunk=json.dumps(piece.arguments), tool_call_id=call_id)
+        else:
+            yield StreamEvent(type="reasoning" if piece.reasoning else "text", chunk=piece.text)
+
+
+def _report(response: Any, model_id: str, context: "Context", outcome: "Outcome") -> None:
+    """What llm logs of the answer, for ``llm logs --json`` and ``llm -u``."""
+    from . import backend
+
+    response.set_usage(
+        input=outcome.prompt_tokens, output=outcome.completion_tokens, details={"cached_tokens": outcome.reused_tokens}
+    )
+    response.set_resolved_model(model_id)
+    pair = context.options.pair
+    response.response_json = {
+        "kv_cache": {
+            "key_type": pair.k.name,
+            "value_type": pair.v.name,
+            "n_ctx": context.n_ctx,
+            **asdict(context.kv_size),
+        },
+        "backend": backend.choose().id,
+        **asdict(outcome),
+    }
+
+
+@contextmanager
+def _interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C ends the answer, which llm then logs as far as it came; a second one ends the program."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+
+    def handle(_number: int, _frame: Any) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

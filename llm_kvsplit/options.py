@@ -1,0 +1,121 @@
+"""What a person can say with ``-o``, and what lies under it.
+
+Every default is None: with any ``-o``, llm lets a class default that is not None override what the person stored
+with ``llm models options set``. A model's registered defaults come next, then llama.cpp's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import llm
+from pydantic import Field
+
+from .errors import KvsplitError
+from .kvtypes import BITS, CachePair
+
+if TYPE_CHECKING:
+    from .registry import Entry
+
+_BITS = ", ".join(map(str, BITS))
+
+
+class Options(llm.Options):
+    kv_key_bits: int | None = Field(
+        default=None, description=f"Bits a value of the keys takes in the KV cache: {_BITS} (default 16)"
+    )
+    kv_value_bits: int | None = Field(
+        default=None, description=f"Bits a value of the values takes in the KV cache: {_BITS} (default 16)"
+    )
+    n_ctx: int | None = Field(
+        default=None, description="Tokens of context to allocate (default: as many as are needed, growing)"
+    )
+    max_tokens: int | None = Field(default=None, description="Most tokens to answer with (default: no limit)")
+    temperature: float | None = Field(default=None, description="Randomness; 0 always takes the likeliest (default 0.8)")
+    top_k: int | None = Field(default=None, description="Choose among this many of the likeliest; 0 for all (default 40)")
+    top_p: float | None = Field(default=None, description="Choose among the likeliest of this total (default 0.95)")
+    min_p: float | None = Field(
+        default=None, description="Leave out what is less likely than this share of the likeliest (default 0.05)"
+    )
+    repeat_penalty: float | None = Field(default=None, description="Penalty for repeated tokens; 1 is none (default 1)")
+    presence_penalty: float | None = Field(default=None, description="Penalty for tokens already used (default 0)")
+    frequency_penalty: float | None = Field(
+        default=None, description="Penalty for tokens by how often they were used (default 0)"
+    )
+    seed: int | None = Field(default=None, description="Seed, for the same answer again (default: random)")
+    stop: str | list[str] | None = Field(default=None, description="Text to stop at; it is not shown")
+    thinking: bool | None = Field(
+        default=None, description="Turn reasoning on or off, where the chat template has a switch (default: the model's)"
+    )
+    n_gpu_layers: int | None = Field(default=None, description="Layers on the GPU; -1 for all (default -1)")
+    n_threads: int | None = Field(default=None, description="CPU threads (default: one a core)")
+    flash_attn: bool | None = Field(
+        default=None, description="Flash attention; quantized values need it (default: where it works)"
+    )
+    verbose: bool | None = Field(default=None, description="Show llama.cpp's own log on stderr (default false)")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one answer is computed with: options over registered defaults, checked."""
+
+    pair: CachePair
+    #: Tokens of context; None for as many as are needed.
+    n_ctx: int | None
+    n_gpu_layers: int
+
+
+#: Smallest and largest sensible value of each number.
+_RANGES: dict[str, tuple[float, float]] = {
+    "n_ctx": (1, 2**31 - 1),
+    "max_tokens": (1, 2**31 - 1),
+    "temperature": (0, 100),
+    "top_k": (0, 2**31 - 1),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "repeat_penalty": (0.01, 100),
+    "presence_penalty": (-100, 100),
+    "frequency_penalty": (-100, 100),
+    "seed": (0, 2**32 - 2),
+    "n_gpu_layers": (-1, 2**31 - 1),
+    "n_threads": (1, 512),
+}
+
+
+def settle(options: Options, entry: "Entry") -> Settings:
+    """Options over the model's registered defaults. Raises KvsplitError with the option and what it may be."""
+    for name, (low, high) in _RANGES.items():
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise KvsplitError(f"{name} must be from {low} to {high}, not {value}.")
+    key_bits = _first(options.kv_key_bits, entry.kv_key_bits, 16)
+    value_bits = _first(options.kv_value_bits, entry.kv_value_bits, 16)
+    for name, bits in (("kv_key_bits", key_bits), ("kv_value_bits", value_bits)):
+        if bits not in BITS:
+            raise KvsplitError(f"{name} must be one of {_BITS}, not {bits}.")
+    if value_bits != 16 and options.flash_attn is False:
+        raise KvsplitError(
+            f"kv_value_bits {value_bits} needs flash attention: leave out -o flash_attn false, or set kv_value_bits 16."
+        )
+    return Settings(
+        pair=CachePair.from_bits(key_bits, value_bits),
+        n_ctx=_first(options.n_ctx, entry.n_ctx),
+        n_gpu_layers=_first(options.n_gpu_layers, entry.n_gpu_layers, -1),
+    )
+
+
+def _first(*values: int | None) -> int | None:
+    return next((value for value in values if value is not None), None)
+
+
+def stop_texts(stop: str | list[str] | None) -> tuple[str, ...]:
+    texts = [stop] if isinstance(stop, str) else stop or []
+    return tuple(text for text in texts if text)
+
+
+def table() -> str:
+    """The options as the README's Markdown table."""
+    rows = ["| Option | What it does |", "| --- | --- |"]
+    rows += [f"| `{name}` | {field.description} |" for name, field in Options.model_fields.items()]
+    return "\n".join(rows)
