@@ -1,0 +1,32 @@
+"""``llm kvsplit download``: fetch a GGUF file and register it as a model."""
+
+from dataclasses import replace
+
+import click
+
+from .. import download, gguf
+from ..paths import models_dir
+from .add import free_names, register, registration
+
+
+@click.command()
+@click.argument("spec")
+@click.argument("file", required=False)
+@click.option("--sha256", help="What the file must have; Hugging Face's own is checked in any case.")
+@registration
+def command(spec, file, sha256, name, aliases, **defaults):
+    """Fetch a GGUF file and register it as a model.
+
+    SPEC is a URL, or owner/repo on Hugging Face with FILE in it. The same command goes on after a cut. A token for
+    files behind a login is taken from HF_TOKEN.
+    """
+    sources = download.resolve(spec, file)
+    names = free_names(sources[0].name, name, aliases)  # before the download, which may take an hour
+    try:
+        first, *_ = [
+            download.fetch(source, models_dir(), sha256 if source is sources[0] else None) for source in sources
+        ]
+    except KeyboardInterrupt:
+        click.echo("\nStopped: the same command goes on from here.", err=True)
+        raise click.exceptions.Exit(130) from None
+    register(first.path, names, **defaults, sha256=first.sha256, source=sources[0].url)
