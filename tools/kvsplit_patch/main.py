@@ -4,7 +4,9 @@ from importlib import import_module
 
 import click
 
-# The order of ``--help``: look, fetch, move the series, edit it, build and prove it.
+from kvsplit_patch.errors import PatchError
+
+# The order of ``--help``. A name here is a module of ``commands``.
 COMMANDS = (
     "status",
     "fetch",
@@ -18,12 +20,6 @@ COMMANDS = (
     "new",
     "export",
     "lint",
-    "build",
-    "abi",
-    "optests",
-    "smoke",
-    "verify",
-    "report",
 )
 _KEYWORDS = {"continue": "continue_"}  # a module cannot be named like a Python keyword
 
@@ -38,6 +34,13 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         return import_module(f"kvsplit_patch.commands.{_KEYWORDS.get(name, name)}").command
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except OSError as failure:  # a full disk, a folder that may not be written
+            where = f" ({failure.filename})" if failure.filename else ""
+            raise PatchError(f"The system refused: {failure.strerror or failure}{where}; mend that and try again.") from failure
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

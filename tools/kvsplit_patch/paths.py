@@ -19,7 +19,8 @@ def checkout() -> Path:
         here = Path.cwd()
         candidates = [here, *here.parents]
     for folder in candidates:
-        if (folder / "patchset" / "series").is_file():
+        # The second is there when a swap of the series was cut short between two renames: see swap.py.
+        if any((folder / name / "series").is_file() for name in ("patchset", ".kvsplit-next")):
             return folder
     where = f"{override} (KVSPLIT_CHECKOUT)" if override else f"{Path.cwd()} or above it"
     raise PatchError(f"There is no patchset/series in {where}: run this inside a checkout of llm-kvsplit.")

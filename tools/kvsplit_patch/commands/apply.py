@@ -1,0 +1,27 @@
+"""``kvsplit-patch apply``"""
+
+import click
+
+
+@click.command()
+@click.argument("folder", type=click.Path())
+@click.option("--through", metavar="PATCH", help="Stop after this patch, to edit it.  [default: the last]")
+def command(folder, through):
+    """Lay out the patched llama.cpp in FOLDER, a git repository with one commit a patch.
+
+    Edit there, then take the edits back with `refresh` or `new`.
+    """
+    from pathlib import Path
+
+    from .. import paths, replay, series, workfolder
+
+    loaded = series.load(paths.patchset_dir())
+    steps = replay.steps_at_base(loaded)
+    if through:
+        steps = steps[: loaded.index(through) + 1]
+    lock = loaded.lock
+    commits = [(f"llama.cpp {lock.upstream.commit}", lock.base_tree)]
+    commits += [(f"{step.name}\n\n{step.header.description}", step.after) for step in steps]
+    note = {"kind": "apply", "patch": steps[-1].name if steps else None, "tree": commits[-1][1]}
+    workfolder.create(Path(folder).resolve(), note, commits)
+    click.echo(f"{folder}: {len(steps)} patches on llama.cpp {lock.upstream.commit}")

@@ -1,0 +1,13 @@
+"""``kvsplit-patch continue``"""
+
+import click
+
+
+@click.command(name="continue")
+def command():
+    """Take the work folder as the stopped patch's result and go on; also after a kill."""
+    from .. import journal, paths, sequence
+
+    project = paths.checkout()
+    with journal.locked(project):
+        sequence.go_on(project)

@@ -1,0 +1,20 @@
+"""``kvsplit-patch fetch``"""
+
+import click
+
+
+@click.command()
+@click.argument("what", metavar="TAG|SHA", required=False)
+@click.option("--sdist", metavar="VERSION|FILE", help="The commit a llama-cpp-python release vendors, out of its sdist.")
+def command(what, sdist):
+    """Bring an upstream commit into the cache; prints its 40-hex id."""
+    from .. import paths, series, upstream
+
+    if bool(what) == bool(sdist):
+        raise click.UsageError("Give either TAG|SHA or --sdist.")
+    if sdist:
+        click.echo(upstream.fetch_sdist(sdist))
+        return
+    lock = series.read_lock(paths.patchset_dir())
+    expected = lock.upstream.commit if what == lock.upstream.tag else None
+    click.echo(upstream.fetch(lock.upstream.url, what, expected))

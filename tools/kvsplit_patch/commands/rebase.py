@@ -1,0 +1,57 @@
+"""``kvsplit-patch rebase``"""
+
+from time import perf_counter
+
+import click
+
+
+@click.command()
+@click.argument("target", metavar="TAG|SHA|VERSION")
+@click.option("--plan", is_flag=True, help="Only say what would become of each patch; changes nothing.")
+@click.option("--worktree", type=click.Path(), help="Where to lay out a conflict.  [default: in the cache]")
+def command(target, plan, worktree):
+    """Move the series to another upstream commit: a tag, a 40-hex id, or what a llama-cpp-python VERSION vendors."""
+    from contextlib import nullcontext
+
+    from .. import journal, paths, replay, sequence, series, store, upstream
+
+    project = paths.checkout()
+    with nullcontext() if plan else journal.locked(project):
+        loaded = series.load(project / "patchset")
+        commit, tag = upstream.resolve(loaded.lock.upstream.url, target)
+        if commit == loaded.lock.upstream.commit:
+            click.echo(f"The series stands on {commit} already.")
+            return
+        steps = replay.steps_at_base(loaded)
+        repo = store.open_store()
+        base = replay.base_tree(repo, commit)
+        where = upstream.Upstream(loaded.lock.upstream.url, commit, tag, upstream.bindings_of(repo, commit))
+        click.echo(f"from llama.cpp {loaded.lock.upstream.commit}\nto   llama.cpp {commit}")
+        if plan:
+            _plan(repo, steps, base)
+        _watched(replay.watched_changes(repo, loaded, loaded.lock.base_tree, base))
+        if not plan:
+            sequence.start(project, f"rebase to {target}", loaded, where, base, (), steps, work=worktree)
+
+
+def _plan(repo, steps, base):
+    from .. import replay
+
+    current, began, unsure = base, perf_counter(), False
+    for step in steps:
+        outcome = replay.replay(repo, step, current)
+        current = outcome.tree
+        click.echo(f"  {step.name:20} {outcome.state}{' (without the patches above that stop)' if unsure else ''}")
+        for path, why in outcome.conflicts:
+            click.echo(f"      {path}: {why}")
+        for line in outcome.lines:
+            click.echo(f"      {line}")
+        unsure = unsure or outcome.state != replay.CLEAN
+    click.echo(f"replayed {len(steps)} patches in {(perf_counter() - began) * 1000:.0f} ms")
+
+
+def _watched(changes):
+    if changes:
+        click.echo("upstream changed files that the series touches or watches:")
+    for change in changes:
+        click.echo(f"  {change.patch:20} {change.path}  +{change.added} -{change.removed} {change.note}".rstrip())

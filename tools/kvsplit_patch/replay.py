@@ -1,0 +1,198 @@
+"""Moving patches onto another commit, in memory: one three-way merge a patch, no common history needed.
+
+For the build: ``apply_series(commit)`` gives the tree ids of the patched sources, ``upstream.materialize``
+turns one into a folder.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from . import patchfile, series, store, upstream
+from .errors import PatchError
+from .paths import patchset_dir
+from .series import Series, Step
+
+CLEAN, CONFLICT, UPSTREAM, PARTLY, DELETES = "clean", "conflict", "already upstream", "partly upstream", "deletes upstream lines"
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The series on one commit: 40-hex tree ids, ``after[i]`` being the tree with the first i+1 patches."""
+
+    commit: str
+    base_tree: str
+    after: tuple[str, ...]
+    result_tree: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one patch.
+
+    ``tree``: the merged tree, with conflicting files as they stood before the patch.
+    ``conflicts``: (path, what each side did). ``lines``: for DELETES, upstream lines the patch would remove;
+    for PARTLY, the patch's own lines (with their sign) that are there already.
+    """
+
+    state: str
+    tree: str
+    conflicts: tuple[tuple[str, str], ...] = ()
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Upstream's change to a file that a patch touches or watches: lines added and removed, or what became of it."""
+
+    patch: str
+    path: str
+    added: int
+    removed: int
+    note: str = ""
+
+
+def steps_at_base(loaded: Series) -> list[Step]:
+    """Apply the series strictly to the commit in its lock. Raises PatchError unless the lock's trees come out."""
+    repo = store.open_store()
+    tree = upstream.ensure(loaded.lock.upstream)
+    if tree != loaded.lock.base_tree:
+        raise PatchError(
+            f"lock.json says that {loaded.lock.upstream.commit} has the tree {loaded.lock.base_tree}, "
+            f"but it has {tree}: restore lock.json with git checkout."
+        )
+    repo = store.open_store()
+    steps = []
+    for patch in loaded.patches:
+        after = patchfile.apply_diff(repo, tree, patch.sections(), patch.name)
+        steps.append(Step(patch.name, patch.header, tree, after))
+        tree = after
+    return steps
+
+
+def apply_series(commit: str | None = None, through: str | None = None) -> Applied:
+    """The series (or its patches up to and including ``through``) on its base, or replayed onto ``commit``.
+
+    Fetches what the store lacks of the base; ``commit`` must be there already (``upstream.resolve``).
+    Raises PatchError when a patch does not replay cleanly: that is for ``kvsplit-patch rebase`` to settle.
+    """
+    loaded = series.load(patchset_dir())
+    steps = steps_at_base(loaded)
+    if through is not None:
+        steps = steps[: loaded.index(through) + 1]
+    commit = commit or loaded.lock.upstream.commit
+    if commit == loaded.lock.upstream.commit:
+        base, after = loaded.lock.base_tree, [step.after for step in steps]
+    else:
+        repo = store.open_store()
+        base, after = base_tree(repo, commit), []
+        for step in steps:
+            outcome = replay(repo, step, after[-1] if after else base)
+            if outcome.state != CLEAN:
+                raise PatchError(
+                    f"{step.name}.patch does not replay onto {commit} ({outcome.state}): run kvsplit-patch rebase {commit}."
+                )
+            after.append(outcome.tree)
+    return Applied(commit, base, tuple(after), after[-1] if after else base)
+
+
+def base_tree(repo, commit: str) -> str:
+    import pygit2
+
+    if commit not in repo:
+        raise PatchError(f"The store lacks the commit {commit}: run kvsplit-patch fetch {commit}.")
+    return str(repo[commit].peel(pygit2.Tree).id)
+
+
+def replay(repo, step: Step, current: str) -> Outcome:
+    """Merge what a patch does at its base into the tree ``current``, and say what became of it."""
+    index = merge(repo, step, current)
+    conflicts = tuple(_describe(repo, sides) for sides in index.conflicts or ())
+    if conflicts:
+        return Outcome(CONFLICT, current, conflicts)
+    merged = str(index.write_tree(repo))
+    return classify(repo, step, current, merged)
+
+
+def merge(repo, step: Step, current: str):
+    """The index of the three-way merge; its conflicts are still in it."""
+    from pygit2.enums import MergeFlag
+
+    return repo.merge_trees(step.before, current, step.after, flags=MergeFlag.FIND_RENAMES)
+
+
+def classify(repo, step: Step, current: str, merged: str) -> Outcome:
+    """Compare line by line what a patch did at its base with what its replay does now.
+
+    Counting lines over all changed files, rather than comparing hunks, makes this blind to where lines lie
+    and to how a diff happens to align them.
+    """
+    if merged == current:
+        return Outcome(UPSTREAM, merged)
+    meant, done = line_changes(repo, step.before, step.after), line_changes(repo, current, merged)
+    deleted = deleted_beyond(meant, done)
+    if deleted:
+        return Outcome(DELETES, merged, lines=deleted)
+    taken = tuple(
+        ("+" if count > 0 else "-") + line
+        for line, count in meant.items()
+        if abs(done[line]) < abs(count) and any(character.isalnum() for character in line)
+    )
+    return Outcome(PARTLY if taken else CLEAN, merged, lines=taken)
+
+
+def line_changes(repo, old, new) -> Counter:
+    """How many more copies of each line the new tree holds than the old one, over the files that differ."""
+    total = Counter()
+    for delta in repo.diff(repo[str(old)], repo[str(new)]).deltas:
+        for side, sign in ((delta.old_file, -1), (delta.new_file, 1)):
+            blob = repo.get(side.id)
+            if blob is not None and side.mode:
+                for line in blob.data.split(b"\n"):
+                    total[line.decode(errors="replace").rstrip("\r")] += sign
+    return Counter({line: count for line, count in total.items() if count})
+
+
+def deleted_beyond(meant: Counter, done: Counter) -> tuple[str, ...]:
+    """Lines of which a replay removes more copies than the patch did at its base."""
+    return tuple(line for line, count in done.items() if count < min(meant[line], 0) and line.strip())
+
+
+def _describe(repo, sides) -> tuple[str, str]:
+    ancestor, ours, theirs = sides
+    path = (ours or theirs or ancestor).path
+    if ancestor is None:
+        return path, "upstream and the patch both add it"
+    if ours is None:
+        return path, "upstream deleted or moved it, the patch changes it"
+    if theirs is None:
+        return path, "the patch deletes it, upstream changed it"
+    return path, "upstream changed the same lines"
+
+
+def watched_changes(repo, loaded: Series, old_base: str, new_base: str) -> list[Watched]:
+    """Upstream's changes between two trees to the files each patch touches or watches."""
+    import pygit2
+    from pygit2.enums import DeltaStatus
+
+    diff = repo.diff(repo[str(old_base)], repo[str(new_base)])
+    diff.find_similar()
+    notes = {DeltaStatus.DELETED: "deleted", DeltaStatus.ADDED: "new"}
+    found = []
+    for patch in loaded.patches:
+        interesting = (*patch.touched(), *patch.header.watch)
+        for delta in diff.deltas:
+            if not any(watches(pattern, delta.old_file.path) for pattern in interesting):
+                continue
+            note = notes.get(delta.status, "")
+            if delta.status == DeltaStatus.RENAMED:
+                note = f"now {delta.new_file.path}"
+            sides = (repo.get(side.id) if side.mode else None for side in (delta.old_file, delta.new_file))
+            old, new = (side.data if isinstance(side, pygit2.Blob) else b"" for side in sides)
+            _, added, removed = pygit2.Patch.create_from(old, new).line_stats
+            found.append(Watched(patch.name, delta.old_file.path, added, removed, note))
+    return found
+
+
+def watches(pattern: str, path: str) -> bool:
+    return path.startswith(pattern) if pattern.endswith("/") else fnmatch(path, pattern)

@@ -1,0 +1,281 @@
+"""Changing the series step by step: replay, stop for a person, go on, and put the new ``patchset/`` in place.
+
+Every command that changes ``patchset/`` runs through here. The journal is on disk before each step, so a
+process killed anywhere leaves something to ``continue`` or ``abort``, and ``patchset/`` whole.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from . import journal, replay, series, store, workfolder
+from .errors import PatchError
+from .journal import State
+from .paths import cache_dir, state_dir
+from .series import Series, Step, Upstream
+from .swap import swap, sync, write_file
+
+
+def start(project: Path, what: str, loaded: Series, target: Upstream, base_tree: str, done, todo, work=None, version=None):
+    """Begin a change and carry it as far as it goes without a person. Call with the checkout's lock held.
+
+    ``work``: where a conflict is to be laid out, by default a folder in the cache.
+    Raises PatchError where a person is needed, the state kept for ``go_on``.
+    """
+    unfinished = journal.read(project)
+    if unfinished:
+        raise PatchError(f"{unfinished.what} is not finished: run kvsplit-patch continue, skip or abort first.")
+    shutil.rmtree(_next(project), ignore_errors=True)
+    work = Path(work).resolve() if work else cache_dir() / "work" / _short(project)
+    if project in (work, *work.parents):
+        raise PatchError(f"{work} is inside the checkout: name a work folder outside it.")
+    state = State(
+        what=what,
+        series_version=version or loaded.lock.series_version,
+        upstream=target,
+        base_tree=base_tree,
+        done=tuple(done),
+        todo=tuple(todo),
+        work=str(work),
+        old=series.digest(project / "patchset"),
+    )
+    journal.write(project, state)
+    _run(project, state)
+
+
+def go_on(project: Path):
+    """Take the work folder's content as the stopped patch's result and carry on; also picks up after a kill."""
+    state = journal.require(project)
+    if state.stopped:
+        state = _take_resolution(project, state)
+    _run(project, state)
+
+
+def skip(project: Path):
+    """Drop the patch that is stopped and carry on."""
+    state = journal.require(project)
+    if not state.stopped:
+        raise PatchError(f"{state.what} did not stop at a patch: run kvsplit-patch continue or abort.")
+    click.echo(f"{state.todo[0].name}: dropped")
+    state = replace(state, todo=state.todo[1:], stopped="")
+    journal.write(project, state)
+    _remove_work(state)
+    _run(project, state)
+
+
+def abort(project: Path) -> bool:
+    """Forget the unfinished change. False if it was already in place, and so finished instead."""
+    state = journal.require(project)
+    if state.new and series.digest(project / "patchset") != state.old:
+        _settle(project, state)
+        return False
+    _remove_work(state)
+    shutil.rmtree(_next(project), ignore_errors=True)
+    shutil.rmtree(state_dir(project) / "previous.next", ignore_errors=True)
+    _drop_refs(project)
+    journal.remove(project)
+    return True
+
+
+def undo(project: Path) -> str:
+    """Put back the series as it was before the last finished change, an undo included; says which that was."""
+    unfinished = journal.read(project)
+    if unfinished:
+        raise PatchError(f"{unfinished.what} is not finished: run kvsplit-patch continue, skip or abort first.")
+    previous = state_dir(project) / "previous"
+    try:
+        note = json.loads((previous / "note.json").read_text())
+    except FileNotFoundError:
+        raise PatchError("There is no finished change to undo in this checkout: use git to look further back.") from None
+    now = series.digest(project / "patchset")
+    if now != note["new"]:
+        raise PatchError(f"patchset/ was changed after {note['what']}: use git to get the older series back.")
+    loaded = series.load(previous / "patchset")
+    _write_next(project, series.contents(previous / "patchset"))
+    lock = loaded.lock
+    state = State(f"undo of {note['what']}", lock.series_version, lock.upstream, lock.base_tree, (), (), "", now)
+    _swap_in(project, state)
+    return note["what"]
+
+
+# --- steps --------------------------------------------------------------------------------------
+
+
+def _run(project: Path, state: State):
+    if state.new:
+        _settle(project, state)
+        return
+    repo = store.open_store()
+    while state.todo:
+        step, current = state.todo[0], state.current()
+        outcome = replay.replay(repo, step, current)
+        if outcome.state != replay.CLEAN:
+            state = replace(state, stopped=outcome.state)
+            journal.write(project, state)
+            _ask(repo, state, step, outcome)
+        click.echo(f"{step.name}: {outcome.state}")
+        state = _done(project, repo, state, outcome.tree)
+    _finish(project, repo, state)
+
+
+def _done(project, repo, state: State, tree: str) -> State:
+    step = state.todo[0]
+    # The journal alone does not keep objects from `git gc` in the store.
+    repo.references.create(f"{_refs(project)}/{step.name}", tree, force=True)
+    moved = Step(step.name, step.header, state.current(), tree)
+    state = replace(state, done=(*state.done, moved), todo=state.todo[1:], stopped="")
+    journal.write(project, state)
+    return state
+
+
+def _ask(repo, state: State, step: Step, outcome):
+    """Lay the stopped patch out for a person, and say what is asked of them."""
+    _lay_out(repo, state, step)
+    click.echo(f"{step.name}: {outcome.state}")
+    for path, why in outcome.conflicts:
+        click.echo(f"    {path}: {why}")
+    for line in outcome.lines:
+        click.echo(f"    {line}")
+    advice = {
+        replay.CONFLICT: "resolve it in {0} and run kvsplit-patch continue, or run skip or abort",
+        replay.UPSTREAM: "run kvsplit-patch skip to drop it, or abort",
+        replay.PARTLY: "look at the rest of it in {0} and run kvsplit-patch continue to keep that, or run skip or abort",
+        replay.DELETES: "put the lines above back in {0}, or leave them out, and run kvsplit-patch continue, skip or abort",
+    }
+    raise PatchError(f"{state.what} stopped at {step.name} ({outcome.state}): {advice[outcome.state].format(state.work)}.")
+
+
+def _lay_out(repo, state: State, step: Step):
+    commits = [(f"llama.cpp {state.upstream.commit}", state.base_tree)]
+    commits += [(f"{done.name}\n\n{done.header.description}", done.after) for done in state.done]
+    workfolder.create(Path(state.work), _note(state), commits, lambda work: replay.merge(work, step, state.current()))
+
+
+def _note(state: State) -> dict:
+    """What tells the work folder of this stop from one that an earlier change left behind."""
+    return {"kind": "conflict", "patch": state.todo[0].name, "onto": state.current()}
+
+
+def _take_resolution(project: Path, state: State) -> State:
+    repo = store.open_store()
+    step, current, work = state.todo[0], state.current(), Path(state.work)
+    outcome = replay.replay(repo, step, current)
+    if workfolder.find_note(work) != _note(state):
+        _ask(repo, state, step, outcome)  # killed before the folder was there, or somebody removed it
+    left = workfolder.unresolved(work, outcome.conflicts)
+    if left:
+        raise PatchError(f"{step.name} is not resolved in {work} ({'; '.join(left)}): finish it and run kvsplit-patch continue again.")
+    tree = workfolder.read(work)
+    if tree == current:
+        raise PatchError(f"{work} holds no change for {step.name}: make one, or run kvsplit-patch skip to drop the patch.")
+    beyond = replay.deleted_beyond(
+        replay.line_changes(repo, step.before, step.after), replay.line_changes(repo, current, tree)
+    )
+    if beyond:
+        click.echo(f"{step.name} now removes lines of upstream that it left alone before:", err=True)
+        for line in beyond:
+            click.echo(f"    {line}", err=True)
+    click.echo(f"{step.name}: resolved")
+    state = _done(project, repo, state, tree)
+    _remove_work(state)
+    return state
+
+
+def _finish(project: Path, repo, state: State):
+    files = series.export(repo, state.series_version, state.upstream, state.base_tree, state.done)
+    patchset = project / "patchset"
+    if series.digest(patchset) != state.old:
+        raise PatchError(f"patchset/ was edited since {state.what} began: undo the edit and run continue, or run abort.")
+    kept = {name: data for name, data in series.contents(patchset).items() if not _is_ours(name)}
+    _write_next(project, {**kept, **files})
+    _swap_in(project, state)
+
+
+def _is_ours(name: str) -> bool:
+    return name.endswith(".patch") or name in ("series", "lock.json")
+
+
+def _write_next(project: Path, files: dict[str, bytes]):
+    folder = _next(project)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir()
+        for name, data in files.items():
+            write_file(folder / name, data)
+        sync(folder)
+    except OSError as failure:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise PatchError(
+            f"The new series could not be written beside patchset/, which is as it was ({failure.strerror}): "
+            "make room, then run kvsplit-patch continue or abort."
+        ) from None
+
+
+def _swap_in(project: Path, state: State):
+    _copy_previous(project, state)
+    state = replace(state, new=series.digest(_next(project)))
+    journal.write(project, state)
+    _settle(project, state)
+
+
+def _copy_previous(project: Path, state: State):
+    """Keep what ``undo`` needs, under a name that does not count until the swap is done."""
+    folder = state_dir(project) / "previous.next"
+    shutil.rmtree(folder, ignore_errors=True)
+    note = {"what": state.what, "new": series.digest(_next(project))}
+    try:
+        shutil.copytree(project / "patchset", folder / "patchset")
+        write_file(folder / "note.json", json.dumps(note).encode())
+    except OSError as failure:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise PatchError(
+            f"The old series could not be kept in {folder.parent} ({failure.strerror or failure}): "
+            "make room, then run kvsplit-patch continue or abort."
+        ) from None
+
+
+def _settle(project: Path, state: State):
+    """Put the written series in place. Runs again after a kill, from wherever that was."""
+    patchset, beside = project / "patchset", _next(project)
+    if series.digest(patchset) != state.new:
+        if series.digest(beside) != state.new:
+            raise PatchError(f"{beside} was changed, so {state.what} cannot end: run kvsplit-patch abort.")
+        swap(patchset, beside)
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.rmtree(beside.with_name(".patchset-old"), ignore_errors=True)
+    previous, coming = state_dir(project) / "previous", state_dir(project) / "previous.next"
+    if coming.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        os.rename(coming, previous)
+    _drop_refs(project)
+    journal.remove(project)
+    click.echo(f"{state.what}: patchset/ is in place")
+
+
+def _next(project: Path) -> Path:
+    return project / ".kvsplit-next"  # beside patchset/, since folders are exchanged within one file system
+
+
+def _remove_work(state: State):
+    work = Path(state.work)
+    if (workfolder.find_note(work) or {}).get("kind") == "conflict":
+        shutil.rmtree(work)
+
+
+def _short(project: Path) -> str:
+    return hashlib.sha256(str(project).encode()).hexdigest()[:12]
+
+
+def _refs(project: Path) -> str:
+    return f"{store.REFS}/change/{_short(project)}"
+
+
+def _drop_refs(project: Path):
+    repo = store.open_store()
+    for ref in [ref for ref in repo.references if ref.startswith(_refs(project) + "/")]:
+        repo.references.delete(ref)

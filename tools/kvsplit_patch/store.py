@@ -1,0 +1,115 @@
+"""The one bare git repository of upstream objects, and small helpers over its trees.
+
+Objects are content-addressed, so any number of checkouts and processes share the store; only what
+changes packs or refs (fetching) takes the lock. Everything here is written for libgit2: no work tree,
+no user configuration, no attributes, so that the same input gives the same objects on any machine.
+"""
+
+from contextlib import contextmanager
+
+from .errors import PatchError
+from .paths import store_dir
+
+REFS = "refs/kvsplit"
+
+
+def isolate():
+    """Make libgit2 forget the user's and the system's git configuration and attribute files, for this process."""
+    import pygit2
+    from pygit2.enums import ConfigLevel
+
+    for level in (ConfigLevel.PROGRAMDATA, ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL):
+        pygit2.settings.search_path[level] = ""
+
+
+@contextmanager
+def writing():
+    """Hold the store's lock: for fetching and importing packs, never needed to write single objects."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(str(store_dir()) + ".lock", timeout=900):
+            yield
+    except Timeout:
+        raise PatchError(
+            f"Another process has been fetching into {store_dir()} for 15 minutes: end it, then try again."
+        ) from None
+
+
+def open_store():
+    """The store as a ``pygit2.Repository``, made on first use."""
+    import pygit2
+
+    isolate()
+    folder = store_dir()
+    try:
+        return pygit2.Repository(str(folder))
+    except pygit2.GitError:
+        pass
+    with writing():
+        repo = pygit2.init_repository(str(folder), bare=True)
+        repo.config["gc.auto"] = 0  # the trees of an unfinished rebase are not always reachable from a ref
+        return repo
+
+
+def find_commit(repo, name):
+    """The 40-hex id of a commit the store has in full, by tag, sdist version, 40-hex id or a unique prefix; else None."""
+    import pygit2
+
+    for ref in (f"{REFS}/upstream/{name}", f"{REFS}/sdist/{name}", f"{REFS}/commit/{name}"):
+        if ref in repo.references:
+            return str(repo.references[ref].peel(pygit2.Commit).id)
+    known = {str(repo.references[ref].peel(pygit2.Commit).id) for ref in repo.references if is_upstream(ref)}
+    matches = [commit for commit in known if len(name) >= 7 and commit.startswith(name.lower())]
+    return matches[0] if len(matches) == 1 else None
+
+
+def is_upstream(ref: str) -> bool:
+    return ref.startswith((f"{REFS}/upstream/", f"{REFS}/sdist/", f"{REFS}/commit/"))
+
+
+def entries(repo, tree, prefix=""):
+    """Every blob, link and submodule below a tree as (path, mode, 40-hex id), in git's order.
+
+    Raises PatchError on names that would lead out of a folder the tree is written to.
+    """
+    from pygit2.enums import FileMode
+
+    seen = set()
+    for entry in repo[str(tree)]:
+        if entry.name in {"", ".", "..", *seen} or "/" in entry.name or entry.name.lower() == ".git":
+            raise PatchError(f"The upstream tree {tree} holds the name {entry.name!r}: do not use this source.")
+        seen.add(entry.name)
+        path = prefix + entry.name
+        if entry.filemode == FileMode.TREE:
+            yield from entries(repo, entry.id, path + "/")
+        else:
+            yield path, int(entry.filemode), str(entry.id)
+
+
+def tree_with(repo, tree, changes) -> str:
+    """``tree`` with ``{path: (mode, blob id) or None to delete}`` applied; the new tree's 40-hex id."""
+    import pygit2
+
+    index = pygit2.Index()
+    index.read_tree(repo[str(tree)])
+    for path, change in changes.items():
+        if change is None:
+            index.remove(path)
+        else:
+            mode, blob = change
+            index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=str(blob)), mode))
+    return str(index.write_tree(repo))
+
+
+def entry_at(repo, tree, path):
+    """(mode, 40-hex id) of what a tree holds at a path, or None."""
+    try:
+        entry = repo[str(tree)][path]
+    except KeyError:
+        return None
+    return int(entry.filemode), str(entry.id)
+
+
+def read_blob(repo, blob) -> bytes:
+    return repo[str(blob)].data

@@ -1,0 +1,139 @@
+"""A git repository of its own where a person edits a patched tree.
+
+It borrows the store's objects, has one commit a patch, and can be deleted at any time. What counts when it
+is read back is what lies on disk, byte for byte, whether or not it was added or committed there.
+"""
+
+import json
+import os
+import re
+import shutil
+import stat
+from pathlib import Path
+
+from . import store
+from .errors import PatchError
+
+_MARKERS = re.compile(rb"^(<<<<<<< |\|\|\|\|\|\|\| |=======\r?$|>>>>>>> )", re.MULTILINE)
+
+
+def create(folder: Path, note: dict, commits, index=None):
+    """Make a work folder whose history is ``commits`` ((message, tree id), oldest first).
+
+    ``index``: a function from the folder's repository to a merge to lay out on top, conflicts as diff3 markers.
+    ``note``: what ``find_note`` gives back. Only a folder left by an earlier conflict is replaced; raises PatchError
+    on any other that is in use.
+    """
+    import pygit2
+    from pygit2.enums import CheckoutStrategy
+
+    if folder.exists() and any(folder.iterdir()):
+        replaceable = note["kind"] == "conflict" and (find_note(folder) or {}).get("kind") == "conflict"
+        if not replaceable:
+            raise PatchError(f"{folder} is not empty: name another folder, or remove it.")
+    beside = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        pygit2.init_repository(str(beside), initial_head="kvsplit")
+        git = beside / ".git"
+        for path, text in (
+            ("objects/info/alternates", str(Path(store.open_store().path) / "objects") + "\n"),
+            ("info/attributes", "* -text -ident -filter -working-tree-encoding\n"),  # bytes stay as they are
+        ):
+            (git / path).parent.mkdir(exist_ok=True)
+            (git / path).write_text(text)
+        repo = pygit2.Repository(str(beside))
+        repo.config["core.autocrlf"] = False
+        who = pygit2.Signature("kvsplit-patch", "kvsplit-patch@localhost", 0, 0)
+        parents = []
+        for message, tree in commits:
+            parents = [repo.create_commit("refs/heads/kvsplit", who, who, message + "\n", pygit2.Oid(hex=tree), parents)]
+        repo.checkout_head(strategy=CheckoutStrategy.FORCE)
+        if index is not None:
+            strategy = CheckoutStrategy.FORCE | CheckoutStrategy.ALLOW_CONFLICTS | CheckoutStrategy.CONFLICT_STYLE_DIFF3
+            repo.checkout_index(index(repo), strategy=strategy)
+        write_note(beside, note)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def find_note(folder: Path) -> dict | None:
+    try:
+        return json.loads((folder / ".git" / "kvsplit.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def write_note(folder: Path, note: dict):
+    (folder / ".git" / "kvsplit.json").write_text(json.dumps(note))
+
+
+def require_applied(folder: Path, trees) -> dict:
+    """The note of a folder that ``apply`` made from one of ``trees``. Raises PatchError."""
+    note = find_note(folder)
+    if not note or note["kind"] != "apply":
+        raise PatchError(f"{folder} was not made by kvsplit-patch apply: make one, and edit there.")
+    if note["tree"] not in trees:
+        raise PatchError(f"The series has changed since {folder} was made: apply it anew, and carry your edits over.")
+    return note
+
+
+def read(folder: Path) -> str:
+    """The tree on disk, written to the store; its 40-hex id. Files that git ignores and no commit holds are left out."""
+    import pygit2
+
+    target = store.open_store()
+    repo = pygit2.Repository(str(folder))
+    known = {path: (mode, blob) for path, mode, blob in store.entries(repo, repo.head.peel(pygit2.Tree).id)}
+    tracked = known.keys() | {entry.path for entry in repo.index}
+    index = pygit2.Index()
+    for path, entry in known.items():
+        if entry[0] == 0o160000:  # a submodule: upstream's, never ours to change
+            index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=entry[1]), entry[0]))
+    for path in _files(folder):
+        if path not in tracked and repo.path_is_ignored(path):
+            continue
+        mode, data = _content(folder / path)
+        blob = str(pygit2.hash(data))
+        if known.get(path, (None, None))[1] != blob:
+            blob = str(target.create_blob(data))
+        index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=blob), mode))
+    return str(index.write_tree(target))
+
+
+def _files(folder: Path):
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != ".git" or parent != str(folder)]
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for name in [*names, *links]:
+            yield os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
+
+
+def _content(path: Path) -> tuple[int, bytes]:
+    if path.is_symlink():
+        return 0o120000, os.fsencode(os.readlink(path))
+    executable = path.stat().st_mode & stat.S_IXUSR
+    return (0o100755 if executable else 0o100644), path.read_bytes()
+
+
+def unresolved(folder: Path, conflicts) -> list[str]:
+    """What still stands in the way of taking a conflict as resolved: one phrase a place, with the line number."""
+    import pygit2
+
+    standing = {}  # path -> whether all sides, or both new ones, are there: then it is one of lines, shown by markers
+    for ancestor, ours, theirs in pygit2.Repository(str(folder)).index.conflicts or ():
+        standing[(ours or theirs or ancestor).path] = bool(ours and theirs)
+    found = []
+    for path, _ in conflicts:
+        file = folder / path
+        data = file.read_bytes() if file.is_file() else b""
+        marker = _MARKERS.search(data)
+        if marker:
+            line = data.count(b"\n", 0, marker.start()) + 1
+            found.append(f"{path}:{line} still has a conflict marker")
+        elif not standing.get(path, True):
+            found.append(f"{path}: say `git add` to keep it or `git rm` to drop it")
+    return found
