@@ -59,7 +59,7 @@ class ReplyParser:
             if end is None or end not in self._held:
                 return None
             body, self._held = self._held.split(end, 1)
-            return self._calls(body)
+            return self._calls(body, closing=end)
         if self._tools and self._fresh and not self._reasoning and self._held.lstrip().startswith("{"):
             self._call = ""  # Llama 3 writes the call as the whole reply, with no marker
             return []
@@ -78,8 +78,7 @@ class ReplyParser:
         keep = held_back(self._held, markers)
         shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         if shown:
-            self._emit = self._show(shown)
-            return self._emit
+            return self._show(shown)
         return None
 
     def _show(self, text: str) -> list[Text | Call]:
@@ -90,13 +89,11 @@ class ReplyParser:
         self._fresh = False
         return [Text(text, self._reasoning)]
 
-    def _calls(self, body: str) -> list[Text | Call]:
+    def _calls(self, body: str, closing: str = "") -> list[Text | Call]:
         marker, self._call = self._call or "", None
         calls = parse_calls(body)
-        if calls:
-            return list(calls)
-        self._fresh = False
-        return [Text(marker + body + (_CALLS.get(marker) or ""))]
+        self._fresh = bool(calls)
+        return list(calls) or [Text(marker + body + closing)]
 
 
 def parse_calls(body: str) -> list[Call]:

@@ -1,0 +1,36 @@
+"""Fixtures for tests on real inference: the CLI as a person calls it, and small models made on the spot."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("llama_cpp")
+
+
+@pytest.fixture
+def llm(user_path, tmp_path):
+    """Run ``llm …`` in a process of its own; returns the finished process, and fails on an unexpected exit code."""
+
+    def run(*arguments: str, code: int = 0, stdin: str = "", env: dict[str, str] | None = None):
+        done = subprocess.run(
+            [sys.executable, "-m", "llm", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **(env or {})},
+            cwd=tmp_path,
+        )
+        assert done.returncode == code, done.stderr or done.stdout
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def logged(llm):
+    """The newest logged response."""
+    return lambda: json.loads(llm("logs", "--json", "-n", "1").stdout)[0]
