@@ -1,0 +1,252 @@
+"""Make a *backend build*: one folder of shared libraries with a manifest, for the plugin to load.
+
+A build's id comes from what goes in: tree, flags, compiler, bindings version. The same id is never built twice, and
+a folder appears under ``backends_dir()`` only when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from fnmatch import fnmatch
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Iterator, Sequence
+
+from . import cmake
+from .cmake import Echo
+from .errors import PatchError
+from .paths import cache_dir
+
+STOCK = "stock"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """A llama.cpp tree on disk, and where it comes from."""
+
+    folder: Path
+    #: git's id of the tree.
+    tree: str
+    #: The upstream commit under the patches, 40 hex digits.
+    commit: str
+    tag: str | None = None
+    #: ``{"name": …, "patch_id": …}`` of each patch in the tree, in order; empty for upstream's own tree.
+    patches: tuple[dict[str, str], ...] = ()
+    #: The pairs (``K8V4``, …, or ``all``) whose results a patch says it changes, from ``Changes-Numerics``.
+    changes_numerics: frozenset[str] = frozenset()
+
+
+def backends_dir() -> Path:
+    from llm_kvsplit.paths import backends_dir as plugin_backends_dir  # imports llm: only when needed
+
+    return plugin_backends_dir()
+
+
+def bindings_version() -> str:
+    """The installed llama-cpp-python's version. Raises PatchError without one."""
+    try:
+        return version("llama-cpp-python")
+    except PackageNotFoundError:
+        raise PatchError("llama-cpp-python is not installed here: run 'pip install llama-cpp-python'.") from None
+
+
+def build_id(source: Source, flags: Sequence[str], compiler: str, bindings: str) -> str:
+    """A name that a person can tell apart, and the hash of everything that decides the bytes."""
+    inputs = "\n".join([source.tree, *flags, compiler, bindings])
+    digest = hashlib.sha256(inputs.encode()).hexdigest()[:10]
+    kind = "kvsplit" if source.patches else "unpatched"
+    return f"{bindings}-{kind}-{source.commit[:7]}-{digest}"
+
+
+def build(source: Source, flags: Sequence[str], echo: Echo) -> Path:
+    """The backend build of ``source``, made if it is not there; returns its folder.
+
+    Raises PatchError without a compiler or cmake, on a full disk, or with the compiler's first error.
+    """
+    bindings = bindings_version()
+    identity = build_id(source, flags, cmake.find_toolchain().compiler, bindings)
+    folder = backends_dir() / identity
+    if (folder / "manifest.json").is_file():
+        echo(f"{identity} is already built.")
+        return folder
+    with cmake.compiled(source.folder, source.commit, flags, cmake.LIBRARIES, echo) as out, whole(folder) as temporary:
+        libraries = {}
+        for names in (*cmake.LIBRARIES, "ggml*"):
+            libraries |= copy_libraries(out, temporary, names)
+        info = marker(temporary)
+        manifest = {
+            "schema": SCHEMA,
+            "id": identity,
+            "upstream_commit": source.commit,
+            "upstream_tag": source.tag,
+            "tree": source.tree,
+            "series_version": info["series"] if info else STOCK,
+            "features": info["features"] if info else [],
+            "patches": list(source.patches),
+            "flags": list(flags),
+            "compiler": cmake.find_toolchain().compiler,
+            "bindings_version": bindings,
+            "abi": "ok",
+            "libraries": libraries,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        from .abi import mismatches
+
+        found = mismatches(source.folder, temporary)
+        if found:
+            manifest["abi"] = "mismatch"
+            manifest["abi_mismatches"] = [str(mismatch) for mismatch in found]
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    return folder
+
+
+def tools(source: Source, flags: Sequence[str], echo: Echo, extra: Sequence[str] = ()) -> Path:
+    """Upstream's programs with their libraries, for ``smoke`` and ``optests``; a cached folder like a build's."""
+    compiler = cmake.find_toolchain().compiler
+    names = sorted({*cmake.TOOLS, *extra})
+    folder = cache_dir() / "tools" / build_id(source, [*flags, *names], compiler, "tools")
+    if (folder / "manifest.json").is_file():
+        return folder
+    targets = [*cmake.LIBRARIES, *names]
+    with cmake.compiled(source.folder, source.commit, flags, targets, echo) as out, whole(folder) as temporary:
+        libraries = copy_libraries(out, temporary)
+        for name in names:
+            shutil.copy2(out / name, temporary / name)
+        (temporary / "manifest.json").write_text(json.dumps({"tree": source.tree, "libraries": libraries}, indent=2))
+    return folder
+
+
+def builds() -> list[dict[str, Any]]:
+    """The manifests of all finished builds, newest first."""
+    found = []
+    for file in backends_dir().glob("*/manifest.json"):
+        try:
+            manifest = json.loads(file.read_text())
+            found.append((manifest["created"], manifest))
+        except (ValueError, KeyError, TypeError):
+            continue  # not ours to repair; ``llm kvsplit doctor`` names it
+    return [manifest for _, manifest in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def find(name: str) -> dict[str, Any]:
+    """The manifest of the build whose id is ``name`` or starts with it. Raises PatchError otherwise."""
+    known = builds()
+    fitting = [m for m in known if m["id"] == name] or [m for m in known if m["id"].startswith(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise PatchError(f"'{name}' could be {' or '.join(m['id'] for m in fitting)}: write more of it.")
+    have = ", ".join(m["id"] for m in known) or "none; 'llm kvsplit backend build' makes one"
+    raise PatchError(f"There is no backend build '{name}', only: {have}.")
+
+
+def active() -> str:
+    """What ``use`` chose: an id, ``stock``, or nothing."""
+    file = backends_dir() / "active"
+    return file.read_text().strip() if file.is_file() else ""
+
+
+def use(name: str) -> str:
+    """Make ``name`` (or ``stock``) what the plugin loads; returns the whole id.
+
+    Raises PatchError for a build whose structures or functions the installed bindings do not fit.
+    """
+    identity = STOCK
+    if name != STOCK:
+        manifest = find(name)
+        identity = manifest["id"]
+        if manifest["bindings_version"] != bindings_version():
+            raise PatchError(
+                f"{identity} was built for llama-cpp-python {manifest['bindings_version']}, and {bindings_version()} "
+                "is installed: make one that fits with 'llm kvsplit backend build'."
+            )
+        if manifest.get("abi") == "mismatch":
+            raise PatchError(
+                f"{identity} cannot be used with llama-cpp-python {bindings_version()}: "
+                f"{manifest['abi_mismatches'][0]}; build from the commit that the bindings vendor."
+            )
+    folder = backends_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".active-{os.getpid()}"
+    temporary.write_text(identity + "\n")
+    os.replace(temporary, folder / "active")
+    return identity
+
+
+def remove(name: str) -> str:
+    """Delete a build; the plugin then takes the next that fits. Returns its id."""
+    identity = find(name)["id"]
+    folder = backends_dir() / identity
+    # Renamed first: a half-deleted folder must not look like a build.
+    doomed = folder.parent.parent / f".removing-{identity}-{os.getpid()}"
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed)
+    if active() == identity:
+        (backends_dir() / "active").unlink()
+    return identity
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A new folder that becomes ``folder`` when the block ends well, and vanishes when it does not."""
+    # Beside the parent, not in it: whoever lists builds never sees an unfinished one.
+    temporary = folder.parent.parent / f".building-{folder.name}-{os.getpid()}"
+    for left in folder.parent.parent.glob(f".building-{folder.name}-*"):
+        shutil.rmtree(left)  # from a build that was killed; the workspace lock says that none is running
+    with cmake.disk_full_told(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            if folder.exists():
+                shutil.rmtree(folder)  # had no manifest
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy_libraries(out: Path, folder: Path, names: str = "*") -> dict[str, str]:
+    """Copy the shared libraries whose stems match the glob; returns file name -> SHA-256."""
+    libraries = {}
+    for file in sorted(out.iterdir()):
+        if file.suffix in (".so", ".dylib", ".dll") and fnmatch(file.stem.removeprefix("lib"), names):
+            shutil.copy2(file, folder / file.name)
+            libraries[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return libraries
+
+
+def library(folder: Path, name: str = "llama") -> Path:
+    for file in (f"lib{name}.so", f"lib{name}.dylib", f"{name}.dll"):
+        if (folder / file).is_file():
+            return folder / file
+    raise PatchError(f"There is no {name} library in {folder}: remove the build and make it again.")
+
+
+def marker(folder: Path) -> dict[str, Any] | None:
+    """What ``llama_kvsplit_info`` of the built library says; None where it is absent.
+
+    In a child process: a library stays loaded, and one that dies on this machine must not take us along.
+    """
+    code = (
+        "import ctypes, sys; lib = ctypes.CDLL(sys.argv[1]); info = getattr(lib, 'llama_kvsplit_info', None)\n"
+        "if info: info.restype = ctypes.c_char_p; print(info().decode())"
+    )
+    said = subprocess.run([sys.executable, "-c", code, str(library(folder))], capture_output=True, text=True)
+    if said.returncode:
+        raise PatchError(f"The library that was built does not load: {_reason(said)}; please report it.")
+    return json.loads(said.stdout) if said.stdout.strip() else None
+
+
+def _reason(said: subprocess.CompletedProcess[str]) -> str:
+    if said.returncode < 0:
+        return f"signal {-said.returncode}"
+    return (said.stderr.strip().splitlines() or ["no message"])[-1]
