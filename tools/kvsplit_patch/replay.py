@@ -133,11 +133,7 @@ def classify(repo, step: Step, current: str, merged: str) -> Outcome:
     deleted = deleted_beyond(meant, done)
     if deleted:
         return Outcome(DELETES, merged, lines=deleted)
-    taken = tuple(
-        ("+" if count > 0 else "-") + line
-        for line, count in meant.items()
-        if abs(done[line]) < abs(count) and any(character.isalnum() for character in line)
-    )
+    taken = left_out(meant, done)
     return Outcome(PARTLY if taken else CLEAN, merged, lines=taken)
 
 
@@ -156,6 +152,15 @@ def line_changes(repo, old, new) -> Counter:
 def deleted_beyond(meant: Counter, done: Counter) -> tuple[str, ...]:
     """Lines of which a replay removes more copies than the patch did at its base."""
     return tuple(line for line, count in done.items() if count < min(meant[line], 0) and line.strip())
+
+
+def left_out(meant: Counter, done: Counter) -> tuple[str, ...]:
+    """The patch's own lines, with their sign, that its replay does not bring; braces and the like do not count."""
+    return tuple(
+        ("+" if count > 0 else "-") + line
+        for line, count in meant.items()
+        if abs(done[line]) < abs(count) and any(character.isalnum() for character in line)
+    )
 
 
 def _describe(repo, sides) -> tuple[str, str]:

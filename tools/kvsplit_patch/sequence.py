@@ -139,6 +139,8 @@ def _ask(repo, state: State, step: Step, outcome):
     click.echo(f"{step.name}: {outcome.state}")
     for path, why in outcome.conflicts:
         click.echo(f"    {path}: {why}")
+    if outcome.conflicts:
+        click.echo("    (in its markers, ours is the new llama.cpp, ancestor the old one, theirs the old one with the patch)")
     for line in outcome.lines:
         click.echo(f"    {line}")
     advice = {
@@ -173,17 +175,22 @@ def _take_resolution(project: Path, state: State) -> State:
     tree = workfolder.read(work)
     if tree == current:
         raise PatchError(f"{work} holds no change for {step.name}: make one, or run kvsplit-patch skip to drop the patch.")
-    beyond = replay.deleted_beyond(
-        replay.line_changes(repo, step.before, step.after), replay.line_changes(repo, current, tree)
-    )
-    if beyond:
-        click.echo(f"{step.name} now removes lines of upstream that it left alone before:", err=True)
-        for line in beyond:
-            click.echo(f"    {line}", err=True)
+    _show_difference(repo, step, current, tree)
     click.echo(f"{step.name}: resolved")
     state = _done(project, repo, state, tree)
     _remove_work(state)
     return state
+
+
+def _show_difference(repo, step: Step, current: str, tree: str):
+    """What a resolution does otherwise than the patch did: worth a look, since no merge checks a person's hand."""
+    meant, done = replay.line_changes(repo, step.before, step.after), replay.line_changes(repo, current, tree)
+    for heading, lines in (
+        (f"{step.name} now removes lines of upstream that it left alone before:", replay.deleted_beyond(meant, done)),
+        (f"{step.name} no longer brings:", replay.left_out(meant, done)),
+    ):
+        if lines:
+            click.echo("\n".join([heading, *(f"    {line}" for line in lines)]))
 
 
 def _finish(project: Path, repo, state: State):

@@ -45,10 +45,8 @@ def create(folder: Path, note: dict, commits, index=None):
             (git / path).write_text(text)
         repo = pygit2.Repository(str(beside))
         repo.config["core.autocrlf"] = False
-        who = pygit2.Signature("kvsplit-patch", "kvsplit-patch@localhost", 0, 0)
-        parents = []
         for message, tree in commits:
-            parents = [repo.create_commit("refs/heads/kvsplit", who, who, message + "\n", pygit2.Oid(hex=tree), parents)]
+            _commit(repo, message, tree)
         repo.checkout_head(strategy=CheckoutStrategy.FORCE)
         if index is not None:
             strategy = CheckoutStrategy.FORCE | CheckoutStrategy.ALLOW_CONFLICTS | CheckoutStrategy.CONFLICT_STYLE_DIFF3
@@ -58,6 +56,27 @@ def create(folder: Path, note: dict, commits, index=None):
         os.rename(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _commit(repo, message: str, tree: str, amend: bool = False):
+    import pygit2
+
+    who = pygit2.Signature("kvsplit-patch", "kvsplit-patch@localhost", 0, 0)
+    parents = [] if repo.head_is_unborn else repo.head.peel(pygit2.Commit).parent_ids if amend else [repo.head.target]
+    commit = repo.create_commit(None, who, who, message + "\n", pygit2.Oid(hex=tree), parents)
+    repo.references.create("refs/heads/kvsplit", commit, force=True)
+
+
+def record(folder: Path, step, amend: bool):
+    """Commit in an ``apply`` folder what its patch has become, so that the next edit shows alone."""
+    import pygit2
+
+    repo = pygit2.Repository(str(folder))
+    _commit(repo, f"{step.name}\n\n{step.header.description}", step.after, amend)
+    repo.set_head("refs/heads/kvsplit")
+    repo.index.read_tree(pygit2.Oid(hex=step.after))
+    repo.index.write()
+    write_note(folder, {"kind": "apply", "patch": step.name, "tree": step.after})
 
 
 def find_note(folder: Path) -> dict | None:

@@ -31,7 +31,7 @@ def command(name, folder, description, author, forwarded, watch):
         steps = replay.steps_at_base(loaded)
         lock = loaded.lock
         top = steps[-1].after if steps else lock.base_tree
-        note = workfolder.require_applied(folder, [top])
+        workfolder.require_applied(folder, [top])
         tree = workfolder.read(folder)
         if tree == top:
             raise PatchError(f"{folder} holds no edit: change something there first.")
@@ -42,6 +42,6 @@ def command(name, folder, description, author, forwarded, watch):
             last_update=str(datetime.now(timezone.utc).date()),
             watch=tuple(sorted(watch)),
         )
-        workfolder.write_note(folder, {**note, "patch": name, "tree": tree})
         step = series.Step(name, header, top, tree)
         sequence.start(project, f"new patch {name}", loaded, lock.upstream, lock.base_tree, steps, [step])
+        workfolder.record(folder, step, amend=False)

@@ -30,7 +30,7 @@ def command(folder):
         header = replace(step.header, last_update=str(datetime.now(timezone.utc).date()))
         edited = replace(step, header=header, after=tree)
         lock = loaded.lock
-        workfolder.write_note(folder, {**note, "tree": tree})
         sequence.start(
             project, f"refresh of {step.name}", loaded, lock.upstream, lock.base_tree, steps[:at], [edited, *steps[at + 1 :]]
         )
+        workfolder.record(folder, edited, amend=True)
