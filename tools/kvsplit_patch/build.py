@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
@@ -24,25 +23,10 @@ from . import cmake
 from .cmake import Echo
 from .errors import PatchError
 from .paths import cache_dir
+from .trees import Source
 
 STOCK = "stock"
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Source:
-    """A llama.cpp tree on disk, and where it comes from."""
-
-    folder: Path
-    #: git's id of the tree.
-    tree: str
-    #: The upstream commit under the patches, 40 hex digits.
-    commit: str
-    tag: str | None = None
-    #: ``{"name": …, "patch_id": …}`` of each patch in the tree, in order; empty for upstream's own tree.
-    patches: tuple[dict[str, str], ...] = ()
-    #: The pairs (``K8V4``, …, or ``all``) whose results a patch says it changes, from ``Changes-Numerics``.
-    changes_numerics: frozenset[str] = frozenset()
 
 
 def backends_dir() -> Path:

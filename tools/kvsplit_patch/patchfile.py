@@ -21,7 +21,11 @@ _NO_NEWLINE = b"\\ No newline at end of file"
 
 @dataclass(frozen=True)
 class Header:
-    """DEP-3 fields. ``watch``: paths, folders (``dir/``) or globs the patch depends on without touching them."""
+    """DEP-3 fields. ``watch``: paths, folders (``dir/``) or globs the patch depends on without touching them.
+
+    ``changes_numerics``: the caches (``f16``, ``K8V4``, …, or ``all``) whose results the patch means to change;
+    ``smoke`` holds every other one to the unpatched build's bits.
+    """
 
     description: str
     author: str
@@ -31,6 +35,7 @@ class Header:
     bug: str = ""
     applied_upstream: str = ""
     watch: tuple[str, ...] = ()
+    changes_numerics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ _FIELDS = {
     "Applied-Upstream": "applied_upstream",
     "Last-Update": "last_update",
     "Watch": "watch",
+    "Changes-Numerics": "changes_numerics",
 }
 
 
@@ -94,8 +100,9 @@ def parse_header(text: str, name: str) -> Header:
         datetime.strptime(found["last_update"], "%Y-%m-%d")
     except ValueError:
         raise PatchError(f"{name}.patch: Last-Update is {found['last_update']!r}, not a date like 2026-10-01.") from None
-    watch = tuple(sorted(path.strip() for path in found.pop("watch", "").split(",") if path.strip()))
-    return Header(**found, watch=watch)
+    for key in ("watch", "changes_numerics"):
+        found[key] = tuple(sorted(item.strip() for item in found.get(key, "").split(",") if item.strip()))
+    return Header(**found)
 
 
 def format_header(header: Header) -> str:
