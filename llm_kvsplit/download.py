@@ -20,7 +20,7 @@ from .gguf import MAGIC, part_names
 from .units import size as as_size
 
 TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of the answer
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 #: Attempts in a row that bring nothing; any progress starts the count again.
 TRIES = 5
 #: Seconds that a server may ask to be left alone and still be waited for.

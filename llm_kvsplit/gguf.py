@@ -110,8 +110,7 @@ def kv_bytes_per_token(model: Gguf, k: CacheType, v: CacheType) -> float | None:
     """
     if model.unmodelled:
         return None
-    shapes = Counter((layer.head_dim_k, layer.head_dim_v) for layer in model.layers for _ in range(layer.n_head_kv))
-    return sum(bytes_per_token(k, v, [heads], dim_k, dim_v) for (dim_k, dim_v), heads in shapes.items())
+    return sum(bytes_per_token(k, v, [each.n_head_kv], each.head_dim_k, each.head_dim_v) for each in model.layers)
 
 
 def refusal(model: Gguf, k: CacheType, v: CacheType) -> str | None:
