@@ -7,11 +7,15 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import KvsplitError
 from ..kvtypes import CachePair
 from . import library
 from .weights import Weights
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: llama.cpp rounds a context up to this many tokens (llama-context.cpp, GGML_PAD of n_ctx).
 PADDING = 256
@@ -122,6 +126,26 @@ class Context:
                     f"{self.n_ctx}: {cause}."
                 )
             self.tokens += part
+
+    def logits(self, tokens: list[int]) -> "np.ndarray":
+        """Append ``tokens``, at most a batch, and return the logits after each: float64, shape (tokens, n_vocab)."""
+        import numpy as np
+
+        batch = self.lib.llama_batch_init(len(tokens), 0, 1)
+        try:
+            batch.n_tokens = len(tokens)
+            for i, token in enumerate(tokens):
+                batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, len(self.tokens) + i, 1
+                batch.seq_id[i][0], batch.logits[i] = 0, True
+            with library.log.capture() as lines:
+                status = self.lib.llama_decode(self.pointer, batch)
+        finally:
+            self.lib.llama_batch_free(batch)
+        if status != 0:
+            raise KvsplitError(f"llama.cpp could not evaluate {len(tokens)} tokens: {library.error_text(lines) or status}.")
+        self.tokens += tokens
+        shape = (len(tokens), self.weights.n_vocab)
+        return np.ctypeslib.as_array(self.lib.llama_get_logits(self.pointer), shape).astype(np.float64)
 
     def grow(self, n_ctx: int) -> None:
         """Make room for ``n_ctx`` tokens; what is in the cache stays in it.

@@ -1,0 +1,1 @@
+"""Measure what a cache costs and what it saves, on the person's own model."""
