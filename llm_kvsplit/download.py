@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -57,7 +58,7 @@ def resolve(spec: str, file: str | None = None) -> list[Source]:
     """
     if "://" in spec:
         if file:
-            raise KvsplitError(f"{spec} is an address already: leave {file} out.")
+            raise KvsplitError(f"{public(spec)} is an address already: leave {file} out.")
         return _from_url(spec)
     segments = spec.split("/")
     if len(segments) < 2 or not all(re.match(r"\w", each) for each in segments) or (file and len(segments) > 2):
@@ -135,7 +136,7 @@ def _fetch_locked(source: Source, target: Path, sha256: str | None, pause: float
                 if failures == TRIES or (cut.wait or 0) > PATIENCE:
                     raise KvsplitError(f"{cut}: run the same command again later, it goes on from there.") from cut
                 wait = pause * 2**failures if cut.wait is None else cut.wait
-                click.echo(f"{cut}; trying again in {wait:.0f} s.", err=True)
+                click.echo(f"{cut}; trying again" + (f" in {wait:.0f} s." if wait >= 1 else "."), err=True)
                 time.sleep(wait)
 
 
@@ -143,7 +144,7 @@ def _attempt(session, source: Source, target: Path, part: Path, sha256: str | No
     import requests
 
     notes = _load_notes(part)
-    if not notes or notes.url != _public(source.url) or not (notes.validator or notes.sha256 or sha256):
+    if not notes or notes.url != public(source.url) or not (notes.validator or notes.sha256 or sha256):
         _forget(part)
         notes = None
     offset = _size(part)
@@ -159,7 +160,7 @@ def _attempt(session, source: Source, target: Path, part: Path, sha256: str | No
                     _forget(part)
                     raise _Cut(f"{source.name} has changed on the server", wait=0)
                 return _finish(target, part, offset, sha256 or notes.sha256)
-            if response.status_code == 206 and notes.validator not in (None, _validator(response)):
+            if response.status_code == 206 and notes and notes.validator not in (None, _validator(response)):
                 _forget(part)
                 raise _Cut(f"{source.name} has changed on the server", wait=0)
             offset, total = _extent(response, source, part, offset, stated.size)
@@ -176,14 +177,14 @@ def _attempt(session, source: Source, target: Path, part: Path, sha256: str | No
                     f"{source.name} needs {as_size(total - offset)} more, but {part.parent} has {as_size(free)} free: "
                     "make room first."
                 )
-            _save_notes(part, _Notes(_public(source.url), _validator(response), expected))
+            _save_notes(part, _Notes(public(source.url), _validator(response), expected))
             _receive(response, source, part, offset, total)
     except requests.exceptions.SSLError as error:
         raise KvsplitError(f"{_host(source.url)} has no certificate that this machine trusts ({error}).") from error
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise _Cut(f"The connection to {_host(source.url)} failed at {as_size(_size(part))}") from error
-    except requests.RequestException as error:
-        raise KvsplitError(f"{_public(source.url)} cannot be fetched ({error}): check the address.") from error
+    except (requests.RequestException, ValueError) as error:  # ValueError: a redirect to no address at all
+        raise KvsplitError(f"{public(source.url)} cannot be fetched ({error}): check the address.") from error
     return _finish(target, part, total, expected)
 
 
@@ -213,7 +214,7 @@ def _receive(response, source: Source, part: Path, offset: int, total: int | Non
         for chunk in response.iter_content(CHUNK):
             if at == 0 and chunk[: len(MAGIC)] != MAGIC[: len(chunk)]:
                 raise KvsplitError(
-                    f"{_public(source.url)} is not a GGUF file (it begins with {chunk[:16]!r}): "
+                    f"{public(source.url)} is not a GGUF file (it begins with {chunk[:16]!r}): "
                     "give the address of the file itself."
                 )
             out.write(chunk)
@@ -270,8 +271,8 @@ def _refused(response, source: Source) -> Exception:
     if status in (401, 403):
         return KvsplitError(f"{what}: download it the way its site asks for, then use `llm kvsplit add FILE`.")
     if status == 404:
-        return KvsplitError(f"{what}: it does not exist there, check the spelling of {_public(source.url)}.")
-    return KvsplitError(f"{what}: check the address {_public(source.url)}.")
+        return KvsplitError(f"{what}: it does not exist there, check the spelling of {public(source.url)}.")
+    return KvsplitError(f"{what}: check the address {public(source.url)}.")
 
 
 # Requests and addresses.
@@ -332,16 +333,20 @@ def _only_file(repo: str) -> str:
 
 
 def _from_url(url: str) -> list[Source]:
-    split = urlsplit(url)
-    if split.scheme not in ("http", "https") or not split.hostname:
-        raise KvsplitError(f"{url} is not an address that can be fetched: give one with https://.")
+    try:
+        split = urlsplit(url)
+        usable = split.scheme in ("http", "https") and split.hostname and split.port != 0
+    except ValueError:  # an impossible port or bracket
+        usable = False
+    if not usable:
+        raise KvsplitError(f"{public(url)} is not an address that can be fetched: give one with https://.")
     if _origin(url) == _origin(_endpoint()):
         # What the browser shows is a page about the file; the file itself is beside it.
         split = split._replace(path=split.path.replace("/blob/", "/resolve/", 1), query="", fragment="")
     folder, _, last = split.path.rpartition("/")
     if not last.endswith(".gguf"):
         raise KvsplitError(
-            f"{_public(url)} does not end in .gguf: give the file's own address, or download it another way and "
+            f"{public(url)} does not end in .gguf: give the file's own address, or download it another way and "
             "use `llm kvsplit add FILE`."
         )
     sources = []
@@ -386,10 +391,9 @@ def _host(url: str) -> str:
     return urlsplit(url).hostname or url
 
 
-def _public(url: str) -> str:
+def public(url: str) -> str:
     """Without the password that it may carry."""
-    split = urlsplit(url)
-    return urlunsplit(split._replace(netloc=split.netloc.rpartition("@")[2]))
+    return re.sub(r"^(\w+://)[^/]*@", r"\1", url)
 
 
 def _as_sha256(text: str) -> str | None:
@@ -447,7 +451,7 @@ def _progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     with click.progressbar(
         length=total or 0,
         label=label,
-        file=click.get_text_stream("stderr"),
+        file=sys.stderr,
         item_show_func=lambda _: as_size(at) + (f" of {as_size(total)}" if total else ""),
     ) as bar:
 

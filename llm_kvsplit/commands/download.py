@@ -1,7 +1,5 @@
 """``llm kvsplit download``: fetch a GGUF file and register it as a model."""
 
-from dataclasses import replace
-
 import click
 
 from .. import download, gguf
@@ -29,4 +27,4 @@ def command(spec, file, sha256, name, aliases, **defaults):
     except KeyboardInterrupt:
         click.echo("\nStopped: the same command goes on from here.", err=True)
         raise click.exceptions.Exit(130) from None
-    register(first.path, names, **defaults, sha256=first.sha256, source=sources[0].url)
+    register(first.path, names, **defaults, sha256=first.sha256, source=download.public(sources[0].url))
