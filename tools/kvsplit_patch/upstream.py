@@ -166,6 +166,8 @@ def _import_sdist(repo, path: Path, version: str) -> str:
     import pygit2
 
     store_objects = Path(repo.path) / "objects"
+    for left_by_a_kill in Path(repo.path).glob("quarantine-*"):
+        shutil.rmtree(left_by_a_kill)
     with tempfile.TemporaryDirectory(dir=repo.path, prefix="quarantine-") as folder:
         quarantine = pygit2.init_repository(folder, bare=True)
         head = None

@@ -31,7 +31,7 @@ def create(folder: Path, note: dict, commits, index=None):
         replaceable = note["kind"] == "conflict" and (find_note(folder) or {}).get("kind") == "conflict"
         if not replaceable:
             raise PatchError(f"{folder} is not empty: name another folder, or remove it.")
-    beside = folder.with_name(f".{folder.name}-{os.getpid()}")
+    beside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:

@@ -1,0 +1,176 @@
+import subprocess
+import sys
+
+import pygit2
+import pytest
+
+from kvsplit_patch import patchfile, series, store
+from kvsplit_patch.errors import PatchError
+
+from .worlds import header, make_tree, numbered, text
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+C = b"".join(b"int f%d(void) {\n    a%d\n    b\n    c\n    d\n    e\n    f\n    g\n}\n" % (i, i) for i in range(9))
+OLD = {
+    "a.c": C,
+    "crlf.txt": b"a\r\nb\r\nlone \r stays\r\n",
+    "run.sh": b"hi\n",
+    "no-newline": b"a\nb",
+    "deleted": b"q\n",
+    "link": (patchfile.LINK, b"a.c"),
+    "dir/with space": b"1\n2\n",
+    "becomes-link": b"z\n",
+}
+NEW = {
+    "a.c": C.replace(b"a3", b"changed").replace(b"    g\n}\nint f7", b"}\nint f7"),
+    "crlf.txt": b"a\r\nB\r\nlone \r stays\r\nmore\r\n",
+    "run.sh": (patchfile.EXECUTABLE, b"hi\n"),
+    "no-newline": b"a\nb\nc",
+    "new": b"no newline either",
+    "empty": b"",
+    "link": (patchfile.LINK, b"elsewhere"),
+    "dir/with space": b"0\n1\n2\n",
+    "becomes-link": (patchfile.LINK, b"a.c"),
+}
+
+
+def diff(old, new) -> bytes:
+    return patchfile.write_diff(store.open_store(), make_tree(old), make_tree(new), "x")
+
+
+def apply(old, text) -> str:
+    return patchfile.apply_diff(store.open_store(), make_tree(old), patchfile.parse_diff(text, "x"), "x")
+
+
+def git(*arguments, **options) -> bytes:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, **options).stdout
+
+
+def test_the_diff_is_gits_to_the_byte_both_ways(cache):
+    for old, new in ((OLD, NEW), (NEW, OLD)):
+        ours = diff(old, new)
+        flags = ("--no-ext-diff", "--no-renames", "--full-index", "--src-prefix=a/", "--dst-prefix=b/")
+        assert ours == git("-C", store.store_dir(), "diff", *flags, make_tree(old), make_tree(new))
+        assert apply(old, ours) == make_tree(new)
+
+
+def test_a_persons_git_configuration_changes_nothing(cache, tmp_path, monkeypatch):
+    expected = diff(OLD, NEW)
+    (tmp_path / "attributes").write_text("* binary diff=cpp\n*.txt text eol=lf\n")
+    (tmp_path / ".gitconfig").write_text(
+        "[diff]\n context = 9\n noprefix = true\n algorithm = patience\n mnemonicPrefix = true\n renames = copies\n"
+        f"[core]\n autocrlf = true\n attributesFile = {tmp_path}/attributes\n abbrev = 5\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code = (
+        "import sys; from kvsplit_patch import patchfile, store; r = store.open_store();"
+        "sys.stdout.buffer.write(patchfile.write_diff(r, sys.argv[1], sys.argv[2], 'x'))"
+    )
+    said = subprocess.run([sys.executable, "-c", code, make_tree(OLD), make_tree(NEW)], check=True, capture_output=True)
+    assert said.stdout == expected
+
+
+def test_patch_id_is_gits(cache):
+    patch = series.Patch("x", header("x"), diff({"a.c": C}, {"a.c": NEW["a.c"], "n": b"1\n"}))
+    assert patch.patch_id() == git("patch-id", "--stable", input=patch.text()).split()[0].decode()
+
+
+def test_git_am_takes_a_patch(cache, tmp_path):
+    patch = series.Patch("x", header("x", description="Do it\n\nBecause."), diff(OLD, NEW))
+    (tmp_path / "x.patch").write_bytes(patch.text())
+    repo = pygit2.init_repository(str(tmp_path / "am"))
+    repo.config["user.name"], repo.config["user.email"] = "n", "e@example.org"
+    repo.config["core.autocrlf"] = False
+    for path, content in OLD.items():
+        mode, data = content if isinstance(content, tuple) else (patchfile.FILE, content)
+        target = tmp_path / "am" / path
+        target.parent.mkdir(exist_ok=True)
+        target.symlink_to(data.decode()) if mode == patchfile.LINK else target.write_bytes(data)
+    git("-C", tmp_path / "am", "add", ".")
+    git("-C", tmp_path / "am", "commit", "-m", "old")
+    git("-C", tmp_path / "am", "am", "--keep-cr", tmp_path / "x.patch")
+    assert git("-C", tmp_path / "am", "rev-parse", "HEAD^{tree}").decode().strip() == make_tree(NEW)
+    assert git("-C", tmp_path / "am", "log", "-1", "--format=%s|%an|%ad", "--date=short") == b"Do it|A Person|2026-10-01\n"
+
+
+def test_header_round_trip():
+    full = header(
+        "x",
+        description="First line\n\nA paragraph\n  with an indented line.",
+        origin="https://example.org",
+        bug="https://example.org/1",
+        applied_upstream="b1234",
+        watch=("a/", "b*.c"),
+    )
+    assert patchfile.parse_header(patchfile.format_header(full).removesuffix("---\n"), "x") == full
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("Author: A Person <person@example.org>\n", "", "Author"),
+        ("Forwarded: no", "Forwarded:", "Forwarded"),
+        ("Last-Update: 2026-10-01", "Last-Update: tomorrow", "tomorrow"),
+        ("Forwarded: no", "Reviewed: no", "Reviewed"),
+        ("Description:", "Subjective:", "Description"),
+        ("Forwarded: no", "Forwarded: no\n\nloose text", "loose text"),
+    ],
+)
+def test_a_broken_header_is_named(old, new, words):
+    good = patchfile.format_header(header("x")).removesuffix("---\n")
+    with pytest.raises(PatchError, match=words):
+        patchfile.parse_header(good.replace(old, new), "x")
+
+
+def test_binary_is_refused_on_both_ways_in(cache):
+    with pytest.raises(PatchError, match="binary file logo.png"):
+        diff({"a": b"1\n"}, {"a": b"1\n", "logo.png": b"\x89PNG\0\1"})
+    binary = git("-C", store.store_dir(), "diff", "--binary", make_tree({"a": b"1\n"}), make_tree({"a": b"1\0\n"}))
+    with pytest.raises(PatchError, match="binary file a"):
+        patchfile.parse_diff(binary, "x")
+
+
+def test_submodules_and_renames_are_refused(cache):
+    with pytest.raises(PatchError, match="submodule sub"):
+        diff({"sub": (patchfile.SUBMODULE, "1" * 40)}, {"sub": (patchfile.SUBMODULE, "2" * 40)})
+    renamed = git("-C", store.store_dir(), "diff", "-M", make_tree({"a.c": C}), make_tree({"b.c": C}))
+    with pytest.raises(PatchError, match="--no-renames"):
+        patchfile.parse_diff(renamed, "x")
+
+
+@pytest.mark.parametrize("path", ["../evil", "a/../b", ".git/config", "/etc/passwd"])
+def test_a_path_out_of_the_sources_is_refused(path):
+    evil = f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"
+    with pytest.raises(PatchError, match="no path inside"):
+        patchfile.parse_diff(evil.encode(), "x")
+
+
+def test_wrong_counts_are_caught_where_git_apply_check_is_silent(cache):
+    good = diff({"f": numbered(9)}, {"f": numbered(9, l5="changed")})
+    assert b"@@ -2,7 +2,7 @@" in good
+    for counts in (b"@@ -2,6 +2,6 @@", b"@@ -2,8 +2,8 @@", b"@@ -2,7 +2,6 @@"):
+        with pytest.raises(PatchError, match="hunk 1 of f"):
+            patchfile.parse_diff(good.replace(b"@@ -2,7 +2,7 @@", counts), "x")
+
+
+def test_no_fuzz_no_offset(cache):
+    old = {"f": numbered()}
+    good = diff(old, {"f": numbered(l15="changed")})
+    plain = b"\n".join(line for line in good.split(b"\n") if not line.startswith(b"index "))
+    assert apply(old, plain) == make_tree({"f": numbered(l15="changed")})
+    with pytest.raises(PatchError, match="hunk 1 of f does not match at line 12"):
+        apply({"f": text("one more line") + numbered()}, plain)
+    with pytest.raises(PatchError, match="f is another version"):
+        apply({"f": text("one more line") + numbered()}, good)
+    with pytest.raises(PatchError, match="f is not there"):
+        apply({}, plain)
+    with pytest.raises(PatchError, match="f is there already"):
+        apply(old, diff({}, old))
+
+
+def test_a_result_that_is_not_the_named_one_is_refused(cache):
+    old = {"f": numbered()}
+    forged = diff(old, {"f": numbered(l15="changed")}).replace(b"+changed", b"+forged!")
+    with pytest.raises(PatchError, match="index line names"):
+        apply(old, forged)

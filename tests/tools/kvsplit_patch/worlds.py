@@ -1,0 +1,115 @@
+"""Small upstreams and projects made with git itself, to try the companion on; no download, no llama.cpp."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pygit2
+from click.testing import CliRunner
+
+from kvsplit_patch import patchfile, series, store
+from kvsplit_patch.main import main
+
+URL = "git://127.0.0.1:1/none.git"  # nothing listens there: a test that needs a remote makes one
+
+
+@dataclass(frozen=True)
+class World:
+    """A project checkout and the 40-hex commits of its upstream, by name."""
+
+    project: Path
+    commits: dict
+
+    @property
+    def patchset(self) -> Path:
+        return self.project / "patchset"
+
+    def files(self) -> dict:
+        return series.contents(self.patchset)
+
+    def result(self) -> dict:
+        """What the patched tree holds: path -> (mode, bytes)."""
+        return tree_files(series.read_lock(self.patchset).result_tree)
+
+
+def text(*lines) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def numbered(count=30, **changes) -> bytes:
+    """A file of distinct lines; ``l5="x"`` changes line 5, ``l5=None`` removes it."""
+    lines = {f"l{number}": f"line {number}" for number in range(1, count + 1)}
+    lines.update(changes)
+    return text(*(line for line in lines.values() if line is not None))
+
+
+def make_tree(files: dict) -> str:
+    """A tree in the store from path -> bytes, or (mode, bytes), or (0o160000, 40-hex commit)."""
+    repo = store.open_store()
+    index = pygit2.Index()
+    for path, content in files.items():
+        mode, data = content if isinstance(content, tuple) else (patchfile.FILE, content)
+        blob = data if mode == patchfile.SUBMODULE else repo.create_blob(data)
+        index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=str(blob)), mode))
+    return str(index.write_tree(repo))
+
+
+def make_commit(files: dict, name: str) -> str:
+    """An upstream commit in the store, as if it had been fetched as the tag ``name``."""
+    repo = store.open_store()
+    who = pygit2.Signature("upstream", "upstream@example.org", 1, 0)
+    commit = str(repo.create_commit(None, who, who, name, pygit2.Oid(hex=make_tree(files)), []))
+    repo.references.create(f"{store.REFS}/upstream/{name}", commit, force=True)
+    return commit
+
+
+def tree_files(tree: str) -> dict:
+    repo = store.open_store()
+    return {
+        path: (mode, blob if mode == patchfile.SUBMODULE else store.read_blob(repo, blob))
+        for path, mode, blob in store.entries(repo, tree)
+    }
+
+
+def header(name: str, **changes) -> patchfile.Header:
+    fields = {"description": f"{name}: what it does", "author": "A Person <person@example.org>"}
+    return patchfile.Header(**{**fields, "forwarded": "no", "last_update": "2026-10-01", **changes})
+
+
+def make_world(folder: Path, upstream: dict, patches: dict, url=URL, **watch) -> World:
+    """A project whose series stands on ``upstream["base"]``.
+
+    ``upstream``: commit name -> files. ``patches``: name -> {path: content, or None to delete}.
+    """
+    repo = store.open_store()
+    commits = {name: make_commit(files, name) for name, files in upstream.items()}
+    files, tree = dict(upstream["base"]), make_tree(upstream["base"])
+    base, steps = tree, []
+    for name, changes in patches.items():
+        files = {path: content for path, content in {**files, **changes}.items() if content is not None}
+        after = make_tree(files)
+        steps.append(series.Step(name, header(name, watch=watch.get(name, ())), tree, after))
+        tree = after
+    pygit2.init_repository(str(folder))
+    (folder / "patchset").mkdir()
+    where = series.Upstream(url, commits["base"], "base")
+    for name, data in series.export(repo, "1", where, base, steps).items():
+        (folder / "patchset" / name).write_bytes(data)
+    os.environ["KVSPLIT_CHECKOUT"] = str(folder)  # the fixture puts it back
+    return World(folder, commits)
+
+
+def run(*arguments, code=0) -> str:
+    """Run ``kvsplit-patch`` and give back all it printed; anything but the expected exit code fails, a traceback too."""
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def work_folder(world: World) -> Path:
+    """Where the stopped patch is laid out."""
+    from kvsplit_patch import journal
+
+    return Path(journal.read(world.project).work)
