@@ -3,6 +3,7 @@
 import click
 
 from .. import download, gguf
+from ..errors import KvsplitError
 from ..paths import models_dir
 from .add import free_names, register, registration
 
@@ -21,10 +22,18 @@ def command(spec, file, sha256, name, aliases, **defaults):
     sources = download.resolve(spec, file)
     names = free_names(sources[0].name, name, aliases)  # before the download, which may take an hour
     try:
-        first, *_ = [
+        fetched = [
             download.fetch(source, models_dir(), sha256 if source is sources[0] else None) for source in sources
         ]
     except KeyboardInterrupt:
         click.echo("\nStopped: the same command goes on from here.", err=True)
         raise click.exceptions.Exit(130) from None
+    try:
+        gguf.read(fetched[0].path)
+    except KvsplitError:
+        # Whole by what the server said, and still not a model: kept, it would be taken for the download next time.
+        for each in fetched:
+            each.path.unlink(missing_ok=True)
+        raise
+    first = fetched[0]
     register(first.path, names, **defaults, sha256=first.sha256, source=download.public(sources[0].url))
