@@ -142,8 +142,6 @@ def _fields(entry: Entry) -> dict:
 
 def _update(change: Callable[[dict[str, Entry]], None]) -> None:
     """Read, change and replace the file, so that of two processes at it neither loses its change."""
-    import tempfile
-
     from filelock import FileLock, Timeout
 
     file = Path(os.path.realpath(registry_file()))  # a link, to a dotfiles folder say, stays one
@@ -152,17 +150,12 @@ def _update(change: Callable[[dict[str, Entry]], None]) -> None:
             entries = _read(file)
             change(entries)
             text = json.dumps({"models": {name: _fields(entry) for name, entry in entries.items()}}, indent=2) + "\n"
-            with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=file.name, encoding="utf-8", delete=False) as new:
-                try:
-                    new.write(text)
-                    new.flush()
-                    os.fsync(new.fileno())
-                    new.close()
-                    os.replace(new.name, file)
-                except BaseException:
-                    new.close()
-                    os.unlink(new.name)
-                    raise
+            new = Path(f"{file}.new")  # only the holder of the lock writes it
+            with new.open("w", encoding="utf-8") as out:
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(new, file)
     except Timeout:
         raise KvsplitError(f"Another process has held {file}.lock for 30 seconds: end it, then try again.") from None
     except OSError as error:

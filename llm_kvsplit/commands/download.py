@@ -2,7 +2,7 @@
 
 import click
 
-from .. import download, gguf
+from .. import download, gguf, sources
 from ..errors import KvsplitError
 from ..paths import models_dir
 from .add import free_names, register, registration
@@ -19,12 +19,10 @@ def command(spec, file, sha256, name, aliases, **defaults):
     SPEC is a URL, or owner/repo on Hugging Face with FILE in it. The same command goes on after a cut. A token for
     files behind a login is taken from HF_TOKEN.
     """
-    sources = download.resolve(spec, file)
-    names = free_names(sources[0].name, name, aliases)  # before the download, which may take an hour
+    files = sources.resolve(spec, file)
+    names = free_names(files[0].name, name, aliases)  # before the download, which may take an hour
     try:
-        fetched = [
-            download.fetch(source, models_dir(), sha256 if source is sources[0] else None) for source in sources
-        ]
+        fetched = [download.fetch(source, models_dir(), sha256 if source is files[0] else None) for source in files]
     except KeyboardInterrupt:
         click.echo("\nStopped: the same command goes on from here.", err=True)
         raise click.exceptions.Exit(130) from None
@@ -36,4 +34,6 @@ def command(spec, file, sha256, name, aliases, **defaults):
             each.path.unlink(missing_ok=True)
         raise
     first = fetched[0]
-    register(first.path, names, **defaults, sha256=first.sha256, source=download.public(sources[0].url))
+    if first.reused:
+        click.echo(f"{first.path} was here already and is what the server has.")
+    register(first.path, names, **defaults, sha256=first.sha256, source=sources.public(files[0].url))

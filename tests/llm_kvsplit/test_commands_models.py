@@ -108,13 +108,14 @@ def test_models_lists_what_is_wrong_with_a_file(run, tiny):
     tiny.unlink()
     assert f"tiny-q4\n    {tiny} does not exist" in run("models")
     demo, gone = json.loads(run("models", "--json"))
-    assert (demo["name"], demo["architecture"], demo["n_ctx_train"], demo["error"]) == ("kvsplit-demo", "llama", 2048, None)
+    assert (demo["name"], demo["architecture"], demo["n_ctx_train"]) == ("kvsplit-demo", "llama", 2048)
+    assert demo["error"] is None
     assert (gone["name"], gone["size"]) == ("tiny-q4", None)
     assert "does not exist" in gone["error"]
 
 
 def test_info_shows_the_cache_in_each_configuration(run, tiny):
-    assert run("info", tiny) == f"""\
+    shown = f"""\
 {tiny}
   name             Tiny
   architecture     llama
@@ -134,8 +135,9 @@ def test_info_shows_the_cache_in_each_configuration(run, tiny):
   K4V8         208 bytes        104.00 KiB
   K4V4         144 bytes         72.00 KiB
 """
+    assert run("info", tiny) == shown
     run("add", tiny, "-a", "t")
-    assert run("info", "t") == run("info", tiny)
+    assert run("info", "t") == shown
     facts = json.loads(run("info", "tiny-q4", "--json"))
     assert [(row["pair"], row["bytes_per_token"]) for row in facts["kv_cache"]][:4] == [
         ("f16", 512), ("K8V8", 272), ("K8V5", 232), ("K8V4", 208)

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from llm_kvsplit import download
-from llm_kvsplit.download import Source
+from llm_kvsplit import download, sources
 from llm_kvsplit.errors import KvsplitError
+from llm_kvsplit.sources import Source
 
 from .tiny_gguf import gguf_bytes
 from .web import body, in_turn, redirect, serving, status
@@ -220,7 +220,7 @@ def test_trouble_that_stays(web, fetch):
 
 
 def test_a_login_that_the_hub_wants(hub, tmp_path, monkeypatch):
-    [source] = download.resolve("owner/repo", "m.gguf")
+    [source] = sources.resolve("owner/repo", "m.gguf")
     hub.at["/owner/repo/resolve/main/m.gguf"] = status(401)
     with pytest.raises(KvsplitError, match=f"accept its terms.*{hub.url}/settings/tokens into HF_TOKEN"):
         download.fetch(source, tmp_path)
@@ -234,7 +234,7 @@ def test_a_login_that_the_hub_wants(hub, tmp_path, monkeypatch):
 @pytest.mark.parametrize("variable", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
 def test_the_token_goes_to_the_hub_only(hub, tmp_path, monkeypatch, variable):
     monkeypatch.setenv(variable, "hf_secret")
-    [source] = download.resolve("owner/repo/m.gguf")
+    [source] = sources.resolve("owner/repo/m.gguf")
     with serving() as store:
         store.at["/signed"] = body(GGUF)
         hub.at["/owner/repo/resolve/main/m.gguf"] = redirect("/cdn")
@@ -252,7 +252,7 @@ def test_no_token_for_other_sites(web, fetch, monkeypatch):
 
 
 def test_an_address_that_the_hub_signed_and_that_ran_out_is_signed_again(hub, tmp_path):
-    [source] = download.resolve("owner/repo/m.gguf")
+    [source] = sources.resolve("owner/repo/m.gguf")
     with serving() as store:
         store.at["/signed"] = in_turn(status(403), body(GGUF))
         hub.at["/owner/repo/resolve/main/m.gguf"] = redirect(f"{store.url}/signed")
@@ -300,7 +300,7 @@ def test_a_disk_that_fills_up(web, tmp_path):
 mount -t tmpfs -o size=1m tmpfs {tmp_path} || exit 77
 exec {sys.executable} -c '
 from pathlib import Path
-from llm_kvsplit.download import *
+from llm_kvsplit.download import KvsplitError, Source, fetch
 try:
     fetch(Source("{web.url}/m.gguf", "m.gguf"), Path("{tmp_path}"))
 except KvsplitError as error:
@@ -381,8 +381,8 @@ def test_ctrl_c_keeps_what_came_and_the_same_command_goes_on(web, user_path):
             "o/r/m-00002-of-00002.gguf",
             None,
             [
-                (f"https://huggingface.co/o/r/resolve/main/m-0000{i}-of-00002.gguf", f"huggingface.co/o/r/m-0000{i}-of-00002.gguf")
-                for i in (1, 2)
+                (f"https://huggingface.co/o/r/resolve/main/{name}", f"huggingface.co/o/r/{name}")
+                for name in ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf")
             ],
         ),
         (
@@ -394,7 +394,7 @@ def test_ctrl_c_keeps_what_came_and_the_same_command_goes_on(web, user_path):
 )  # fmt: skip
 def test_what_a_person_may_write(monkeypatch, spec, file, expected):
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
-    assert download.resolve(spec, file) == [Source(*each) for each in expected]
+    assert sources.resolve(spec, file) == [Source(*each) for each in expected]
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_what_a_person_may_write(monkeypatch, spec, file, expected):
 def test_what_cannot_be_resolved(monkeypatch, spec, file, words):
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     with pytest.raises(KvsplitError) as error:
-        download.resolve(spec, file)
+        sources.resolve(spec, file)
     assert words in error.value.message and "pw@" not in error.value.message
 
 
@@ -428,16 +428,16 @@ def listing(*names):
 def test_a_repository_without_a_file_name(hub):
     path = "/api/models/o/r"
     hub.at[path] = listing("README.md", "m-00001-of-00002.gguf", "m-00002-of-00002.gguf")
-    assert [source.name for source in download.resolve("o/r")] == ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+    assert [source.name for source in sources.resolve("o/r")] == ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
     hub.at[path] = listing("a.gguf", "b.gguf")
-    with pytest.raises(KvsplitError, match=r"o/r has a.gguf, b.gguf: name one, such as `llm kvsplit download o/r a.gguf`"):
-        download.resolve("o/r")
+    with pytest.raises(KvsplitError, match="o/r has a.gguf, b.gguf: name one, such as .*download o/r a.gguf"):
+        sources.resolve("o/r")
     hub.at[path] = listing("model.safetensors")
     with pytest.raises(KvsplitError, match="no GGUF files"):
-        download.resolve("o/r")
+        sources.resolve("o/r")
     hub.at[path] = body(b"{}")
     with pytest.raises(KvsplitError, match="name the file"):
-        download.resolve("o/r")
+        sources.resolve("o/r")
     hub.at[path] = status(401)
     with pytest.raises(KvsplitError, match="HF_TOKEN"):
-        download.resolve("o/r")
+        sources.resolve("o/r")

@@ -3,11 +3,12 @@ import random
 import tracemalloc
 
 import pytest
-from .tiny_gguf import LLAMA, change_arch, gguf_bytes
 
-from llm_kvsplit import demo, gguf
+from llm_kvsplit import demo, gguf, gguf_format
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.kvtypes import F16, Q4_0, Q8_0
+
+from .tiny_gguf import LLAMA, change_arch, gguf_bytes
 
 
 @pytest.fixture
@@ -63,6 +64,14 @@ def test_reads_what_another_writer_wrote(tmp_path):
     assert (model.n_ctx_train, model.weights, model.chat_template) == (4096, "F32", "{{ bos_token }}")
 
 
+def test_tensor_sizes_are_those_of_the_gguf_package():
+    sizes = pytest.importorskip("gguf.constants").GGML_QUANT_SIZES
+    assert gguf_format.TENSOR_TYPES[9][1:] == (32, 36)  # q8_1 is never in a file, and the package has an old size
+    for kind, (block, size) in sizes.items():
+        if kind.name != "Q8_1":
+            assert gguf_format.TENSOR_TYPES[int(kind)] == (kind.name, block, size)
+
+
 def test_the_demo_model():
     model = gguf.read(demo.MODEL)
     assert (model.architecture, model.n_layer, model.head_dim_k, model.chat_template) == ("llama", 6, 64, None)
@@ -102,6 +111,7 @@ def test_the_demo_model():
         ("t5", {"decoder_block_count": 2}, None),
         ("mystery", {"ssm.state_size": 16}, None),
         ("mystery", {"attention.key_length_swa": 64}, None),
+        ("mystery", {"attention.key_length_swa": 64, "attention.sliding_window_pattern": 6}, None),
     ],
 )  # fmt: skip
 def test_bytes_of_a_token_follow_what_llama_cpp_allocates(write, arch, own, f16_bytes):
@@ -187,9 +197,10 @@ def test_damaged_bytes_give_an_error_or_a_model_and_never_cost_much(write):
 
 
 def test_strings_longer_than_the_buffer(write, monkeypatch):
-    monkeypatch.setattr(gguf._Header, "CHUNK", 16)
+    monkeypatch.setattr(gguf_format._Header, "CHUNK", 16)
     words = [chr(97 + i % 26) * (i % 60) for i in range(500)]
-    assert read(write, {"tokenizer.ggml.tokens": words, "tokenizer.chat_template": "z" * 300}).chat_template == "z" * 300
+    model = read(write, {"tokenizer.ggml.tokens": words, "tokenizer.chat_template": "z" * 300})
+    assert model.chat_template == "z" * 300
 
 
 def part(number, count=3, tensors=()):

@@ -50,7 +50,8 @@ def test_names_that_llm_could_not_be_given(name):
 
 
 @pytest.mark.parametrize(
-    "entry", [Entry("a", Path("b")), Entry("x", Path("b")), Entry("b", Path("b"), ("a",)), Entry("b", Path("b"), ("x",))]
+    "entry",
+    [Entry("a", Path("b")), Entry("x", Path("b")), Entry("b", Path("b"), ("a",)), Entry("b", Path("b"), ("x",))],
 )
 def test_no_two_models_share_a_name(entry):
     registry.add(Entry("a", Path("a.gguf"), ("x",)))

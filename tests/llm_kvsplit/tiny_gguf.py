@@ -36,7 +36,9 @@ def value(item) -> bytes:
     return struct.pack("<I" + fmt, kind, item)
 
 
-def gguf_bytes(changes: dict | None = None, tensors=TENSORS, version: int = 3, fill: int = 0, order: str = "<") -> bytes:
+def gguf_bytes(
+    changes: dict | None = None, tensors=TENSORS, version: int = 3, fill: int = 0, order: str = "<"
+) -> bytes:
     """A GGUF of LLAMA's metadata with ``changes`` (None drops a key), and ``fill`` more bytes of tensor data."""
     meta = {key: item for key, item in {**LLAMA, **(changes or {})}.items() if item is not None}
     tensors = list(tensors) + ([("fill", (fill // 2,), F16)] if fill else [])

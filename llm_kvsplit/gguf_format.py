@@ -1,0 +1,218 @@
+"""GGUF, the file format: keys and values, and where the tensors end. What they mean is in ``gguf``.
+
+The ``gguf`` package can read it too, but builds numpy views of every token: seconds to minutes, and up to a
+gigabyte of memory, for a large vocabulary. Here arrays of strings are stepped over. Layout: ggml/include/gguf.h.
+"""
+
+import os
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import KvsplitError
+
+MAGIC = b"GGUF"
+
+#: GGUF value type -> struct format of one value. 8 is a string, 9 an array.
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+
+#: ggml type -> name, values in a block, bytes of a block (ggml.c: type_traits).
+TENSOR_TYPES = {
+    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292),
+    16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136),
+    24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8),
+    29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
+}  # fmt: skip
+
+# No honest file comes near these; they keep a damaged one from costing memory or minutes.
+MAX_HEADER = 1 << 28
+MAX_ENTRIES = 1 << 18
+MAX_ARRAY = 1 << 24
+MAX_KEPT_ARRAY = 1 << 12
+
+
+@dataclass(frozen=True)
+class File:
+    meta: dict[str, object]
+    #: Bytes of weights in each ggml type.
+    weights: dict[str, int]
+    n_tensors: int
+    size: int
+
+
+def read_file(path: Path) -> File:
+    """One file, whole or a part of a split model.
+
+    Raises KvsplitError: missing, empty, not GGUF, a version or byte order that llama.cpp does not read, damaged,
+    cut short (with the number of bytes missing).
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header = _Header(file)
+            try:
+                return _parse(path, header, size)
+            except EOFError:
+                if not size:
+                    raise KvsplitError(f"{path} is empty: download it again.") from None
+                raise KvsplitError(
+                    f"{path} is cut short or damaged: its header does not end within its {size} bytes; "
+                    "download it again."
+                ) from None
+    except FileNotFoundError:
+        raise KvsplitError(f"{path} does not exist: check the path, or fetch it with `llm kvsplit download`.") from None
+    except OSError as error:
+        raise KvsplitError(
+            f"{path} cannot be read ({error.strerror or error}): give the path of a GGUF file."
+        ) from error
+
+
+def _parse(path: Path, header: "_Header", size: int) -> File:
+    magic = header.take(min(size, len(MAGIC)) or 1)
+    if magic != MAGIC:
+        raise KvsplitError(f"{path} is not a GGUF file (it begins with {magic!r}): convert it with llama.cpp first.")
+    version = header.number("I")
+    if version & 0xFFFF == 0:
+        raise KvsplitError(f"{path} has the byte order of another machine: convert it with gguf-convert-endian first.")
+    if version not in (2, 3):
+        raise KvsplitError(f"{path} is GGUF version {version}, but versions 2 and 3 can be read: convert it again.")
+    n_tensors, n_values = header.number("Q"), header.number("Q")
+    if max(n_tensors, n_values) > MAX_ENTRIES:
+        raise damaged(path, f"it claims {n_tensors} tensors and {n_values} values")
+
+    meta: dict[str, object] = {}
+    for _ in range(n_values):
+        key = header.string()
+        meta[key] = _value(path, header, key)
+
+    infos = []
+    for _ in range(n_tensors):
+        name = header.string()
+        dims = header.number("I")
+        if dims > 4:
+            raise damaged(path, f"tensor {name[:64]} has {dims} dimensions")
+        shape = [header.number("Q") for _ in range(dims)]
+        infos.append((name, shape, header.number("I"), header.number("Q")))
+
+    alignment = count(path, meta, "general.alignment", 32)
+    if alignment == 0 or alignment & (alignment - 1):
+        raise damaged(path, f"its alignment is {alignment}")
+    start = -(-header.tell() // alignment) * alignment
+    weights: Counter[str] = Counter()
+    end = start if infos else 0
+    for name, shape, type_id, offset in infos:
+        # A type newer than this table counts as nothing: llama.cpp will say if it cannot read it.
+        type_name, block, block_bytes = TENSOR_TYPES.get(type_id, (f"type {type_id}", 1, 0))
+        values = 1
+        for extent in shape:
+            values *= extent
+        if values >= 1 << 63 or offset >= 1 << 63 or (shape and shape[0] % block):
+            raise damaged(path, f"tensor {name[:64]} has an impossible size")
+        weights[type_name] += values // block * block_bytes
+        end = max(end, start + offset + values // block * block_bytes)
+    if end > size:
+        raise KvsplitError(f"{path} is cut short: {end - size} of its {end} bytes are missing; download it again.")
+    return File(meta, weights, len(infos), size)
+
+
+def _value(path: Path, header: "_Header", key: str) -> object:
+    """The next value; None for an array too long to be about the model's shape."""
+    kind = header.number("I")
+    if kind == STRING:
+        return header.string()
+    if kind in SCALARS:
+        return header.number(SCALARS[kind])
+    if kind != ARRAY:
+        raise damaged(path, f"{key[:64]} has the unknown type {kind}")
+
+    kind, length = header.number("I"), header.number("Q")
+    if length > MAX_ARRAY or (kind != STRING and kind not in SCALARS):
+        raise damaged(path, f"{key[:64]} is an array of {length} values of type {kind}")
+    if kind == STRING:
+        header.skip_strings(length)
+        return None
+    layout = struct.Struct(f"<{length}{SCALARS[kind]}")
+    if length > MAX_KEPT_ARRAY:
+        header.skip(layout.size)
+        return None
+    return list(layout.unpack(header.take(layout.size)))
+
+
+def count(path: Path, meta: dict, key: str, default: int = 0) -> int:
+    value = meta.get(key, default)
+    if isinstance(value, list) and value:  # a number for each layer where one would do
+        value = value[0]
+    if not isinstance(value, int) or not 0 <= value < 1 << 31:
+        raise damaged(path, f"{key} is not a count")
+    return int(value)
+
+
+def damaged(path: Path, what: str) -> KvsplitError:
+    return KvsplitError(f"{path} is damaged or not what llama.cpp writes ({what}): download or convert it again.")
+
+
+class _Header:
+    """Walks a header front to back with a small buffer; EOFError where the file ends first.
+
+    Not mmap: a file cut short by somebody else meanwhile would kill the process with SIGBUS.
+    """
+
+    CHUNK = 1 << 20
+    LENGTH = struct.Struct("<Q")
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.size = min(os.fstat(file.fileno()).st_size, MAX_HEADER)
+        self.buffer = b""
+        self.at = 0
+
+    def tell(self) -> int:
+        return self.file.tell() - len(self.buffer) + self.at
+
+    def _ensure(self, n: int) -> None:
+        """Have the next ``n`` bytes in the buffer."""
+        if self.at + n > len(self.buffer):
+            if self.tell() + n > self.size:
+                raise EOFError
+            self.file.seek(self.tell())
+            self.buffer, self.at = self.file.read(max(n, self.CHUNK)), 0
+            if len(self.buffer) < n:
+                raise EOFError
+
+    def take(self, n: int) -> bytes:
+        self._ensure(n)
+        self.at += n
+        return self.buffer[self.at - n : self.at]
+
+    def skip(self, n: int) -> None:
+        if self.tell() + n > self.size:
+            raise EOFError
+        self.at += n
+        if self.at > len(self.buffer):
+            self.file.seek(self.tell())
+            self.buffer, self.at = b"", 0
+
+    def number(self, fmt: str):
+        return struct.unpack("<" + fmt, self.take(struct.calcsize(fmt)))[0]
+
+    def string(self) -> str:
+        return self.take(self.number("Q")).decode("utf-8", errors="replace")
+
+    def skip_strings(self, count: int) -> None:
+        """Step over ``count`` strings: hundreds of thousands in a vocabulary, so the loop is a bare one."""
+        unpack = self.LENGTH.unpack_from
+        while count:
+            self._ensure(8)
+            buffer, at = self.buffer, self.at
+            last = len(buffer) - 8
+            while count and at <= last:
+                at += 8 + unpack(buffer, at)[0]
+                count -= 1
+            self.skip(at - self.at)
