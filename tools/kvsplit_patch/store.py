@@ -20,6 +20,8 @@ def isolate():
 
     for level in (ConfigLevel.PROGRAMDATA, ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL):
         pygit2.settings.search_path[level] = ""
+    pygit2.settings.server_connect_timeout = 30_000  # ms; libgit2 would wait for ever
+    pygit2.settings.server_timeout = 120_000
 
 
 @contextmanager

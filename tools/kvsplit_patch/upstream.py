@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -184,7 +185,7 @@ def _import_sdist(repo, path: Path, version: str) -> str:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with open(target, "wb") as file:
                         shutil.copyfileobj(archive.extractfile(member), file)
-        except (tarfile.TarError, EOFError, OSError) as failure:
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as failure:
             raise PatchError(f"{path} cannot be read ({_sentence(failure)}): download it again.") from None
         if not head or not _COMMIT.fullmatch(head):
             raise PatchError(f"{path.name} does not carry llama.cpp's git objects: fetch the commit it vendors by its id instead.")
