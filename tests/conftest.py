@@ -5,15 +5,16 @@ import pytest
 
 def pytest_addoption(parser):
     parser.addoption("--build", action="store_true", help="also run the tests that compile llama.cpp (minutes)")
+    parser.addoption("--long", action="store_true", help="also run the tests that download many releases (minutes)")
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--build") or os.environ.get("CI"):
-        return
-    skip = pytest.mark.skip(reason="compiles llama.cpp: run with --build")
+    compile_too = config.getoption("--build") or os.environ.get("CI")
     for item in items:
-        if "build" in item.keywords:
-            item.add_marker(skip)
+        if "build" in item.keywords and not compile_too:
+            item.add_marker(pytest.mark.skip(reason="compiles llama.cpp: run with --build"))
+        if "long" in item.keywords and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="downloads many releases: run with --long"))
 
 
 @pytest.fixture

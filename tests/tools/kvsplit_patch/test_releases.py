@@ -1,0 +1,118 @@
+"""The project's own series, replayed onto the llama.cpp that other llama-cpp-python releases vendor.
+
+These are the real trees, months and thousands of commits apart. Each replay ends clean or in a conflict,
+and the conflict is resolved the way a person would: the patch's lines go next to the lines they stood by.
+Downloads are kept in the ordinary cache (``KVSPLIT_CACHE``), so a second run downloads nothing.
+"""
+
+import difflib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pygit2
+import pytest
+
+from kvsplit_patch import journal, paths, replay, series, store, upstream
+from kvsplit_patch.errors import PatchError
+
+from .worlds import run
+
+HERE = "0.3.36"
+RELEASES = ["0.3.35", *(pytest.param(version, marks=pytest.mark.long) for version in ("0.3.33", "0.3.31", "0.3.28"))]
+CONFLICT = re.compile(r"<<<<<<< ours\n(.*?)\|\|\|\|\|\|\| ancestor\n(.*?)=======\n(.*?)>>>>>>> theirs\n", re.DOTALL)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A clean clone's worth of checkout: the project's patchset in a git repository of its own."""
+    shutil.copytree(paths.patchset_dir(), tmp_path / "patchset")
+    pygit2.init_repository(str(tmp_path))
+    monkeypatch.setenv("KVSPLIT_CHECKOUT", str(tmp_path))
+    return tmp_path
+
+
+def fetch(version) -> str:
+    try:
+        return upstream.fetch_sdist(version)
+    except PatchError as failure:
+        if "pip could not download" in failure.message and not os.environ.get("CI"):
+            pytest.skip(failure.message)
+        raise
+
+
+def beside_their_neighbours(match) -> str:
+    """A conflict where the patch only adds lines: put each behind the line of ours most like the one it stood behind."""
+    ours, ancestor, theirs = (text.splitlines(keepends=True) for text in match.groups())
+    squeezed = [" ".join(line.split()) for line in ours]
+    result = {position: [] for position in range(-1, len(ours))}
+    for tag, begin, _, first, last in difflib.SequenceMatcher(None, ancestor, theirs, autojunk=False).get_opcodes():
+        assert tag in ("equal", "insert"), "this patch changes lines: resolve it by hand, and teach the test how"
+        if tag == "insert":
+            anchor = " ".join(ancestor[begin - 1].split()) if begin else ""
+            close = difflib.get_close_matches(anchor, squeezed, n=1)
+            result[squeezed.index(close[0]) if close else len(ours) - 1] += theirs[first:last]
+    return "".join(result[-1] + [line for at, own in enumerate(ours) for line in [own, *result[at]]])
+
+
+def resolve(work):
+    """Resolve every file with markers in a work folder."""
+    marked = subprocess.run(["git", "diff", "--name-only", "--diff-filter=U"], cwd=work, capture_output=True, text=True, check=True)
+    for path in set(marked.stdout.split()):
+        text = (work / path).read_text()
+        (work / path).write_text(CONFLICT.sub(beside_their_neighbours, text))
+
+
+def carry(project, version) -> list[str]:
+    """Rebase to what a release vendors, resolving what stops; the names of the patches that stopped."""
+    stopped = []
+    done = run("rebase", version, code=None)
+    while state := journal.read(project):
+        assert state.stopped == replay.CONFLICT, done
+        stopped.append(state.todo[0].name)
+        resolve(Path(state.work))
+        done = run("continue", code=None)
+    return stopped
+
+
+def added(patch) -> set:
+    return {text for section in patch.sections() for hunk in section.hunks for kind, text in hunk.lines if kind == b"+"}
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_the_series_reaches_another_release(project, version):
+    fetch(HERE)
+    commit = fetch(version)
+    before = series.load(project / "patchset")
+    plan = run("rebase", "--plan", version)
+    assert series.load(project / "patchset") == before
+
+    stopped = carry(project, version)
+
+    assert all(f"{name:20} conflict" in plan for name in stopped)
+    after = series.load(project / "patchset")
+    assert after.names() == before.names()
+    assert (after.lock.upstream.commit, after.lock.upstream.bindings) == (commit, version)
+    run("lint")
+    run("export", "--check")
+    for old, new in zip(before.patches, after.patches):
+        assert added(old) == added(new), f"{old.name} lost lines on its way"
+    # What the patches left alone is upstream's, to the byte.
+    applied = replay.apply_series()
+    repo = store.open_store()
+    touched = {path for patch in after.patches for path in patch.touched()}
+    changed = repo.diff(repo[applied.base_tree], repo[applied.result_tree]).deltas
+    assert {delta.new_file.path for delta in changed} == touched
+
+
+def test_the_pinned_release_vendors_the_locked_base():
+    lock = series.read_lock(paths.patchset_dir())
+    assert lock.upstream.bindings and fetch(lock.upstream.bindings) == lock.upstream.commit
+
+
+def test_the_projects_own_series_is_whole():
+    fetch(HERE)
+    run("lint")
+    run("export", "--check")
