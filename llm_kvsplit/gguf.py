@@ -160,7 +160,7 @@ UNMODELLED = {
 def _describe(
     path: Path, meta: dict, files: tuple[Path, ...], size: int, weights: Counter[str], n_tensors: int
 ) -> Gguf:
-    architecture = _text(meta, "general.architecture")
+    architecture = _label(meta, "general.architecture")
     if not architecture:
         raise KvsplitError(f"{path} does not name its architecture (general.architecture): convert the model again.")
     own = {key[len(architecture) + 1 :]: meta[key] for key in meta if key.startswith(architecture + ".")}
@@ -216,8 +216,8 @@ def _describe(
         files=files,
         size=size,
         architecture=architecture,
-        name=_text(meta, "general.name"),
-        kind=_text(meta, "general.type") or "model",
+        name=_label(meta, "general.name"),
+        kind=_label(meta, "general.type") or "model",
         weights=weights.most_common(1)[0][0] if weights else None,
         n_tensors=n_tensors,
         n_embd=number("embedding_length"),
@@ -236,6 +236,12 @@ def _describe(
 def _text(meta: dict, key: str) -> str | None:
     value = meta.get(key)
     return value if isinstance(value, str) else None
+
+
+def _label(meta: dict, key: str) -> str | None:
+    """A text that is shown: without what could steer a terminal."""
+    text = _text(meta, key)
+    return text and "".join(each if each.isprintable() else " " for each in text[:200])
 
 
 def _per_layer(path: Path, meta: dict, key: str, n_layer: int, default: list[int]) -> list[int]:

@@ -97,7 +97,7 @@ def _parse(path: Path, header: "_Header", size: int) -> File:
         name = header.string()
         dims = header.number("I")
         if dims > 4:
-            raise damaged(path, f"tensor {name[:64]} has {dims} dimensions")
+            raise damaged(path, f"tensor {name[:64]!r} has {dims} dimensions")
         shape = [header.number("Q") for _ in range(dims)]
         infos.append((name, shape, header.number("I"), header.number("Q")))
 
@@ -114,7 +114,7 @@ def _parse(path: Path, header: "_Header", size: int) -> File:
         for extent in shape:
             values *= extent
         if values >= 1 << 63 or offset >= 1 << 63 or (shape and shape[0] % block):
-            raise damaged(path, f"tensor {name[:64]} has an impossible size")
+            raise damaged(path, f"tensor {name[:64]!r} has an impossible size")
         weights[type_name] += values // block * block_bytes
         end = max(end, start + offset + values // block * block_bytes)
     if end > size:
@@ -130,11 +130,11 @@ def _value(path: Path, header: "_Header", key: str) -> object:
     if kind in SCALARS:
         return header.number(SCALARS[kind])
     if kind != ARRAY:
-        raise damaged(path, f"{key[:64]} has the unknown type {kind}")
+        raise damaged(path, f"{key[:64]!r} has the unknown type {kind}")
 
     kind, length = header.number("I"), header.number("Q")
     if length > MAX_ARRAY or (kind != STRING and kind not in SCALARS):
-        raise damaged(path, f"{key[:64]} is an array of {length} values of type {kind}")
+        raise damaged(path, f"{key[:64]!r} is an array of {length} values of type {kind}")
     if kind == STRING:
         header.skip_strings(length)
         return None

@@ -1,7 +1,6 @@
 """Bits <-> ggml cache types, and the bytes they take: the one place that knows them."""
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 #: Values in one quantization block of every cache type below but f16 (ggml-common.h: QK8_0, QK5_1, …).
 BLOCK = 32
@@ -73,7 +72,5 @@ def bytes_per_token(k: CacheType, v: CacheType, n_head_kv: list[int], head_dim_k
     ``cache_v_l*`` in llama-kv-cache.cpp, one row of ``n_head_kv * head_dim`` values a token and layer.
     """
     heads = sum(n_head_kv)
-    exact = Fraction(heads * head_dim_k * k.bytes_per_block, k.block) + Fraction(
-        heads * head_dim_v * v.bytes_per_block, v.block
-    )
-    return float(exact)
+    # Exact: blocks are powers of two. (``fractions`` would cost every llm command its import.)
+    return heads * head_dim_k * k.bytes_per_block / k.block + heads * head_dim_v * v.bytes_per_block / v.block

@@ -8,7 +8,7 @@ from llm_kvsplit import demo, gguf, gguf_format
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.kvtypes import F16, Q4_0, Q8_0
 
-from .tiny_gguf import LLAMA, change_arch, gguf_bytes
+from .tiny_gguf import LLAMA, change_arch, gguf_bytes, value
 
 
 @pytest.fixture
@@ -62,6 +62,16 @@ def test_reads_what_another_writer_wrote(tmp_path):
     model = gguf.read(path)
     assert (model.n_head_kv, model.head_dim_k, model.head_dim_v) == ((4, 4, 2), 64, 32)
     assert (model.n_ctx_train, model.weights, model.chat_template) == (4096, "F32", "{{ bos_token }}")
+
+
+def test_what_is_shown_cannot_steer_a_terminal(write):
+    model = read(write, {"general.name": "Nice\x1b[2J\nmodel"})
+    assert model.name == "Nice [2J model"
+    strange = gguf_bytes({"new\nline": ["a"], "tokenizer.ggml.tokens": None}).replace(
+        value(["a"])[:8], value(["a"])[:4] + b"\x63\0\0\0"
+    )
+    with pytest.raises(KvsplitError, match=r"'new\\nline' is an array of 1 values of type 99"):
+        gguf.read(write(strange))
 
 
 def test_tensor_sizes_are_those_of_the_gguf_package():
@@ -178,7 +188,7 @@ def test_damaged_bytes_give_an_error_or_a_model_and_never_cost_much(write):
     chance = random.Random(42)
     tracemalloc.start()
     refused = 0
-    for _ in range(3000):
+    for _ in range(1000):
         damaged = bytearray(data)
         for _ in range(chance.randint(1, 4)):
             at = chance.randrange(4, len(data))
@@ -192,7 +202,7 @@ def test_damaged_bytes_give_an_error_or_a_model_and_never_cost_much(write):
             refused += 1
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert refused > 300
+    assert refused > 100
     assert peak < 20 << 20
 
 
