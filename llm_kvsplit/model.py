@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import llm
@@ -18,7 +18,7 @@ from .errors import KvsplitError
 from .options import Options, Settings, settle, stop_texts
 
 if TYPE_CHECKING:
-    from .engine.context import Context
+    from .engine.context import Context, ContextOptions
     from .engine.generate import Outcome
     from .engine.weights import Weights
     from .registry import Entry
@@ -39,12 +39,17 @@ class _Local:
     def __str__(self) -> str:
         return f"KV split: {self.model_id}"
 
-    def _answer(self, prompt: Any, response: Any, stopped: Callable[[], bool]) -> Iterator[StreamEvent]:
+    def _answer(
+        self, prompt: Any, response: Any, *, stream: bool, session: str | None, stopped: Callable[[], bool]
+    ) -> Iterator[StreamEvent]:
+        """``session``: the conversation to keep the KV state for, if any."""
         # Imported here, since llm imports every plugin for every command.
         from . import chat, reply
         from .engine import generate as engine
         from .engine import library, loaded
+        from .engine.context import ContextOptions
         from .engine.sampling import json_grammar
+        from .sessions import recall
 
         settings = settle(prompt.options, self.entry)
         with loaded.exclusive(), library.verbose(bool(prompt.options.verbose)):
@@ -58,11 +63,17 @@ class _Local:
                 thinking=prompt.options.thinking,
             )
             tokens = _tokens(weights, rendered.text)
-            context = _context(weights, settings, prompt.options, len(tokens))
-            grammar = json_grammar(prompt.schema) if prompt.schema else None
+            n_ctx_limit = settings.n_ctx or weights.n_ctx_train
+            cache = ContextOptions(settings.pair, n_ctx_limit, prompt.options.n_threads, prompt.options.flash_attn)
+            found = None
+            if prompt.options.kv_sessions is not False:
+                found = recall.find(weights, cache, tokens, n_ctx_limit)
+            longest = max(len(tokens), len(found[0].tokens) if found else 0)
+            context = _context(weights, settings, cache, longest, prompt.options.max_tokens)
+            restored = bool(found) and recall.restore(context, found, tokens)
             request = engine.Request(
                 tokens=tokens,
-                sampling=_sampling(prompt.options, grammar),
+                sampling=_sampling(prompt.options, json_grammar(prompt.schema) if prompt.schema else None),
                 max_tokens=prompt.options.max_tokens,
                 stop=stop_texts(prompt.options.stop),
                 n_ctx_limit=context.n_ctx if settings.n_ctx else weights.n_ctx_train,
@@ -75,13 +86,16 @@ class _Local:
                     yield from _events(parser.feed(text), response)
                 yield from _events(parser.finish(), response)
             finally:
-                _report(response, self.model_id, context, outcome)
+                report = _report(response, self.model_id, context, outcome, restored)
+            if session is not None:
+                _keep(recall.keeper(context, self.model_id, session), report, wait=stream)
 
 
 class KvsplitModel(_Local, llm.Model):
     def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any) -> Iterator[StreamEvent]:
+        session = _session(prompt, conversation)
         with _interrupt() as stopped:
-            yield from self._answer(prompt, response, stopped)
+            yield from self._answer(prompt, response, stream=stream, session=session, stopped=stopped)
 
 
 class AsyncKvsplitModel(_Local, llm.AsyncModel):
@@ -91,10 +105,12 @@ class AsyncKvsplitModel(_Local, llm.AsyncModel):
         # One thread for the whole answer: llama.cpp's context and the lock around it belong to it.
         loop, queue = asyncio.get_running_loop(), asyncio.Queue()
         cancelled = threading.Event()
+        session = _session(prompt, conversation)
 
         def work() -> None:
             try:
-                for event in self._answer(prompt, response, cancelled.is_set):
+                events = self._answer(prompt, response, stream=stream, session=session, stopped=cancelled.is_set)
+                for event in events:
                     loop.call_soon_threadsafe(queue.put_nowait, event)
                 loop.call_soon_threadsafe(queue.put_nowait, None)
             except BaseException as ex:  # whatever it is, it is raised where the answer is awaited
@@ -109,6 +125,27 @@ class AsyncKvsplitModel(_Local, llm.AsyncModel):
                 yield event
         finally:
             cancelled.set()
+
+
+def _session(prompt: Any, conversation: Any) -> str | None:
+    from .sessions import recall
+
+    if conversation is None or not recall.wanted(prompt.options.kv_sessions):
+        return None
+    return conversation.id
+
+
+def _keep(write: Callable[[], Any], report: dict[str, Any], *, wait: bool) -> None:
+    """Store the KV state after the text is out: a streamed answer is on the screen by now, another one is not yet."""
+
+    def work() -> None:
+        if saved := write():
+            report["session"].update(saved_bytes=saved.bytes, saved_seconds=round(saved.seconds, 4))
+
+    if wait:
+        work()
+    else:
+        threading.Thread(target=work, name="kvsplit session").start()
 
 
 def _load(entry: "Entry", settings: Settings) -> "Weights":
@@ -130,13 +167,14 @@ def _tokens(weights: "Weights", text: str) -> list[int]:
     return weights.tokenize(text, add_special=not written, parse_special=True)
 
 
-def _context(weights: "Weights", settings: Settings, options: Options, n_prompt: int) -> "Context":
+def _context(
+    weights: "Weights", settings: Settings, cache: "ContextOptions", n_tokens: int, max_tokens: int | None
+) -> "Context":
     from . import fit
     from .engine import generate as engine
     from .engine import loaded
-    from .engine.context import ContextOptions
 
-    n_ctx = settings.n_ctx or engine.context_size(n_prompt, options.max_tokens, weights.n_ctx_train)
+    n_ctx = settings.n_ctx or engine.context_size(n_tokens, max_tokens, weights.n_ctx_train)
     if n_ctx > weights.n_ctx_train:
         print(
             f"Warning: the model was trained for {weights.n_ctx_train} tokens of context; beyond that, at {n_ctx}, "
@@ -144,9 +182,7 @@ def _context(weights: "Weights", settings: Settings, options: Options, n_prompt:
             file=sys.stderr,
         )
     fit.refuse_unless_it_fits(weights.options.path, settings.pair, n_ctx)
-    return loaded.context(
-        ContextOptions(settings.pair, n_ctx, options.n_threads, options.flash_attn), may_grow=settings.n_ctx is None
-    )
+    return loaded.context(replace(cache, n_ctx=n_ctx), may_grow=settings.n_ctx is None)
 
 
 def _sampling(options: Options, grammar: str | None) -> Any:
@@ -173,7 +209,9 @@ def _events(pieces: Any, response: Any) -> Iterator[StreamEvent]:
             yield StreamEvent(type="reasoning" if piece.reasoning else "text", chunk=piece.text)
 
 
-def _report(response: Any, model_id: str, context: "Context", outcome: "Outcome") -> None:
+def _report(
+    response: Any, model_id: str, context: "Context", outcome: "Outcome", restored: bool
+) -> dict[str, Any]:
     """What llm logs of the answer, for ``llm logs --json`` and ``llm -u``."""
     from . import backend
 
@@ -190,8 +228,10 @@ def _report(response: Any, model_id: str, context: "Context", outcome: "Outcome"
             **asdict(context.kv_size),
         },
         "backend": backend.choose().id,
+        "session": {"restored_tokens": outcome.reused_tokens if restored else 0},
         **asdict(outcome),
     }
+    return response.response_json
 
 
 @contextmanager

@@ -48,6 +48,9 @@ class Options(llm.Options):
     thinking: bool | None = Field(
         default=None, description="Turn reasoning on or off, where the chat template has a switch (default: the model's)"
     )
+    kv_sessions: bool | None = Field(
+        default=None, description="Keep the KV state on disk for the next question (default: whenever llm logs)"
+    )
     n_gpu_layers: int | None = Field(default=None, description="Layers on the GPU; -1 for all (default -1)")
     n_threads: int | None = Field(default=None, description="CPU threads (default: one a core)")
     flash_attn: bool | None = Field(

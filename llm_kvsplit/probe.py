@@ -45,7 +45,7 @@ def result(chosen: "Backend") -> Result:
     """The remembered result for this library on this CPU, or a new trial."""
     if os.environ.get(_CHILD):
         return Result(usable=True)
-    file = cache_dir() / "probes" / f"{_key(chosen)}.json"
+    file = cache_dir() / "probes" / f"{key(chosen)}.json"
     try:
         return Result(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
@@ -83,7 +83,7 @@ def _run(chosen: "Backend", trial: str) -> str:
     return lines[-1] if lines else f"exit code {child.returncode}"
 
 
-def _key(chosen: "Backend") -> str:
+def key(chosen: "Backend") -> str:
     """Changes with the library's files and with the CPU."""
     digest = hashlib.sha256(f"{_VERSION} {platform.machine()} {_cpu_flags()}".encode())
     for file in sorted(_libraries(chosen)):

@@ -15,6 +15,7 @@ COMMANDS = {
     "info": "Show what a GGUF holds and what its KV cache takes.",
     "models": "List the registered models.",
     "remove": "Take a model out of the registry.",
+    "sessions": "See and remove the KV states that follow-up questions start from.",
 }
 
 

@@ -18,6 +18,7 @@ from ..errors import KvsplitError
 from ..fit import gibibytes
 from ..kvtypes import BITS, CachePair
 from ..paths import cache_dir, registry_file
+from ..sessions import store
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def _report() -> dict[str, Any]:
         "notes": [chosen.note] if chosen.note else [],
         "problems": _file_problems(chosen),
     }
+    if stored := store.note():
+        report["notes"].append(f"Of the stored states, the latest trouble was at {stored}")
     if not trial.usable:
         try:
             backend.prepare(chosen)

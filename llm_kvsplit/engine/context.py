@@ -94,7 +94,7 @@ class Context:
             if not removed or not self._window_reaches(keep):
                 # A recurrent state cannot go back, and a sliding window has forgotten what came before it:
                 # computing anew is slower than a wrong answer, but it is right.
-                self.lib.llama_memory_clear(self.memory, False)
+                self.clear()
                 keep = 0
         del self.tokens[keep:]
         return keep
@@ -152,7 +152,7 @@ class Context:
 
         Both caches exist for a moment. If the new one cannot be made, the old one stays as it was.
         """
-        state = self.state()
+        state = self.state() if self.tokens else None
         old, old_tokens = self.pointer, self.tokens
         options = ContextOptions(
             self.options.pair, n_ctx, n_threads=self.options.n_threads, flash_attn=self.options.flash_attn
@@ -163,24 +163,37 @@ class Context:
             self.tokens = []
             self.evaluate(old_tokens)
 
-    def state(self) -> "ctypes.Array[ctypes.c_uint8] | None":
-        """llama.cpp's state of the sequence; None when there are no tokens."""
-        if not self.tokens:
-            return None
-        size = self.lib.llama_state_seq_get_size(self.pointer, 0)
-        buffer = (ctypes.c_uint8 * size)()
-        written = self.lib.llama_state_seq_get_data(self.pointer, buffer, size, 0)
-        return buffer if written == size else None
+    def clear(self) -> None:
+        """Empty the cache."""
+        self.lib.llama_memory_clear(self.memory, False)
+        self.tokens = []
 
-    def restore(self, state: "ctypes.Array[ctypes.c_uint8]", tokens: list[int]) -> bool:
-        """Put a state from ``state()`` back, for the same model and cache types."""
-        read = self.lib.llama_state_seq_set_data(self.pointer, state, len(state), 0)
+    def state(self) -> "np.ndarray":
+        """llama.cpp's state of the sequence: its bytes, uint8."""
+        import numpy as np
+
+        size = self.lib.llama_state_seq_get_size(self.pointer, 0)
+        state = np.empty(size, np.uint8)
+        written = self.lib.llama_state_seq_get_data(self.pointer, _bytes_of(state), size, 0)
+        if written != size:
+            raise KvsplitError(f"llama.cpp wrote {written} of the {size} bytes of its state.")
+        return state
+
+    def restore(self, state: "np.ndarray", tokens: list[int]) -> bool:
+        """Put a state from ``state()`` into the empty cache, for the same model and cache types.
+
+        False, and an empty cache, when llama.cpp does not take it.
+        """
+        read = self.lib.llama_state_seq_set_data(self.pointer, _bytes_of(state), len(state), 0)
         if read != len(state) or self.lib.llama_memory_seq_pos_max(self.memory, 0) != len(tokens) - 1:
-            self.lib.llama_memory_clear(self.memory, False)
-            self.tokens = []
+            self.clear()
             return False
         self.tokens = list(tokens)
         return True
+
+
+def _bytes_of(array: "np.ndarray") -> "ctypes._Pointer[ctypes.c_uint8]":
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:

@@ -1,0 +1,88 @@
+"""How much room stored states may take, and who goes first."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from ..errors import KvsplitError
+from . import store
+
+#: Share of the disk's free space that states may take when the person has set no budget.
+_SHARE = 0.1
+
+
+def budget() -> int:
+    """Bytes that all states together may take."""
+    try:
+        return int(json.loads((store.folder() / "budget.json").read_text())["bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return int(_SHARE * (shutil.disk_usage(store.folder()).free + used()))
+
+
+def set_budget(n_bytes: int | None) -> None:
+    """None goes back to a share of the free disk."""
+    file = store.folder() / "budget.json"
+    if n_bytes is None:
+        file.unlink(missing_ok=True)
+        return
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"bytes": n_bytes}))
+    temporary.replace(file)
+
+
+def used() -> int:
+    return sum(_size(path) for path in store.files())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def make_room(n_bytes: int, keep: Path | None = None) -> bool:
+    """Remove the least recently used states until ``n_bytes`` more fit the budget; False when they never will.
+
+    ``keep`` is about to be replaced, so its bytes count as free. What processes that were killed left half-written
+    goes as well.
+    """
+    from filelock import FileLock
+
+    limit = budget()
+    if n_bytes > limit:
+        return False
+    with FileLock(store.folder() / ".lock"):
+        for leftover in store.folder().glob("*/*.tmp"):
+            if not _is_running(leftover):
+                leftover.unlink(missing_ok=True)
+        stored = [path for path in store.files() if path != keep]
+        total = sum(map(_size, stored))
+        for path in stored:
+            if total + n_bytes <= limit:
+                break
+            total -= _size(path)
+            path.unlink(missing_ok=True)
+    return True
+
+
+def _is_running(temporary: Path) -> bool:
+    import psutil
+
+    pid = temporary.name.split(".")[-2]
+    return pid.isdigit() and psutil.pid_exists(int(pid))
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes from "10GB", "500 MiB" or a plain number. Raises KvsplitError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(K|M|G|T|KI|MI|GI|TI)?B?", text.strip().upper())
+    if not found:
+        raise KvsplitError(f"{text!r} is not a size: write it like 10GB or 500MiB.")
+    return int(float(found[1]) * _UNITS[found[2] or ""])

@@ -1,0 +1,74 @@
+"""Which model a file is, without reading all of it for every question."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from . import store
+
+_BLOCK = 4 << 20
+_PAGE = 4096
+
+
+def model_sha256(paths: tuple[Path, ...], *, compute: bool) -> str | None:
+    """SHA-256 over a model's files, computed once for each file as it is.
+
+    The remembered sum is believed while size, time of change and a hash of the header and of sampled pages are the
+    same: reading all of a large file again for every question would cost more than the question. Without ``compute``
+    None is returned for a file that is not remembered.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        one = _file_sha256(path, compute)
+        if one is None:
+            return None
+        digest.update(one.encode())
+    return digest.hexdigest()
+
+
+def _file_sha256(path: Path, compute: bool) -> str | None:
+    remembered = _remembered()
+    status = path.stat()
+    now = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sample": _sample(path)}
+    before = remembered.get(str(path))
+    if isinstance(before, dict) and {**before, "sha256": ""} == {**now, "sha256": ""}:
+        return before["sha256"]
+    if not compute:
+        return None
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    _remember({**remembered, str(path): {**now, "sha256": digest.hexdigest()}})
+    return digest.hexdigest()
+
+
+def _remembered() -> dict:
+    try:
+        found = json.loads((store.folder() / "fingerprints.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remember(fingerprints: dict) -> None:
+    file = store.folder() / "fingerprints.json"
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(fingerprints))
+    temporary.replace(file)
+
+
+def _sample(path: Path) -> str:
+    """Hash of the first MiB and of 64 pages spread over the file."""
+    from xxhash import xxh3_128
+
+    digest, size = xxh3_128(), path.stat().st_size
+    with path.open("rb") as file:
+        digest.update(file.read(1 << 20))
+        for i in range(64):
+            file.seek(size * i // 64)
+            digest.update(file.read(_PAGE))
+    return digest.hexdigest()

@@ -1,0 +1,93 @@
+"""Between the engine and the stored states: what to look for, what to put into a cache, what to keep of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .. import backend, gguf, probe
+from . import fingerprint, store
+from .file import Key, Session
+
+if TYPE_CHECKING:
+    from ..engine.context import Context, ContextOptions
+    from ..engine.weights import Weights
+
+
+def find(weights: "Weights", options: "ContextOptions", tokens: list[int], n_ctx_limit: int) -> tuple[Session, int] | None:
+    """The stored state that shares the longest prefix with ``tokens``, and that prefix's length."""
+    try:
+        key = _key(weights, options, compute=False)
+        return store.find(key, tokens, n_ctx_limit) if key else None
+    except OSError:
+        return None
+
+
+def restore(context: "Context", found: tuple[Session, int], tokens: list[int]) -> bool:
+    """Put a stored state into the cache, unless the cache already shares as much with ``tokens``."""
+    from ..engine.context import common_prefix
+
+    session, common = found
+    if common_prefix(context.tokens, tokens) >= common:
+        return False
+    state = store.load(session)
+    if state is None:
+        return False
+    context.clear()
+    return context.restore(state, session.tokens.tolist())
+
+
+def keeper(context: "Context", model_name: str, conversation: str) -> Callable[[], store.Saved | None]:
+    """Copy the state out of the cache; the function returned writes it to disk, when there is time.
+
+    Neither raises for the disk's sake: the answer has been given.
+    """
+    if len(context.tokens) < store.MIN_TOKENS:
+        return lambda: None
+    tokens, state = list(context.tokens), context.state()
+    weights, options = context.weights, context.options
+
+    def write() -> store.Saved | None:
+        try:
+            key = _key(weights, options, compute=True)
+            return store.save(key, model_name, conversation, tokens, memoryview(state)) if key else None
+        except OSError as ex:
+            store.remember(f"A state could not be stored: {ex.strerror}.")
+            return None
+
+    return write
+
+
+def wanted(option: bool | None) -> bool:
+    """Whether to store the state: only what llm logs is kept, and nothing with ``-o kv_sessions false``.
+
+    Called where llm's command runs; from Python, where llm logs nothing by itself, only on request.
+    """
+    if option is False:
+        return False
+    import click
+
+    call = click.get_current_context(silent=True)
+    if call is None:
+        return option is True
+    from llm.cli import logs_on
+
+    return bool((logs_on() or call.params.get("log")) and not call.params.get("no_log"))
+
+
+def _key(weights: "Weights", options: "ContextOptions", *, compute: bool) -> Key | None:
+    sha256 = fingerprint.model_sha256(gguf.read(weights.options.path).files, compute=compute)
+    if sha256 is None:
+        return None
+    rotation_off = os.environ.get("LLAMA_ATTN_ROT_DISABLE", "0")
+    return Key(
+        model=sha256,
+        k_type=options.pair.k.name,
+        v_type=options.pair.v.name,
+        flash_attn=options.flash_attn,
+        rotation=rotation_off.strip() in ("", "0"),
+        library=probe.key(backend.choose()),
+        n_gpu_layers=weights.options.n_gpu_layers,
+        state_format=weights.lib.LLAMA_STATE_SEQ_VERSION,
+    )

@@ -1,0 +1,155 @@
+"""The folder of stored states: one file a conversation, in a folder for everything that must match (``Key``).
+
+A state is found by the tokens it begins with, so two questions about one book share the book's state too. Files are
+written beside their place, synced and renamed. Whatever is damaged is removed, noted for ``doctor``, and computed
+anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ..paths import user_dir
+from . import file
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Fewer tokens are evaluated in the time that looking for them takes.
+MIN_TOKENS = 32
+
+_T = TypeVar("_T")
+
+
+def folder() -> Path:
+    """Of the person alone, because tokens are their text."""
+    path = user_dir() / "sessions"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def find(key: file.Key, tokens: list[int], at_most: int) -> tuple[file.Session, int] | None:
+    """The session that shares the longest prefix with ``tokens``, and that prefix's length.
+
+    ``at_most``: tokens that the context may hold; a longer state cannot be restored into it.
+    """
+    import numpy as np
+
+    wanted = np.array(tokens, np.uint32)
+    best: tuple[file.Session, int] | None = None
+    for path in (folder() / key.folder_name()).glob("*.kv"):
+        session = _checked(path, lambda path: file.read_head(path, key))
+        if session is None or len(session.tokens) > at_most:
+            continue
+        n = min(len(wanted), len(session.tokens))
+        different = np.flatnonzero(wanted[:n] != session.tokens[:n])
+        common = int(different[0]) if len(different) else n
+        if common >= MIN_TOKENS and (best is None or common > best[1]):
+            best = session, common
+    return best
+
+
+def load(session: file.Session) -> "np.ndarray | None":
+    """The state's bytes, checked; None, and the file removed, when it is damaged."""
+    state = _checked(session.path, lambda _: file.read_state(session))
+    if state is not None:
+        try:
+            os.utime(session.path)  # least recently used goes first
+        except OSError:
+            pass
+    return state
+
+
+def _checked(path: Path, read: Callable[[Path], _T]) -> _T | None:
+    """What ``read`` gives; None for a file that is gone, or damaged, which is then removed and noted."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
+    except (file.Damaged, ValueError, KeyError, TypeError) as ex:
+        remember(f"A stored state was removed: {ex}.")
+        path.unlink(missing_ok=True)
+    except OSError as ex:
+        remember(f"A stored state could not be read: {ex.strerror}.")
+    return None
+
+
+@dataclass(frozen=True)
+class Saved:
+    bytes: int
+    seconds: float
+
+
+def save(key: file.Key, model_name: str, conversation: str, tokens: list[int], state: memoryview) -> Saved | None:
+    """Keep the state of ``tokens`` for this conversation, in place of an older one.
+
+    None when it cannot be kept (no room, no permission), with a note for ``doctor``: an answer was given, and
+    must not fail for the sake of the next one.
+    """
+    from . import budget
+
+    started = time.perf_counter()
+    place = folder() / key.folder_name()
+    path = place / f"{hashlib.sha256(conversation.encode()).hexdigest()[:32]}.kv"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        if not budget.make_room(len(state), keep=path):
+            return None
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=0) as out:
+            file.write(out, file.head_bytes(key, model_name, conversation, tokens, state), state)
+        os.replace(temporary, path)
+        _sync_folder(place)
+    except OSError as ex:
+        temporary.unlink(missing_ok=True)
+        remember(f"A state of {len(state)} bytes could not be stored: {ex.strerror}.")
+        return None
+    return Saved(path.stat().st_size, time.perf_counter() - started)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def files() -> list[Path]:
+    """Every stored state, least recently used first."""
+    found = []
+    for path in folder().glob("*/*.kv"):
+        try:
+            found.append((path.stat().st_mtime, path))
+        except FileNotFoundError:
+            continue
+    return [path for _, path in sorted(found)]
+
+
+def listed() -> Iterator[file.Session]:
+    """The checked heads of all files, most recently used first."""
+    for path in reversed(files()):
+        session = _checked(path, file.read_head)
+        if session is not None:
+            yield session
+
+
+def remember(text: str) -> None:
+    """Remember the latest thing that went wrong; only ``doctor`` speaks of it."""
+    try:
+        (folder() / "note.txt").write_text(f"{time.strftime('%Y-%m-%d %H:%M')}: {text}\n")
+    except OSError:
+        pass
+
+
+def note() -> str:
+    try:
+        return (folder() / "note.txt").read_text().strip()
+    except OSError:
+        return ""
