@@ -38,6 +38,8 @@ class Commands(click.Group):
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # `| head`: click ends quietly
+            raise
         except OSError as failure:  # a full disk, a folder that may not be written
             where = f" ({failure.filename})" if failure.filename else ""
             raise PatchError(f"The system refused: {failure.strerror or failure}{where}; mend that and try again.") from failure

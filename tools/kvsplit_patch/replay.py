@@ -7,6 +7,7 @@ turns one into a folder.
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from pathlib import PurePosixPath
 
 from . import patchfile, series, store, upstream
 from .errors import PatchError
@@ -181,17 +182,18 @@ def watched_changes(repo, loaded: Series, old_base: str, new_base: str) -> list[
     from pygit2.enums import DeltaStatus
 
     diff = repo.diff(repo[str(old_base)], repo[str(new_base)])
-    diff.find_similar()
-    notes = {DeltaStatus.DELETED: "deleted", DeltaStatus.ADDED: "new"}
+    # By name only: comparing the content of every file that came or went takes seconds between releases.
+    new_homes = {PurePosixPath(d.new_file.path).name: d.new_file.path for d in diff.deltas if d.status == DeltaStatus.ADDED}
     found = []
     for patch in loaded.patches:
         interesting = (*patch.touched(), *patch.header.watch)
         for delta in diff.deltas:
             if not any(watches(pattern, delta.old_file.path) for pattern in interesting):
                 continue
-            note = notes.get(delta.status, "")
-            if delta.status == DeltaStatus.RENAMED:
-                note = f"now {delta.new_file.path}"
+            note = "new" if delta.status == DeltaStatus.ADDED else ""
+            if delta.status == DeltaStatus.DELETED:
+                moved = new_homes.get(PurePosixPath(delta.old_file.path).name)
+                note = f"deleted, maybe now {moved}" if moved else "deleted"
             sides = (repo.get(side.id) if side.mode else None for side in (delta.old_file, delta.new_file))
             old, new = (side.data if isinstance(side, pygit2.Blob) else b"" for side in sides)
             _, added, removed = pygit2.Patch.create_from(old, new).line_stats
