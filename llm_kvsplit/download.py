@@ -261,7 +261,8 @@ def _forget(part: Path) -> None:
 @contextmanager
 def _progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar on stderr where that is a terminal, else one line; yields what to call with each number of bytes."""
-    at = 0
+    at = shown = 0
+    step = max(CHUNK, (total or 0) // 1000)  # drawing it for every piece would take longer than the piece
     with click.progressbar(
         length=total or 0,
         label=label,
@@ -270,8 +271,10 @@ def _progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     ) as bar:
 
         def advance(n: int) -> None:
-            nonlocal at
+            nonlocal at, shown
             at += n
-            bar.update(n, current_item=at)
+            if at - shown >= step or at == total:
+                bar.update(at - shown, current_item=at)
+                shown = at
 
         yield advance
