@@ -138,6 +138,10 @@ def classify(repo, step: Step, current: str, merged: str) -> Outcome:
     return Outcome(PARTLY if taken else CLEAN, merged, lines=taken)
 
 
+def changed_paths(repo, old, new) -> list[str]:
+    return [delta.new_file.path for delta in repo.diff(repo[str(old)], repo[str(new)]).deltas]
+
+
 def line_changes(repo, old, new) -> Counter:
     """How many more copies of each line the new tree holds than the old one, over the files that differ."""
     total = Counter()

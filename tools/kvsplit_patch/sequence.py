@@ -51,14 +51,25 @@ def start(project: Path, what: str, loaded: Series, target: Upstream, base_tree:
 def go_on(project: Path):
     """Take the work folder's content as the stopped patch's result and carry on; also picks up after a kill."""
     state = journal.require(project)
+    if not state.new:
+        _require_objects(state)
     if state.stopped:
         state = _take_resolution(project, state)
     _run(project, state)
 
 
+def _require_objects(state: State):
+    """A cache may be emptied at any time, also in the middle of a rebase."""
+    repo = store.open_store()
+    trees = [state.base_tree, *(tree for step in (*state.done, *state.todo) for tree in (step.before, step.after))]
+    if any(tree not in repo for tree in trees):
+        raise PatchError(f"The cache was emptied since {state.what} began: run kvsplit-patch abort and begin again.")
+
+
 def skip(project: Path):
     """Drop the patch that is stopped and carry on."""
     state = journal.require(project)
+    _require_objects(state)
     if not state.stopped:
         raise PatchError(f"{state.what} did not stop at a patch: run kvsplit-patch continue or abort.")
     click.echo(f"{state.todo[0].name}: dropped")
@@ -185,9 +196,12 @@ def _take_resolution(project: Path, state: State) -> State:
 def _show_difference(repo, step: Step, current: str, tree: str):
     """What a resolution does otherwise than the patch did: worth a look, since no merge checks a person's hand."""
     meant, done = replay.line_changes(repo, step.before, step.after), replay.line_changes(repo, current, tree)
+    changed_before = set(replay.changed_paths(repo, step.before, step.after))
+    changed_now = set(replay.changed_paths(repo, current, tree))
     for heading, lines in (
         (f"{step.name} now removes lines of upstream that it left alone before:", replay.deleted_beyond(meant, done)),
         (f"{step.name} no longer brings:", replay.left_out(meant, done)),
+        (f"{step.name} now also changes:", sorted(changed_now - changed_before)),
     ):
         if lines:
             click.echo("\n".join([heading, *(f"    {line}" for line in lines)]))

@@ -1,6 +1,7 @@
 """Carrying a series over, with and without a person's help, through the commands."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -101,7 +102,7 @@ def test_new_and_executable_files_of_a_resolution_are_taken_ignored_ones_not(wor
     (work / "run.sh").chmod(0o755)
     (work / ".gitignore").write_bytes(b"*.o\n")
     (work / "junk.o").write_bytes(b"junk\n")
-    run("continue")
+    assert "two now also changes:\n    .gitignore\n    new.h\n    run.sh\n" in run("continue")
     result = world.result()
     assert result["new.h"] == (0o100644, b"new\r\n") and result["run.sh"] == (0o100755, b"#!\n")
     assert "junk.o" not in result
@@ -194,6 +195,16 @@ def test_a_lost_work_folder_is_laid_out_again(world):
     assert "stopped at two" in run("continue", code=1)
     resolve(world)
     run("continue")
+
+
+def test_an_emptied_cache_is_named_and_abort_still_works(world, cache):
+    before = world.files()
+    run("rebase", "clash", code=1)
+    shutil.rmtree(cache)
+    for command in ("continue", "skip"):
+        assert "cache was emptied" in run(command, code=1)
+    run("abort")
+    assert world.files() == before
 
 
 def test_a_chosen_work_folder(world, tmp_path):

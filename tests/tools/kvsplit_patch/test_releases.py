@@ -1,28 +1,23 @@
 """The project's own series, replayed onto the llama.cpp that other llama-cpp-python releases vendor.
 
-These are the real trees, months and thousands of commits apart. Each replay ends clean or in a conflict,
-and the conflict is resolved the way a person would: the patch's lines go next to the lines they stood by.
-Downloads are kept in the ordinary cache (``KVSPLIT_CACHE``), so a second run downloads nothing.
+These are the real trees, months and thousands of commits apart. Each replay ends clean or in a conflict
+that is then resolved. Downloads are kept in the ordinary cache (``KVSPLIT_CACHE``), so a second run downloads nothing.
 """
 
-import difflib
 import os
-import re
 import shutil
-import subprocess
-from pathlib import Path
 
 import pygit2
 import pytest
 
-from kvsplit_patch import journal, paths, replay, series, store, upstream
+from kvsplit_patch import paths, replay, series, store, upstream
 from kvsplit_patch.errors import PatchError
 
+from .resolving import carry
 from .worlds import run
 
 HERE = "0.3.36"
 RELEASES = ["0.3.35", *(pytest.param(version, marks=pytest.mark.long) for version in ("0.3.33", "0.3.31", "0.3.28"))]
-CONFLICT = re.compile(r"<<<<<<< ours\n(.*?)\|\|\|\|\|\|\| ancestor\n(.*?)=======\n(.*?)>>>>>>> theirs\n", re.DOTALL)
 
 
 @pytest.fixture
@@ -41,40 +36,6 @@ def fetch(version) -> str:
         if "pip could not download" in failure.message and not os.environ.get("CI"):
             pytest.skip(failure.message)
         raise
-
-
-def beside_their_neighbours(match) -> str:
-    """A conflict where the patch only adds lines: put each behind the line of ours most like the one it stood behind."""
-    ours, ancestor, theirs = (text.splitlines(keepends=True) for text in match.groups())
-    squeezed = [" ".join(line.split()) for line in ours]
-    result = {position: [] for position in range(-1, len(ours))}
-    for tag, begin, _, first, last in difflib.SequenceMatcher(None, ancestor, theirs, autojunk=False).get_opcodes():
-        assert tag in ("equal", "insert"), "this patch changes lines: resolve it by hand, and teach the test how"
-        if tag == "insert":
-            anchor = " ".join(ancestor[begin - 1].split()) if begin else ""
-            close = difflib.get_close_matches(anchor, squeezed, n=1)
-            result[squeezed.index(close[0]) if close else len(ours) - 1] += theirs[first:last]
-    return "".join(result[-1] + [line for at, own in enumerate(ours) for line in [own, *result[at]]])
-
-
-def resolve(work):
-    """Resolve every file with markers in a work folder."""
-    marked = subprocess.run(["git", "diff", "--name-only", "--diff-filter=U"], cwd=work, capture_output=True, text=True, check=True)
-    for path in set(marked.stdout.split()):
-        text = (work / path).read_text()
-        (work / path).write_text(CONFLICT.sub(beside_their_neighbours, text))
-
-
-def carry(project, version) -> list[str]:
-    """Rebase to what a release vendors, resolving what stops; the names of the patches that stopped."""
-    stopped = []
-    done = run("rebase", version, code=None)
-    while state := journal.read(project):
-        assert state.stopped == replay.CONFLICT, done
-        stopped.append(state.todo[0].name)
-        resolve(Path(state.work))
-        done = run("continue", code=None)
-    return stopped
 
 
 def added(patch) -> set:

@@ -16,7 +16,7 @@ def command(name, folder, description, author, forwarded, watch):
     from datetime import datetime, timezone
     from pathlib import Path
 
-    from .. import journal, paths, replay, sequence, series, workfolder
+    from .. import journal, paths, replay, sequence, series, store, workfolder
     from ..errors import PatchError
     from ..patchfile import Header
 
@@ -43,5 +43,6 @@ def command(name, folder, description, author, forwarded, watch):
             watch=tuple(sorted(watch)),
         )
         step = series.Step(name, header, top, tree)
+        click.echo("changes " + ", ".join(replay.changed_paths(store.open_store(), top, tree)))
         sequence.start(project, f"new patch {name}", loaded, lock.upstream, lock.base_tree, steps, [step])
         workfolder.record(folder, step, amend=False)

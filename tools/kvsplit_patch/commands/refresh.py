@@ -11,7 +11,7 @@ def command(folder):
     from datetime import datetime, timezone
     from pathlib import Path
 
-    from .. import journal, paths, replay, sequence, series, workfolder
+    from .. import journal, paths, replay, sequence, series, store, workfolder
     from ..errors import PatchError
 
     project, folder = paths.checkout(), Path(folder).resolve()
@@ -30,6 +30,7 @@ def command(folder):
         header = replace(step.header, last_update=str(datetime.now(timezone.utc).date()))
         edited = replace(step, header=header, after=tree)
         lock = loaded.lock
+        click.echo("changes " + ", ".join(replay.changed_paths(store.open_store(), step.before, tree)))
         sequence.start(
             project, f"refresh of {step.name}", loaded, lock.upstream, lock.base_tree, steps[:at], [edited, *steps[at + 1 :]]
         )
