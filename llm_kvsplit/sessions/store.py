@@ -7,6 +7,7 @@ anew.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -100,14 +101,16 @@ def save(key: file.Key, model_name: str, conversation: str, tokens: list[int], s
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         place.mkdir(mode=0o700, exist_ok=True)
-        if not budget.make_room(len(state), keep=path):
+        head = file.head_bytes(key, model_name, conversation, tokens, state)
+        if not budget.make_room(len(head) + len(state), keep=path):
             return None
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=0) as out:
-            file.write(out, file.head_bytes(key, model_name, conversation, tokens, state), state)
+            file.write(out, head, state)
         os.replace(temporary, path)
         _sync_folder(place)
     except OSError as ex:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         remember(f"A state of {len(state)} bytes could not be stored: {ex.strerror}.")
         return None
     return Saved(path.stat().st_size, time.perf_counter() - started)

@@ -37,13 +37,10 @@ def write_llama(
     """
     head_dim = head_dim or n_embd // n_head
     n_ff = 2 * n_embd
-    vocabulary = [*byte_alphabet(), "<eos>", *specials, *user_tokens]
-    types = [TokenType.NORMAL] * 256 + [TokenType.CONTROL] * (1 + len(specials)) + [TokenType.USER_DEFINED] * len(user_tokens)
-    writer = GGUFWriter(path, "llama")
-    writer.add_name(path.stem)
-    writer.add_context_length(n_ctx)
-    writer.add_embedding_length(n_embd)
-    writer.add_block_count(n_layer)
+    n_vocab = 257 + len(specials) + len(user_tokens)
+    writer = _byte_writer(
+        path, "llama", n_ctx=n_ctx, n_embd=n_embd, n_layer=n_layer, specials=specials, user_tokens=user_tokens
+    )
     writer.add_feed_forward_length(n_ff)
     writer.add_head_count(n_head)
     writer.add_head_count_kv(n_head_kv)
@@ -51,15 +48,6 @@ def write_llama(
     writer.add_value_length(head_dim)
     writer.add_rope_dimension_count(head_dim)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_file_type(1)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(vocabulary)
-    writer.add_token_types(types)
-    writer.add_token_merges(["! !"])
-    writer.add_eos_token_id(256)
-    writer.add_bos_token_id(256)
-    writer.add_add_bos_token(False)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
 
@@ -70,8 +58,8 @@ def write_llama(
         value = random.normal(0, 0.02, shape) if given is None else given
         writer.add_tensor(name, value.astype(np.float32 if len(shape) == 1 else np.float16))
 
-    weight("token_embd.weight", len(vocabulary), n_embd)
-    weight("output.weight", len(vocabulary), n_embd)
+    weight("token_embd.weight", n_vocab, n_embd)
+    weight("output.weight", n_vocab, n_embd)
     writer.add_tensor("output_norm.weight", np.ones(n_embd, np.float32))
     for i in range(n_layer):
         writer.add_tensor(f"blk.{i}.attn_norm.weight", np.ones(n_embd, np.float32))
@@ -83,6 +71,39 @@ def write_llama(
         weight(f"blk.{i}.ffn_gate.weight", n_ff, n_embd)
         weight(f"blk.{i}.ffn_up.weight", n_ff, n_embd)
         weight(f"blk.{i}.ffn_down.weight", n_embd, n_ff)
+    return _finish(writer, path)
+
+
+def _byte_writer(
+    path: Path,
+    architecture: str,
+    *,
+    n_ctx: int,
+    n_embd: int,
+    n_layer: int,
+    specials: tuple[str, ...] = (),
+    user_tokens: tuple[str, ...] = (),
+) -> GGUFWriter:
+    """A writer with the size of the model and a vocabulary of bytes."""
+    writer = GGUFWriter(path, architecture)
+    writer.add_name(path.stem)
+    writer.add_file_type(1)
+    writer.add_context_length(n_ctx)
+    writer.add_embedding_length(n_embd)
+    writer.add_block_count(n_layer)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*byte_alphabet(), "<eos>", *specials, *user_tokens])
+    controls = [TokenType.CONTROL] * (1 + len(specials))
+    writer.add_token_types([TokenType.NORMAL] * 256 + controls + [TokenType.USER_DEFINED] * len(user_tokens))
+    writer.add_token_merges(["! !"])
+    writer.add_eos_token_id(256)
+    writer.add_bos_token_id(256)
+    writer.add_add_bos_token(False)
+    return writer
+
+
+def _finish(writer: GGUFWriter, path: Path) -> Path:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -134,3 +155,67 @@ CHAT = (
     "{% endfor %}{% if tools %}[tools {{ tools | map(attribute='function.name') | join(',') }}]{% endif %}"
     "{% if messages[-1].role == 'tool' %}<after-tool>{% else %}<answer>{% endif %}"
 )
+
+
+def write_gemma2(path: Path, *, window: int, n_ctx: int = 2048, seed: int = 0) -> Path:
+    """A gemma2-architecture GGUF with random weights: every second layer sees a sliding window only."""
+    n_layer, n_embd, n_head, head_dim, n_ff = 4, 128, 2, 64, 256
+    writer = _byte_writer(path, "gemma2", n_ctx=n_ctx, n_embd=n_embd, n_layer=n_layer)
+    writer.add_feed_forward_length(n_ff)
+    writer.add_head_count(n_head)
+    writer.add_head_count_kv(n_head)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_sliding_window(window)
+    random = np.random.default_rng(seed)
+    shapes = {
+        "attn_q": (n_head * head_dim, n_embd),
+        "attn_k": (n_head * head_dim, n_embd),
+        "attn_v": (n_head * head_dim, n_embd),
+        "attn_output": (n_embd, n_head * head_dim),
+        "ffn_gate": (n_ff, n_embd),
+        "ffn_up": (n_ff, n_embd),
+        "ffn_down": (n_embd, n_ff),
+    }
+    norms = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
+    writer.add_tensor("token_embd.weight", random.normal(0, 0.05, (257, n_embd)).astype(np.float16))
+    writer.add_tensor("output_norm.weight", np.ones(n_embd, np.float32))
+    for i in range(n_layer):
+        for name in norms:
+            writer.add_tensor(f"blk.{i}.{name}.weight", np.ones(n_embd, np.float32))
+        for name, shape in shapes.items():
+            writer.add_tensor(f"blk.{i}.{name}.weight", random.normal(0, 0.05, shape).astype(np.float16))
+    return _finish(writer, path)
+
+
+def write_mamba(path: Path, *, n_ctx: int = 2048, seed: int = 0) -> Path:
+    """A mamba-architecture GGUF with random weights: a recurrent state that cannot go back."""
+    n_layer, n_embd, n_inner, n_conv, n_state, n_rank = 2, 64, 128, 4, 16, 8
+    writer = _byte_writer(path, "mamba", n_ctx=n_ctx, n_embd=n_embd, n_layer=n_layer)
+    writer.add_feed_forward_length(0)
+    writer.add_head_count(0)
+    writer.add_ssm_conv_kernel(n_conv)
+    writer.add_ssm_inner_size(n_inner)
+    writer.add_ssm_state_size(n_state)
+    writer.add_ssm_time_step_rank(n_rank)
+    writer.add_layer_norm_rms_eps(1e-5)
+    random = np.random.default_rng(seed)
+
+    def weight(name: str, *shape: int, dtype=np.float16) -> None:
+        writer.add_tensor(name, random.normal(0, 0.1, shape).astype(dtype))
+
+    weight("token_embd.weight", 257, n_embd)
+    writer.add_tensor("output_norm.weight", np.ones(n_embd, np.float32))
+    for i in range(n_layer):
+        writer.add_tensor(f"blk.{i}.attn_norm.weight", np.ones(n_embd, np.float32))
+        weight(f"blk.{i}.ssm_in.weight", 2 * n_inner, n_embd)
+        weight(f"blk.{i}.ssm_conv1d.weight", n_inner, n_conv, dtype=np.float32)
+        weight(f"blk.{i}.ssm_conv1d.bias", n_inner, dtype=np.float32)
+        weight(f"blk.{i}.ssm_x.weight", n_rank + 2 * n_state, n_inner)
+        weight(f"blk.{i}.ssm_dt.weight", n_inner, n_rank, dtype=np.float32)
+        weight(f"blk.{i}.ssm_dt.bias", n_inner, dtype=np.float32)
+        writer.add_tensor(f"blk.{i}.ssm_a", -np.exp(random.normal(0, 0.3, (n_inner, n_state))).astype(np.float32))
+        writer.add_tensor(f"blk.{i}.ssm_d", np.ones(n_inner, np.float32))
+        weight(f"blk.{i}.ssm_out.weight", n_embd, n_inner)
+    return _finish(writer, path)
