@@ -65,11 +65,13 @@ def read(project: Path) -> State | None:
     except FileNotFoundError:
         return None
     for key in ("done", "todo"):
-        data[key] = tuple(
-            Step(**{**step, "header": Header(**{**step["header"], "watch": tuple(step["header"]["watch"])})})
-            for step in data[key]
-        )
+        data[key] = tuple(Step(**{**step, "header": _header(step["header"])}) for step in data[key])
     return State(**{**data, "upstream": Upstream(**data["upstream"])})
+
+
+def _header(data: dict) -> Header:
+    """JSON knows no tuples."""
+    return Header(**{field: tuple(value) if isinstance(value, list) else value for field, value in data.items()})
 
 
 def require(project: Path) -> State:

@@ -250,12 +250,14 @@ def _copy_previous(project: Path, state: State):
     shutil.rmtree(folder, ignore_errors=True)
     note = {"what": state.what, "new": series.digest(_next(project))}
     try:
-        shutil.copytree(project / "patchset", folder / "patchset")
+        (folder / "patchset").mkdir(parents=True)
+        for name, data in series.contents(project / "patchset").items():
+            write_file(folder / "patchset" / name, data)
         write_file(folder / "note.json", json.dumps(note).encode())
     except OSError as failure:
         shutil.rmtree(folder, ignore_errors=True)
         raise PatchError(
-            f"The old series could not be kept in {folder.parent} ({failure.strerror or failure}): "
+            f"The old series could not be kept in {folder.parent} ({failure.strerror}): "
             "make room, then run kvsplit-patch continue or abort."
         ) from None
 

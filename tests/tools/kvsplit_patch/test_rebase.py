@@ -25,7 +25,8 @@ def world(tmp_path):
         "clean": {path: data + b"upstream\n" for path, data in BASE.items()},
         "clash": {**BASE, "g": numbered(l8="upstream"), "h": numbered(l25="upstream")},
     }
-    return make_world(tmp_path / "project", targets, {"one": ONE, "two": TWO, "three": THREE})
+    headers = {"one": {"watch": ("dep/", "x*.h")}, "three": {"changes_numerics": ("K4V4", "K8V4"), "bug": "https://example.org/1"}}
+    return make_world(tmp_path / "project", targets, {"one": ONE, "two": TWO, "three": THREE}, **headers)
 
 
 def resolve(world, path="g", data=None):
@@ -79,9 +80,11 @@ def test_a_conflict_is_laid_out_and_continue_takes_the_resolution(world):
     assert "g:8 still has a conflict marker" in said
     assert "rebase to clash is not finished" in run("rebase", "clean", code=1)
 
+    headers = [patch.header for patch in series.load(world.patchset).patches]
     resolve(world)
     work = work_folder(world)
     said = run("continue")
+    assert [patch.header for patch in series.load(world.patchset).patches] == headers
     assert "two: resolved" in said and "three: clean" in said
     assert "now removes lines of upstream" in said and "    upstream" in said
     assert not work.exists()

@@ -107,11 +107,12 @@ def test_a_deleted_copy_of_a_line_the_patch_deletes_once_counts():
 
 
 def test_watched_paths_list_what_upstream_changed(tmp_path):
-    base = {"src/f.c": numbered(), "dep/a.h": b"1\n", "dep/b.h": b"2\n", "k/x.metal": b"3\n", "other": b"4\n", "gone.h": b"5\n", "was/moved.h": b"6\n"}
+    base = {"src/f.c": numbered(), "dep/a.h": b"1\n", "dep/b.h": b"2\n", "k/x.metal": b"3\n", "other": b"4\n"}
+    base |= {"gone.h": b"5\n", "was/moved.h": b"6\n"}
     target = {"src/f.c": numbered(l25="up"), "dep/a.h": b"1\n9\n", "dep/b.h": b"2\n", "k/x.metal": b"7\n", "other": b"8\n"}
     target["is/moved.h"] = b"6\n7\n"
-    watch = {"p": ("dep/", "k/*.metal", "gone.h", "was/")}
-    world = make_world(tmp_path / "p", {"base": base, "next": target}, {"p": {"src/f.c": numbered(l8="ours")}}, **watch)
+    watch = {"watch": ("dep/", "k/*.metal", "gone.h", "was/")}
+    world = make_world(tmp_path / "p", {"base": base, "next": target}, {"p": {"src/f.c": numbered(l8="ours")}}, p=watch)
     loaded = series.load(world.patchset)
     found = replay.watched_changes(store.open_store(), loaded, make_tree(base), make_tree(target))
     assert {(change.path, change.added, change.removed, change.note) for change in found} == {

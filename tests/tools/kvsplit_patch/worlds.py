@@ -76,10 +76,11 @@ def header(name: str, **changes) -> patchfile.Header:
     return patchfile.Header(**{**fields, "forwarded": "no", "last_update": "2026-10-01", **changes})
 
 
-def make_world(folder: Path, upstream: dict, patches: dict, url=URL, **watch) -> World:
+def make_world(folder: Path, upstream: dict, patches: dict, url=URL, **headers) -> World:
     """A project whose series stands on ``upstream["base"]``.
 
     ``upstream``: commit name -> files. ``patches``: name -> {path: content, or None to delete}.
+    ``headers``: patch name -> fields of its header.
     """
     repo = store.open_store()
     commits = {name: make_commit(files, name) for name, files in upstream.items()}
@@ -88,7 +89,7 @@ def make_world(folder: Path, upstream: dict, patches: dict, url=URL, **watch) ->
     for name, changes in patches.items():
         files = {path: content for path, content in {**files, **changes}.items() if content is not None}
         after = make_tree(files)
-        steps.append(series.Step(name, header(name, watch=watch.get(name, ())), tree, after))
+        steps.append(series.Step(name, header(name, **headers.get(name, {})), tree, after))
         tree = after
     pygit2.init_repository(str(folder))
     (folder / "patchset").mkdir()

@@ -7,7 +7,7 @@ import click
 @click.option("--build-each", is_flag=True, help="Also configure and compile after every patch (minutes each).")
 def command(build_each):
     """Check patchset/: series, headers, hunk counts, hashes, trees, and that an export gives the same bytes."""
-    from .. import lint, paths, replay, upstream
+    from .. import lint, paths, replay, series, upstream
     from ..errors import PatchError
 
     folder = paths.patchset_dir()
@@ -18,8 +18,13 @@ def command(build_each):
         raise PatchError(f"{folder} has {len(faults)} faults: mend them, or restore it with git checkout.")
     click.echo(f"{folder} is whole.")
     if build_each:
-        from ..build import compile_tree
+        from .. import cmake
 
-        for tree in replay.apply_series().after:
-            compile_tree(upstream.materialize(tree))
-            click.echo(f"{tree} compiles")
+        applied = replay.apply_series()
+        for name, tree in zip(series.read_names(folder), applied.after):
+            targets = (*cmake.LIBRARIES, *cmake.TOOLS)
+            try:
+                with cmake.compiled(upstream.materialize(tree), applied.commit, cmake.flags(), targets, click.echo):
+                    click.echo(f"{name}.patch compiles on the patches before it.")
+            except PatchError as fault:
+                raise PatchError(f"{name}.patch does not compile on the patches before it: {fault.message}") from None
