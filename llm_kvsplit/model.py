@@ -15,7 +15,7 @@ import llm
 from llm.parts import StreamEvent
 
 from .errors import KvsplitError
-from .options import Options, Settings, settle, stop_texts
+from .options import COMPLETION_TOKENS, Options, Settings, settle, stop_texts
 
 if TYPE_CHECKING:
     from .engine.context import Context, ContextOptions
@@ -69,12 +69,15 @@ class _Local:
             if prompt.options.kv_sessions is not False:
                 found = recall.find(weights, cache, tokens, n_ctx_limit)
             longest = max(len(tokens), len(found[0].tokens) if found else 0)
-            context = _context(weights, settings, cache, longest, prompt.options.max_tokens)
+            max_tokens = prompt.options.max_tokens
+            if max_tokens is None and weights.chat_template is None:
+                max_tokens = COMPLETION_TOKENS
+            context = _context(weights, settings, cache, longest, max_tokens)
             restored = bool(found) and recall.restore(context, found, tokens)
             request = engine.Request(
                 tokens=tokens,
                 sampling=_sampling(prompt.options, json_grammar(prompt.schema) if prompt.schema else None),
-                max_tokens=prompt.options.max_tokens,
+                max_tokens=max_tokens,
                 stop=stop_texts(prompt.options.stop),
                 n_ctx_limit=context.n_ctx if settings.n_ctx else weights.n_ctx_train,
                 visible=reply.MARKERS,

@@ -18,6 +18,9 @@ from .kvtypes import BITS, CachePair
 if TYPE_CHECKING:
     from .registry import Entry
 
+#: A model without a chat template was not taught to end.
+COMPLETION_TOKENS = 256
+
 _BITS = ", ".join(map(str, BITS))
 
 
@@ -31,7 +34,10 @@ class Options(llm.Options):
     n_ctx: int | None = Field(
         default=None, description="Tokens of context to allocate (default: as many as are needed, growing)"
     )
-    max_tokens: int | None = Field(default=None, description="Most tokens to answer with (default: no limit)")
+    max_tokens: int | None = Field(
+        default=None,
+        description=f"Most tokens to answer with (default: no limit; {COMPLETION_TOKENS} without a chat template)",
+    )
     temperature: float | None = Field(default=None, description="Randomness; 0 always takes the likeliest (default 0.8)")
     top_k: int | None = Field(default=None, description="Choose among this many of the likeliest; 0 for all (default 40)")
     top_p: float | None = Field(default=None, description="Choose among the likeliest of this total (default 0.95)")

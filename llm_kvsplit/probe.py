@@ -1,10 +1,10 @@
 """Try a library in a child process before this one loads it.
 
-A library built for another CPU ends its process with "Illegal instruction" and nothing else. And on some virtual
-machines the CPU lists AMX tiles that trap when they are used: ggml's AMX path then dies in the first product
-with a quantized weight, while everything else works (llama.cpp#26954, #28756). So two trials are made, once for
-each library and CPU: the demo model as it is, and quantized to q8_0. When only the second dies, models are loaded
-without ggml's extra buffer types, which is slower for quantized weights and right.
+A library built for another CPU ends its process with "Illegal instruction" and nothing else. And where GCC (seen with
+12.2) drops half of the stores that configure the CPU's AMX tiles, ggml dies the same way in the first product with a
+quantized weight, while everything else works (llama.cpp#26954, and ``amx-tile-config.patch`` of the series). So two
+trials are made, once for each library and CPU: the demo model as it is, and quantized to q8_0. When only the second
+dies, models are loaded without ggml's extra buffer types, which is slower for quantized weights and right.
 """
 
 from __future__ import annotations

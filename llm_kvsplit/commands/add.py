@@ -44,7 +44,8 @@ def free_names(file: str, name: str | None, aliases: tuple[str, ...]) -> tuple[s
     import llm
 
     stem = gguf.PART.match(file)
-    names = (name or (stem["stem"] if stem else Path(file).stem).lower().replace(" ", "-"), *aliases)
+    name = name or (stem["stem"] if stem else Path(file).stem).lower().replace(" ", "-")
+    names = (name, *(alias for alias in aliases if alias != name))
     for each in names:
         registry.check_name(each)
     registry.check_free(names)

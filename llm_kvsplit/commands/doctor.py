@@ -69,8 +69,8 @@ def _report() -> dict[str, Any]:
         return report
     if not trial.extra_bufts:
         report["notes"].append(
-            "ggml's fast matrix path for quantized weights dies on this CPU (AMX tiles that are listed and trap), so "
-            "models are loaded without it."
+            "This library's AMX path for quantized weights dies on this CPU, so models are loaded without it: a build "
+            "of the patch series ('llm kvsplit backend build') has it mended."
         )
     # In a child, so that a pair that kills its process is a line of the report.
     child = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, env={**os.environ})

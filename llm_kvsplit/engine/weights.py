@@ -19,7 +19,7 @@ class LoadOptions:
     path: Path
     #: Layers on the GPU; -1 means all of them.
     n_gpu_layers: int = -1
-    #: Off where the CPU's matrix tiles are listed but trap (see ``probe``).
+    #: Off where the library's AMX path dies (see ``probe``).
     use_extra_bufts: bool = True
 
 
