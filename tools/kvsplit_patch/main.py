@@ -20,6 +20,12 @@ COMMANDS = (
     "new",
     "export",
     "lint",
+    "build",
+    "abi",
+    "optests",
+    "smoke",
+    "verify",
+    "report",
 )
 _KEYWORDS = {"continue": "continue_"}  # a module cannot be named like a Python keyword
 

@@ -1,0 +1,24 @@
+"""``kvsplit-patch abi``"""
+
+import click
+
+from .. import options
+
+
+@click.command()
+@options.target
+def command(target):
+    """Compare the installed bindings' structures and functions with the headers of the patched tree."""
+    from .. import abi, build, trees
+    from ..errors import PatchError
+
+    source = trees.patched(target)
+    found = abi.mismatches(source.folder)
+    for mismatch in found:
+        click.echo(mismatch)
+    if found:
+        raise PatchError(
+            f"llama-cpp-python {build.bindings_version()} does not fit llama.cpp {source.commit} ({len(found)} mismatches): "
+            "a build of it cannot be used with these bindings."
+        )
+    click.echo(f"llama-cpp-python {build.bindings_version()} fits llama.cpp {source.commit}")

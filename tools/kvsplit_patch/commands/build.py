@@ -1,0 +1,28 @@
+"""``kvsplit-patch build``"""
+
+import click
+
+from .. import options
+
+
+@click.command()
+@options.target
+@options.flags
+@click.option("--unpatched", is_flag=True, help="Build the commit as upstream has it.")
+@click.option("--wheel", type=click.Path(file_okay=False), metavar="FOLDER", help="Make a llama-cpp-python wheel there instead.")
+def command(target, flags, unpatched, wheel):
+    """Compile the patched llama.cpp into a folder of libraries that the plugin loads; the same one is not built twice."""
+    from .. import build, trees
+
+    source = trees.unpatched(target) if unpatched else trees.patched(target)
+    if wheel:
+        from pathlib import Path
+
+        from ..wheel import make
+
+        click.echo(make(source, flags, Path(wheel), options.echo))
+        return
+    folder = build.build(source, flags, options.echo)
+    for mismatch in build.find(folder.name).get("abi_mismatches", ()):
+        click.echo(f"does not fit the installed bindings: {mismatch}", err=True)
+    click.echo(folder)

@@ -1,0 +1,300 @@
+"""Does a build still mean the same? Perplexity and KL divergence of five caches on the bundled model and text.
+
+Measured with upstream's llama-perplexity, twice: *prefill* (512 tokens at once) and *decode* (one at a time), since
+backends run different kernels for them. The build is held against the unpatched same commit, which shares everything
+but the patches, and against a stored baseline, which tells what upstream changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Sequence
+
+from .cmake import Echo
+from .errors import PatchError
+from .trees import Source
+
+#: Cache -> key type, value type. The first is what the others are compared with.
+CACHES = {
+    "f16": ("f16", "f16"),
+    "K8V8": ("q8_0", "q8_0"),
+    "K8V4": ("q8_0", "q4_0"),
+    "K4V8": ("q4_0", "q8_0"),
+    "K4V4": ("q4_0", "q4_0"),
+}
+#: From least to most damage, in mean KL divergence.
+ORDER = ("K8V8", "K8V4", "K4V8", "K4V4")
+
+#: Phase -> llama-perplexity's context, number of contexts, tokens computed at once.
+PHASES = {"prefill": (1024, 4, 512), "decode": (256, 4, 1)}
+
+# The same everywhere, because the number of threads decides how some kernels split their sums.
+_THREADS = 2
+
+#: A tie for ORDER's last two: V's 4 bits hardly show beside K's.
+TIE = 1.05
+#: How far a cache that a patch means to change may move from the unpatched build: it may round differently, no more.
+REORDERED = {"ppl": 0.001, "kld": 0.02, "kld_999": 0.10}
+#: How far a cache may move from the baseline before someone should look: other machines and upstream round differently.
+DRIFTED = {"ppl": 0.005, "kld": 0.15, "kld_999": 0.40}
+
+BASELINE = Path(__file__).with_name("baseline.json")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One cache in one phase. KL divergences in nats against the same build's f16 cache, ``same_top`` in percent."""
+
+    ppl: float
+    kld: float
+    kld_999: float
+    same_top: float
+    #: MiB as llama.cpp allocated them, to two decimals, and what the types and the model's shape make them.
+    k_mib: float
+    v_mib: float
+    k_mib_expected: float
+    v_mib_expected: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one build gave. ``logits`` are the SHA-256 of the f16 cache's output in each phase."""
+
+    results: dict[str, dict[str, Result]]
+    logits: dict[str, str]
+    #: Cache -> tokens/s of prefill and decode over those of f16, from the same run; noisy, never a reason to fail.
+    speed: dict[str, dict[str, float]]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Measurement:
+        results = {
+            phase: {cache: Result(**numbers) for cache, numbers in caches.items()}
+            for phase, caches in data["results"].items()
+        }
+        return cls(results, data["logits"], data["speed"])
+
+
+def check(source: Source, plain: Source, flags: Sequence[str], echo: Echo) -> tuple[Measurement, list[str]]:
+    """Build both trees' programs, measure both, and name every rule that ``source`` breaks. Raises PatchError."""
+    model, text = demo()
+    baseline = read_baseline(model, text)
+    ours = measured(source, flags, model, text, echo)
+    unpatched = measured(plain, flags, model, text, echo)
+    return ours, problems(ours, unpatched, baseline, source.changes_numerics)
+
+
+def measured(source: Source, flags: Sequence[str], model: Path, text: Path, echo: Echo) -> Measurement:
+    """``measure`` on the build of a tree, remembered beside its programs: they give the same numbers every time."""
+    from .build import tools
+
+    folder = tools(source, flags, echo)
+    settings = json.dumps([PHASES, CACHES, _THREADS, _sha256(model), _sha256(text)])
+    kept = folder / f"smoke-{hashlib.sha256(settings.encode()).hexdigest()[:10]}.json"
+    if not kept.is_file():
+        echo(f"measuring the {'patched' if source.patches else 'unpatched'} build")
+        written = kept.with_suffix(f".{os.getpid()}")
+        written.write_text(json.dumps(measure(folder, model, text, echo).as_json(), indent=1))
+        os.replace(written, kept)
+    return Measurement.from_json(json.loads(kept.read_text()))
+
+
+def measure(tools: Path, model: Path, text: Path, echo: Echo) -> Measurement:
+    """Run every cache in every phase with the programs in ``tools``.
+
+    Raises PatchError when a program dies or prints no numbers.
+    """
+    results: dict[str, dict[str, Result]] = {}
+    logits = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for phase, (context, chunks, at_once) in PHASES.items():
+            base = Path(scratch) / phase
+            common = ["-m", model, "-f", text, "-c", context, "-b", context, "-ub", at_once, "--chunks", chunks]
+            common += ["-t", _THREADS, "-fa", "on", "-ngl", 99, "-lv", 4, "--kl-divergence-base", base]
+            printed = _perplexity(tools, "f16", phase, common)
+            logits[phase] = hashlib.sha256(base.read_bytes()).hexdigest()
+            results[phase] = {}
+            for cache, (key_type, value_type) in CACHES.items():
+                if cache != "f16":
+                    echo(f"{phase} {cache}")
+                    types = ["-ctk", key_type, "-ctv", value_type, "--kl-divergence"]
+                    printed = _perplexity(tools, cache, phase, [*common, *types])
+                results[phase][cache] = read(printed, cache, phase, context)
+    echo("speed")
+    return Measurement(results, logits, _speed(tools, model))
+
+
+def read(printed: str, cache: str, phase: str, context: int) -> Result:
+    """The numbers in what llama-perplexity printed. Raises PatchError for one that is not there."""
+
+    def number(pattern: str) -> float:
+        found = re.search(pattern, printed)
+        if not found:
+            raise PatchError(f"llama-perplexity printed no {pattern.split('(')[0].strip()} for {phase} with {cache}.")
+        return float(found[1])
+
+    value = r"\s*:?\s*(-?[\d.]+|-?nan|-?inf)"
+    if cache == "f16":
+        ppl, kld, kld_999, same_top = number(r"Final estimate: PPL =" + value), 0.0, 0.0, 100.0
+    else:
+        ppl = number(r"Mean PPL\(Q\)" + value)
+        kld = number(r"Mean\s+KLD" + value)
+        kld_999 = number(r"99\.9%\s+KLD" + value)
+        same_top = number(r"Same top p:" + value)
+    from llm_kvsplit.kvtypes import BITS
+
+    by_name = {cache_type.name: cache_type for cache_type in BITS.values()}
+    key_type, value_type = CACHES[cache]
+    rows = context * number(r"n_layer\s+= (\d+)") * number(r"n_head_kv\s+= (\d+)") / 2**20
+    return Result(
+        ppl=ppl,
+        kld=kld,
+        kld_999=kld_999,
+        same_top=same_top,
+        k_mib=number(rf", K \({key_type}\):\s*([\d.]+) MiB"),
+        v_mib=number(rf", V \({value_type}\):\s*([\d.]+) MiB"),
+        k_mib_expected=rows * number(r"n_embd_head_k\s+= (\d+)") * by_name[key_type].bits_per_value / 8,
+        v_mib_expected=rows * number(r"n_embd_head_v\s+= (\d+)") * by_name[value_type].bits_per_value / 8,
+    )
+
+
+def problems(
+    ours: Measurement, unpatched: Measurement | None, baseline: dict[str, Any] | None, changes: frozenset[str]
+) -> list[str]:
+    """Every rule that the measurement breaks, one sentence each; empty when the build means the same.
+
+    ``changes``: the caches, or ``all``, whose results a patch says it changes.
+    """
+    found = _sane(ours)
+    if unpatched is not None:
+        found += _same(ours, unpatched, changes)
+    if baseline is not None:
+        found += _near(ours, baseline["results"], "the baseline", DRIFTED)
+    return found
+
+
+def _sane(ours: Measurement) -> list[str]:
+    found = []
+    for phase, results in ours.results.items():
+        for cache, result in results.items():
+            for name, number in asdict(result).items():
+                if not math.isfinite(number):
+                    found.append(f"{phase} {cache}: {name} is {number}.")
+            for side in ("k", "v"):
+                allocated, expected = getattr(result, f"{side}_mib"), getattr(result, f"{side}_mib_expected")
+                if abs(allocated - expected) > 0.00501:  # printed with two decimals
+                    found.append(
+                        f"{phase} {cache}: {side.upper()} takes {allocated:.2f} MiB, but the types make {expected:.2f}."
+                    )
+        for less, more in zip(ORDER, ORDER[1:]):
+            slack = TIE if (less, more) == ORDER[-2:] else 1.0
+            if not results[less].kld < results[more].kld * slack:
+                found.append(
+                    f"{phase}: {less} does more damage (KLD {results[less].kld:.6f}) than {more} ({results[more].kld:.6f})."
+                )
+    return found
+
+
+def _same(ours: Measurement, unpatched: Measurement, changes: frozenset[str]) -> list[str]:
+    found = []
+    for phase, results in ours.results.items():
+        if ours.logits[phase] != unpatched.logits[phase] and not changes & {"all", "f16"}:
+            found.append(f"{phase} f16: the output differs from the unpatched build's, and no patch says that it changes it.")
+        # A changed reference moves the divergence of every cache from it.
+        excused = CACHES.keys() if changes & {"all", "f16"} else changes
+        for cache, result in results.items():
+            theirs = unpatched.results[phase][cache]
+            if cache in excused:
+                found += _moved(phase, cache, result, theirs, "the unpatched build", REORDERED)
+            elif result != theirs:
+                found.append(
+                    f"{phase} {cache}: differs from the unpatched build (KLD {result.kld:.6f}, there {theirs.kld:.6f}; "
+                    f"PPL {result.ppl:.6f}, there {theirs.ppl:.6f}), and no patch says that it changes it."
+                )
+    return found
+
+
+def _near(ours: Measurement, known: dict[str, Any], what: str, limits: dict[str, float]) -> list[str]:
+    found = []
+    for phase, results in known.items():
+        for cache, numbers in results.items():
+            found += _moved(phase, cache, ours.results[phase][cache], Result(**numbers), what, limits)
+    return found
+
+
+def _moved(phase: str, cache: str, ours: Result, theirs: Result, what: str, limits: dict[str, float]) -> list[str]:
+    found = []
+    for name, limit in limits.items():
+        have, want = getattr(ours, name), getattr(theirs, name)
+        # The printed numbers have six decimals, so small divergences carry few digits.
+        if not abs(have - want) <= limit * abs(want) + 2e-6:
+            found.append(f"{phase} {cache}: {name} is {have:.6f}, {what} has {want:.6f}, and {limit:.1%} is allowed.")
+    return found
+
+
+def read_baseline(model: Path, text: Path, file: Path = BASELINE) -> dict[str, Any]:
+    """The stored measurement. Raises PatchError when it is of another model or text."""
+    if not file.is_file():
+        raise PatchError("There is no baseline yet: run 'kvsplit-patch smoke --accept'.")
+    baseline = json.loads(file.read_text())
+    if baseline["model"] != _sha256(model) or baseline["text"] != _sha256(text):
+        raise PatchError("The baseline was measured with another model or text: run 'kvsplit-patch smoke --accept'.")
+    return baseline
+
+
+def write_baseline(measurement: Measurement, commit: str, model: Path, text: Path, file: Path = BASELINE) -> None:
+    baseline = {
+        "upstream_commit": commit,
+        "model": _sha256(model),
+        "text": _sha256(text),
+        "results": measurement.as_json()["results"],
+    }
+    file.write_text(json.dumps(baseline, indent=1) + "\n")
+
+
+def demo() -> tuple[Path, Path]:
+    """The bundled model and its held-out text."""
+    from llm_kvsplit.demo import MODEL, SMOKE_TEXT
+
+    return MODEL, SMOKE_TEXT
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _perplexity(tools: Path, cache: str, phase: str, arguments: list[Any]) -> str:
+    program = Path(__file__).with_name("perplexity.py")
+    command = [sys.executable, str(program), str(tools), *map(str, arguments)]
+    said = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if said.returncode:
+        died = f"died of signal {-said.returncode}" if said.returncode < 0 else f"ended with code {said.returncode}"
+        lines = [line for line in (said.stdout + said.stderr).splitlines() if re.search(r"(?i)error|assert|fail", line)]
+        raise PatchError(f"llama-perplexity {died} in {phase} with {cache}{': ' + lines[0].strip() if lines else ''}.")
+    return said.stdout + said.stderr
+
+
+def _speed(tools: Path, model: Path) -> dict[str, dict[str, float]]:
+    rates: dict[str, dict[str, float]] = {}
+    for cache, (key_type, value_type) in CACHES.items():
+        command = [tools / "llama-bench", "-m", model, "-ctk", key_type, "-ctv", value_type, "-fa", 1, "-t", _THREADS]
+        command += ["-p", 256, "-n", 32, "-d", 512, "-r", 2, "-o", "json"]
+        said = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        if said.returncode:
+            raise PatchError(f"llama-bench ended with code {said.returncode} with {cache}: {said.stderr.strip()[-200:]}.")
+        rates[cache] = {"decode" if run["n_gen"] else "prefill": run["avg_ts"] for run in json.loads(said.stdout)}
+    return {
+        cache: {phase: round(rate / rates["f16"][phase], 3) for phase, rate in by_phase.items()}
+        for cache, by_phase in rates.items()
+    }
