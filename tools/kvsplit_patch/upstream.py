@@ -13,6 +13,8 @@ import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
+
 from . import store
 from .errors import PatchError
 from .paths import sdists_dir, sources_dir
@@ -53,6 +55,7 @@ def fetch(url: str, what: str, expected: str | None = None) -> str:
                 source = next((name for name, tip in heads.items() if tip == what and "^" not in name), what)
             elif source not in heads:
                 raise PatchError(f"{url} has no tag {what}: look at its tags, or give a 40-hex commit.")
+            click.echo(f"fetching {what} from {url} …", err=True)
             remote.fetch([f"+{source}:{incoming}"], depth=1, proxy=True)
         except pygit2.GitError as failure:
             raise PatchError(f"Fetching {what} from {url} failed: {_sentence(failure)}; try again, or use --sdist.") from None
@@ -133,6 +136,7 @@ def download_sdist(version: str) -> Path:
         if path.is_file() and _sha256(path) == path.parent.name:
             return path
     sdists_dir().mkdir(parents=True, exist_ok=True)
+    click.echo(f"downloading the sdist of llama-cpp-python {version} (about 75 MB) through pip …", err=True)
     with tempfile.TemporaryDirectory(dir=sdists_dir()) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
         done = subprocess.run(
