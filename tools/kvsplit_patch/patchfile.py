@@ -241,9 +241,9 @@ def _apply_section(repo, tree, section, name):
     present = entry_at(repo, tree, section.path)
     if (present and present[0]) != section.old_mode:
         state = "is not there" if present is None else "is there already" if section.old_mode is None else "has another mode"
-        raise PatchError(f"{name}.patch does not fit its base: {section.path} {state}; run kvsplit-patch rebase.")
+        raise PatchError(f"{name}.patch does not fit its base: {section.path} {state}; restore it, or make it anew with kvsplit-patch apply.")
     if present and section.old_id and not present[1].startswith(section.old_id):
-        raise PatchError(f"{name}.patch does not fit its base: {section.path} is another version there; run kvsplit-patch rebase.")
+        raise PatchError(f"{name}.patch does not fit its base: {section.path} is another version there; restore it, or make it anew with kvsplit-patch apply.")
     old = read_blob(repo, present[1]) if present else b""
     new = _apply_hunks(old, section, name)
     if section.new_mode is None:
@@ -265,7 +265,7 @@ def _apply_hunks(old: bytes, section: FileDiff, name: str) -> bytes:
         if start < position or source[start : start + len(before)] != before:
             raise PatchError(
                 f"{name}.patch does not fit its base: hunk {number} of {section.path} "
-                f"does not match at line {hunk.old_start}; run kvsplit-patch rebase."
+                f"does not match at line {hunk.old_start}; restore it, or make it anew with kvsplit-patch apply."
             )
         result += source[position:start]
         result += [content for kind, content in hunk.lines if kind != b"-"]

@@ -4,6 +4,7 @@ For the build: ``apply_series(commit)`` gives the tree ids of the patched source
 turns one into a folder.
 """
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -68,6 +69,30 @@ def steps_at_base(loaded: Series) -> list[Step]:
         after = patchfile.apply_diff(repo, tree, patch.sections(), patch.name)
         steps.append(Step(patch.name, patch.header, tree, after))
         tree = after
+    return steps
+
+
+def steps_in_new_order(loaded: Series) -> list[Step] | None:
+    """The patches as the lock's trees hold them, in the order ``series`` names them now; None if that is the lock's.
+
+    A patch taken out or moved no longer fits the ids its neighbours' diffs name, so these are for replaying.
+    Raises PatchError if a patch file was edited as well, or the store lacks a tree.
+    """
+    locked = {patch.name: patch for patch in loaded.lock.patches}
+    if loaded.names() == list(locked) or not set(loaded.names()) <= set(locked):
+        return None
+    repo = store.open_store()
+    trees = [loaded.lock.base_tree, *(patch.tree for patch in locked.values())]
+    if upstream.ensure(loaded.lock.upstream) != trees[0] or any(tree not in repo for tree in trees[1:]):
+        raise PatchError(
+            "The cache lacks the trees of the old order: restore patchset/ with git checkout, run kvsplit-patch lint, and edit it again."
+        )
+    before = dict(zip(locked, trees))
+    steps = []
+    for patch in loaded.patches:
+        if hashlib.sha256(patch.text()).hexdigest() != locked[patch.name].sha256:
+            raise PatchError(f"{patch.name}.patch was edited and the order changed: export one of the two first.")
+        steps.append(Step(patch.name, patch.header, before[patch.name], locked[patch.name].tree))
     return steps
 
 

@@ -121,6 +121,36 @@ def test_a_plain_git_diff_under_a_header_gets_its_form_by_export(world, work):
     assert series.load(world.patchset).names() == ["one", "two", "three"]
 
 
+def test_a_patch_taken_out_of_series_is_dropped_by_export(world):
+    spoil(world, "series", "one.patch\n", "")
+    assert "two: clean" in run("export")
+    assert world.result()["f"][1] == numbered(l25="two")
+    assert series.load(world.patchset).names() == ["two"] and not (world.patchset / "one.patch").exists()
+    run("lint")
+
+
+def test_another_order_is_replayed(world):
+    result = world.result()
+    spoil(world, "series", "one.patch\ntwo.patch", "two.patch\none.patch")
+    run("export")
+    assert series.load(world.patchset).names() == ["two", "one"] and world.result() == result
+    run("lint")
+    spoil(world, "series", "two.patch\none.patch", "one.patch\ntwo.patch")
+    spoil(world, "one.patch", "Forwarded: no", "Forwarded: not-needed")
+    assert "export one of the two first" in run("export", code=1)
+
+
+def test_a_new_order_may_need_a_person(tmp_path):
+    patches = {"one": {"f": numbered(l8="one")}, "two": {"f": numbered(l8="two")}}
+    world = make_world(tmp_path / "project", {"base": BASE}, patches)
+    spoil(world, "series", "one.patch\n", "")
+    assert "stopped at two (conflict)" in run("export", code=1)
+    (work_folder(world) / "f").write_bytes(numbered(l8="two alone"))
+    run("continue")
+    assert world.result()["f"][1] == numbered(l8="two alone")
+    run("lint")
+
+
 def test_the_series_version_is_kept_in_the_lock(world):
     run("export", "--series-version", "2")
     assert series.read_lock(world.patchset).series_version == "2"

@@ -9,7 +9,8 @@ import click
 def command(check, series_version):
     """Write patchset/ anew from its own patches: the same bytes on any machine.
 
-    Takes plain `git diff` text under a DEP-3 header, so this is also how a hand-edited patch gets its final form.
+    Takes plain `git diff` text under a DEP-3 header, so this is also how a hand-edited patch gets its final form;
+    patches taken out of patchset/series, or put in another order there, are replayed.
     """
     from .. import journal, lint, paths, replay, sequence, series
     from ..errors import PatchError
@@ -24,5 +25,7 @@ def command(check, series_version):
     project = paths.checkout()
     with journal.locked(project):
         loaded = series.load(project / "patchset")
-        steps, lock = replay.steps_at_base(loaded), loaded.lock
-        sequence.start(project, "export", loaded, lock.upstream, lock.base_tree, steps, (), version=series_version)
+        lock = loaded.lock
+        moved = replay.steps_in_new_order(loaded)
+        done, todo = ((), moved) if moved is not None else (replay.steps_at_base(loaded), ())
+        sequence.start(project, "export", loaded, lock.upstream, lock.base_tree, done, todo, version=series_version)
