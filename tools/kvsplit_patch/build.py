@@ -109,16 +109,6 @@ def tools(source: Source, flags: Sequence[str], echo: Echo, extra: Sequence[str]
     return folder
 
 
-def compile_tree(folder: Path, echo: Echo = lambda line: None) -> None:
-    """Configure and compile a source folder, keeping nothing: does this prefix of the series stand alone?
-
-    Raises PatchError with the first error.
-    """
-    targets = [*cmake.LIBRARIES, "llama-perplexity", "llama-bench", "llama-cli"]
-    with cmake.compiled(folder, "", cmake.flags(), targets, echo):
-        pass
-
-
 def builds() -> list[dict[str, Any]]:
     """The manifests of all finished builds, newest first."""
     found = []

@@ -1,0 +1,152 @@
+"""What smoke accepts and refuses; and, with --build, that it catches faults that were really compiled."""
+
+import math
+import shutil
+from dataclasses import replace
+
+import pygit2
+import pytest
+
+from kvsplit_patch import cmake, paths, smoke, trees, upstream
+from kvsplit_patch.errors import PatchError
+from kvsplit_patch.smoke import CACHES, PHASES, Measurement, Result
+
+from .planted import FAULTS, plant
+
+KLD = {"f16": 0.0, "K8V8": 0.0001, "K8V4": 0.0035, "K4V8": 0.0180, "K4V4": 0.0215}
+MIB = {"f16": 1.5, "q8_0": 0.796875, "q4_0": 0.421875}
+
+
+def result(cache) -> Result:
+    k, v = (MIB[name] for name in CACHES[cache])
+    kld = KLD[cache]
+    return Result(9 + kld, kld, 10 * kld, 100 - 100 * kld, round(k, 2), round(v, 2), k, v)
+
+
+def measurement(**changed) -> Measurement:
+    """A sound one; ``K8V4={"kld": 1}`` changes that cache in both phases."""
+    results = {cache: replace(result(cache), **changed.get(cache, {})) for cache in CACHES}
+    return Measurement({phase: results for phase in PHASES}, {phase: "same" for phase in PHASES}, {})
+
+
+def problems(ours, unpatched=None, baseline=None, changes=()):
+    return smoke.problems(ours, unpatched, baseline and baseline.as_json(), frozenset(changes))
+
+
+def test_a_sound_build_has_no_problem():
+    assert problems(measurement(), measurement(), measurement()) == []
+
+
+def test_what_is_no_number_is_a_problem():
+    assert any("K8V4: ppl is nan" in problem for problem in problems(measurement(K8V4={"ppl": math.nan})))
+
+
+@pytest.mark.parametrize("cache, kld", [("K8V8", 0.0036), ("K8V4", 0.0181), ("K4V8", 0.0230), ("K4V8", math.nan)])
+def test_the_order_of_damage_must_hold(cache, kld):
+    assert any("does more damage" in problem for problem in problems(measurement(**{cache: {"kld": kld}})))
+
+
+def test_a_tie_of_the_four_bit_keys_is_no_problem():
+    assert problems(measurement(K4V8={"kld": 0.0216})) == []
+
+
+def test_bytes_must_equal_the_arithmetic():
+    found = problems(measurement(K8V4={"k_mib": 0.42, "v_mib": 0.80}))
+    assert "prefill K8V4: K takes 0.42 MiB, but the types make 0.80." in found
+
+
+def test_the_last_digit_must_be_the_unpatched_one_unless_a_patch_says_otherwise():
+    ours = measurement(K8V4={"kld": 0.003501})
+    assert ["decode K8V4", "prefill K8V4"] == sorted(p.split(":")[0] for p in problems(ours, measurement()))
+    assert problems(ours, measurement(), changes=["K8V4"]) == []
+    assert problems(ours, measurement(), changes=["K4V8"]) != []
+
+
+def test_a_patch_that_changes_numbers_may_not_change_them_much():
+    ours = measurement(K8V4={"kld": 0.0037})
+    assert any("kld is 0.003700, the unpatched build has 0.003500" in p for p in problems(ours, measurement(), changes=["all"]))
+
+
+def test_another_output_of_f16_is_a_problem_of_its_own():
+    ours = replace(measurement(), logits={phase: "other" for phase in PHASES})
+    assert any("f16: the output differs" in problem for problem in problems(ours, measurement()))
+    assert problems(ours, measurement(), changes=["f16"]) == []
+
+
+def test_the_baseline_tells_what_upstream_changed():
+    drifted = measurement(K4V4={"kld": 0.0300})
+    assert any("the baseline has 0.021500" in problem for problem in problems(drifted, drifted, measurement()))
+
+
+def test_a_baseline_of_another_model_is_not_used(tmp_path):
+    model, other, text = (tmp_path / name for name in ("model", "other", "text"))
+    for file in (model, other, text):
+        file.write_text(file.name)
+    smoke.write_baseline(measurement(), "0" * 40, model, text, tmp_path / "baseline.json")
+    assert smoke.read_baseline(model, text, tmp_path / "baseline.json")["upstream_commit"] == "0" * 40
+    with pytest.raises(PatchError, match="another model"):
+        smoke.read_baseline(other, text, tmp_path / "baseline.json")
+    with pytest.raises(PatchError, match="no baseline"):
+        smoke.read_baseline(model, text, tmp_path / "none.json")
+
+
+def test_a_number_that_was_not_printed_is_told():
+    with pytest.raises(PatchError, match="printed no Mean"):
+        smoke.read("Final estimate: PPL = 8.1", "K8V4", "prefill", 1024)
+
+
+# --- real builds --------------------------------------------------------------------------------
+
+
+def echo(line):
+    print(line)
+
+
+def measured(source):
+    model, text = smoke.demo()
+    return smoke.measured(source, cmake.flags(), model, text, echo)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    shutil.copytree(paths.patchset_dir(), tmp_path / "patchset")
+    pygit2.init_repository(str(tmp_path))
+    monkeypatch.setenv("KVSPLIT_CHECKOUT", str(tmp_path))
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "user"))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The unpatched build's numbers."""
+    upstream.fetch_sdist("0.3.36")
+    return measured(trees.unpatched())
+
+
+@pytest.mark.build
+@pytest.mark.timeout(2400)
+def test_the_series_means_the_same(project, plain):
+    ours, found = smoke.check(trees.patched(), trees.unpatched(), cmake.flags(), echo)
+    assert found == []
+    assert ours.logits == plain.logits
+
+
+@pytest.mark.build
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_caught(project, plain, fault):
+    plant(fault, project / "work")
+    source = trees.patched()
+    assert source.patches[-1]["name"] == fault.name
+    model, text = smoke.demo()
+    baseline = smoke.read_baseline(model, text)
+    try:
+        ours = measured(source)
+    except PatchError as died:  # read past the end of its buffer
+        assert fault.name == "v-with-k-blocks" and "llama-perplexity died" in died.message
+        return
+    assert smoke.problems(ours, plain, baseline, frozenset())
+    # And it may not hide behind a patch that claims to change results.
+    claimed = smoke.problems(ours, plain, baseline, frozenset({"all"}))
+    print(fault.name, *claimed, sep="\n")
+    assert claimed
