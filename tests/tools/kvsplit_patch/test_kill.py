@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,16 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 FILES = {"f": numbered(), "g": numbered()}
 PATCHES = {"one": {"f": numbered(l8="one")}, "two": {"g": numbered(l8="two")}}
 CLASH = {"f": numbered(l25="upstream"), "g": numbered(l8="upstream")}
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    """In memory where there is such a folder: these tests force thousands of small files to disk."""
+    if os.access("/dev/shm", os.W_OK):
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            yield Path(folder)
+    else:
+        yield tmp_path
 
 
 @pytest.fixture
