@@ -108,53 +108,66 @@ def _compile(command: list[str]) -> str:
     return said.stdout
 
 
-# The kind and size of a type, spelt as bindings.py spells them: "int4", "float8", "pointer8", "struct56".
+# A type as its sort and size, spelt as bindings.py spells them: "int4", "float8", "pointer8", "struct56".
 _PRELUDE = """
 #include <cstddef>
 #include <cstdio>
-#include <string>
 #include <type_traits>
-template <class T> std::string kind() {
-    if constexpr (std::is_void_v<T>) return "void";
-    else {
-        const char * name = std::is_floating_point_v<T> ? "float" : std::is_pointer_v<T> ? "pointer"
-                          : std::is_class_v<T> || std::is_union_v<T> ? "struct" : std::is_array_v<T> ? "array" : "int";
-        return name + std::to_string(sizeof(T));
-    }
+struct kind { const char * name; size_t size; };
+template <class T> constexpr kind kind_of() {
+    if constexpr (std::is_void_v<T>) { return {"void", 0}; }
+    else if constexpr (std::is_floating_point_v<T>) { return {"float", sizeof(T)}; }
+    else if constexpr (std::is_pointer_v<T>) { return {"pointer", sizeof(T)}; }
+    else if constexpr (std::is_class_v<T> || std::is_union_v<T>) { return {"struct", sizeof(T)}; }
+    else if constexpr (std::is_array_v<T>) { return {"array", sizeof(T)}; }
+    else { return {"int", sizeof(T)}; }
 }
-template <class R, class... A> std::string signature(R (*)(A...)) {
-    std::string text = "[\\"" + kind<R>() + "\\"";
-    ((text += ", \\"" + kind<A>() + "\\""), ...);
-    return text + "]";
+struct field { long offset; kind type; };
+static void print(kind k) { if (k.size) printf("\\"%s%zu\\"", k.name, k.size); else printf("\\"%s\\"", k.name); }
+static void print(const char * before, const char * name, field f) {
+    printf("%s\\"%s\\": [%ld, ", before, name, f.offset); print(f.type); printf("]");
 }
-template <class R, class... A> std::string signature(R (*)(A..., ...)) { return signature((R (*)(A...)) nullptr); }
+static void print(const char * before, const char * name, const kind * kinds, size_t count) {
+    printf("%s\\"%s\\": [", before, name);
+    for (size_t i = 0; i < count; i++) { printf(i ? ", " : ""); print(kinds[i]); }
+    printf("]");
+}
+template <class R, class... A> void print(const char * before, const char * name, R (*)(A...)) {
+    static constexpr kind kinds[] = { kind_of<R>(), kind_of<A>()... };
+    print(before, name, kinds, 1 + sizeof...(A));
+}
 """
 
 
 def _program(ours: dict[str, Any], text: str) -> str:
     """C++ that prints the layout of every structure and the signature of every function that ``text`` declares."""
-    parts, main = [_PRELUDE], ['printf("{\\"structs\\": {");', "const char * comma = \"\";"]
+    probes, main = [], []
+    before = '{"structs": {'
     for name, struct in ours["structs"].items():
         if not re.search(rf"\b(struct|union)\s+{name}\s*\{{|\}}\s*{name}\s*;", text):
             continue
-        main.append(f'printf("%s\\"{name}\\": {{\\"size\\": %zu, \\"fields\\": {{", comma, sizeof({name})); comma = ", ";')
+        main.append(f'printf("%s\\"{name}\\": {{\\"size\\": %zu, \\"fields\\": {{", {_quoted(before)}, sizeof({name}));')
+        before = "}}, "
         for index, field in enumerate(_with_nested(struct, ours["structs"])):
             # A field that is not there must be an answer, not a compile error.
             probe = f"{name}_{index}"
-            parts.append(
-                f"template <class T> auto {probe}(int) -> decltype((void) sizeof(T::{field}), std::string()) {{\n"
-                f'    return std::to_string(offsetof(T, {field})) + ", \\"" + kind<decltype(T::{field})>() + "\\""; }}\n'
-                f'template <class T> std::string {probe}(long) {{ return "-1, \\"\\""; }}\n'
+            probes.append(
+                f"template <class T> auto {probe}(int) -> decltype((void) sizeof(T::{field}), field())"
+                f" {{ return {{(long) offsetof(T, {field}), kind_of<decltype(T::{field})>()}}; }}\n"
+                f'template <class T> field {probe}(long) {{ return {{-1, {{"", 0}}}}; }}\n'
             )
-            separator = ", " if index else ""
-            main.append(f'printf("{separator}\\"{field}\\": [%s]", {probe}<{name}>(0).c_str());')
-        main.append('printf("}}");')
-    main.append('printf("}, \\"functions\\": {"); comma = "";')
+            main.append(f'print("{", " if index else ""}", "{field}", {probe}<{name}>(0));')
+    before = '}}}, "functions": {'
     for name in ours["functions"]:
         if re.search(rf"\b{name}\s*\(", text):
-            main.append(f'printf("%s\\"{name}\\": %s", comma, signature(decltype(&{name})(nullptr)).c_str()); comma = ", ";')
+            main.append(f'print({_quoted(before)}, "{name}", (decltype(&{name})) nullptr);')
+            before = ", "
     main.append('printf("}}\\n");')
-    return "".join(parts) + "int main() {\n    " + "\n    ".join(main) + "\n}\n"
+    return _PRELUDE + "".join(probes) + "int main() {\n    " + "\n    ".join(main) + "\n}\n"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)  # C and JSON agree on these
 
 
 def _with_nested(struct: dict[str, Any], structs: dict[str, Any]) -> list[str]:
