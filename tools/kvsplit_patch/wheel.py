@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Sequence
 
-from . import cmake, upstream
+from . import cmake
 from .cmake import Echo
 from .errors import PatchError
+from .sdist import download_sdist
 from .trees import Source
 
 
@@ -26,16 +27,17 @@ def make(source: Source, flags: Sequence[str], folder: Path, echo: Echo) -> Path
     """
     from . import abi
     from .build import bindings_version
+    from .sdist import download_sdist
 
     found = abi.mismatches(source.folder)
     if found:
         raise PatchError(f"A wheel of this tree would misread memory: {found[0]}; build from the commit the bindings vendor.")
     toolchain = cmake.find_toolchain()
     bindings = bindings_version()
-    sdist = upstream.download_sdist(bindings)
+    archive = download_sdist(bindings)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, cmake.disk_full_told(Path(scratch)):
-        project = _unpack(sdist, Path(scratch))
+        project = _unpack(archive, Path(scratch))
         shutil.rmtree(project / "vendor" / "llama.cpp")
         shutil.copytree(source.folder, project / "vendor" / "llama.cpp", symlinks=True)
         version = set_version(project / "llama_cpp" / "__init__.py", _local(source))

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pygit2
 import pytest
 
-from kvsplit_patch import cmake, paths, smoke, trees, upstream
+from kvsplit_patch import cmake, paths, smoke, trees
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.smoke import CACHES, PHASES, Measurement, Result
 
 from .planted import FAULTS, plant
+from .test_releases import HERE, fetch
 
 KLD = {"f16": 0.0, "K8V8": 0.0001, "K8V4": 0.0035, "K4V8": 0.0180, "K4V4": 0.0215}
 MIB = {"f16": 1.5, "q8_0": 0.796875, "q4_0": 0.421875}
@@ -119,7 +120,7 @@ def project(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def plain():
     """The unpatched build's numbers."""
-    upstream.fetch_sdist("0.3.36")
+    fetch(HERE)
     return measured(trees.unpatched())
 
 
