@@ -68,8 +68,14 @@ def active_file() -> Path:
     return backends_dir() / "active"
 
 
+#: The build this process has pointed the bindings at; they read the variable once.
+_prepared: Backend | None = None
+
+
 def choose() -> Backend:
     """The person's choice, else the newest build that fits the bindings, else stock."""
+    if _prepared is not None:
+        return _prepared
     if custom := os.environ.get("LLAMA_CPP_LIB_PATH"):
         return Backend("custom", Path(custom))
     wanted = active_file().read_text().strip() if active_file().is_file() else ""
@@ -105,6 +111,8 @@ def prepare(chosen: Backend) -> None:
         raise KvsplitError(f"{describe(chosen)} cannot be used here: {result.reason}. {_next_step(chosen)}")
     if chosen.folder is not None:
         os.environ["LLAMA_CPP_LIB_PATH"] = str(chosen.folder)
+    global _prepared
+    _prepared = chosen
 
 
 def describe(chosen: Backend) -> str:

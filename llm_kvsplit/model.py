@@ -160,7 +160,10 @@ def _load(entry: "Entry", settings: Settings) -> "Weights":
     header = gguf.read(entry.path)
     if reason := gguf.refusal(header, settings.pair.k, settings.pair.v):
         raise KvsplitError(f"{entry.name} {reason}.")
-    extra_bufts = probe.result(backend.choose()).extra_bufts
+    chosen = backend.choose()
+    if chosen.note and settings.pair.mixed:
+        print(f"Note: {chosen.note}", file=sys.stderr)
+    extra_bufts = probe.result(chosen).extra_bufts
     return loaded.weights(LoadOptions(entry.path, settings.n_gpu_layers, extra_bufts))
 
 
@@ -184,8 +187,10 @@ def _context(
             "its answers get worse.",
             file=sys.stderr,
         )
-    fit.refuse_unless_it_fits(weights.options.path, settings.pair, n_ctx)
-    return loaded.context(replace(cache, n_ctx=n_ctx), may_grow=settings.n_ctx is None)
+    cache, may_grow = replace(cache, n_ctx=n_ctx), settings.n_ctx is None
+    if not loaded.serves(cache, may_grow=may_grow):
+        fit.refuse_unless_it_fits(weights.options.path, settings.pair, n_ctx)
+    return loaded.context(cache, may_grow=may_grow)
 
 
 def _sampling(options: Options, grammar: str | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import KvsplitError
 from .context import Context, ContextOptions
@@ -61,27 +61,33 @@ def weights(options: LoadOptions) -> Weights:
     return _loaded.weights
 
 
-def context(options: ContextOptions, *, may_grow: bool) -> Context:
-    """A context on the loaded weights: the present one if it serves, grown if only its size does not.
+def serves(options: ContextOptions, *, may_grow: bool) -> bool:
+    """Whether the present context can be used as it is.
 
-    ``may_grow``: a larger context than asked for serves as well, and keeps what it holds.
+    ``may_grow``: one larger than asked for serves as well, and keeps what it holds.
     """
+    present = _present()
+    if present is None or replace(present.options, n_ctx=options.n_ctx) != options:
+        return False
+    return present.options.n_ctx == options.n_ctx or (may_grow and present.n_ctx >= options.n_ctx)
+
+
+def context(options: ContextOptions, *, may_grow: bool) -> Context:
+    """A context on the loaded weights: the present one if it serves, grown if only its size does not."""
     assert _loaded is not None, "weights() comes first"
-    present = _loaded.context
-    if present is not None:
-        same = (present.options.pair, present.options.flash_attn, present.options.n_threads) == (
-            options.pair,
-            options.flash_attn,
-            options.n_threads,
-        )
-        if same and (present.options.n_ctx == options.n_ctx or (may_grow and present.n_ctx >= options.n_ctx)):
-            return present
-        if same and may_grow:
-            present.grow(options.n_ctx)
-            return present
-        _loaded.close_context()
+    present = _present()
+    if present is not None and serves(options, may_grow=may_grow):
+        return present
+    if present is not None and may_grow and replace(present.options, n_ctx=options.n_ctx) == options:
+        present.grow(options.n_ctx)
+        return present
+    _loaded.close_context()
     _loaded.context = Context(_loaded.weights, options)
     return _loaded.context
+
+
+def _present() -> Context | None:
+    return _loaded.context if _loaded is not None else None
 
 
 def close() -> None:
