@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .dep3 import Header
 from .errors import PatchError
-from .patchfile import Header
 from .paths import state_dir
 from .series import Step, Upstream
 from .swap import sync, write_file

@@ -11,7 +11,9 @@ def lint(folder: Path) -> list[str]:
     """One sentence a fault, none if the folder is whole. Fetches the base commit if the store lacks it."""
     names = series.read_names(folder)
     present = {path.name.removesuffix(".patch") for path in folder.glob("*.patch")}
-    faults = [f"{name}.patch lies in patchset/ but patchset/series does not name it." for name in sorted(present - set(names))]
+    faults = [
+        f"{name}.patch lies in patchset/ but patchset/series does not name it." for name in sorted(present - set(names))
+    ]
     faults += [f"patchset/series names {name}.patch, which is not there." for name in names if name not in present]
     lock = series.read_lock(folder)
     if [patch.name for patch in lock.patches] != names:
@@ -36,7 +38,9 @@ def _lint_patch(folder: Path, name: str, locked) -> list[str]:
         return []
     if locked and patch.patch_id() == locked.patch_id:
         return [f"{name}.patch has the diff that lock.json names, but another text: run kvsplit-patch export."]
-    return [f"{name}.patch is not the patch that lock.json names: run kvsplit-patch export, or restore it with git checkout."]
+    return [
+        f"{name}.patch is not the patch that lock.json names: run kvsplit-patch export, or restore it with git checkout."
+    ]
 
 
 def _lint_export(folder: Path) -> list[str]:
@@ -44,7 +48,9 @@ def _lint_export(folder: Path) -> list[str]:
         files = export(folder)
     except PatchError as fault:
         return [fault.message]
-    return [f"patchset/{name} is not what an export gives: run kvsplit-patch export." for name in differing(folder, files)]
+    return [
+        f"patchset/{name} is not what an export gives: run kvsplit-patch export." for name in differing(folder, files)
+    ]
 
 
 def export(folder: Path, version: str | None = None) -> dict[str, bytes]:

@@ -48,11 +48,15 @@ class Commands(click.Group):
             raise
         except OSError as failure:  # a full disk, a folder that may not be written
             where = f" ({failure.filename})" if failure.filename else ""
-            raise PatchError(f"The system refused: {failure.strerror or failure}{where}; mend that and try again.") from failure
+            raise PatchError(
+                f"The system refused: {failure.strerror or failure}{where}; mend that and try again."
+            ) from failure
         except Exception as failure:
             if type(failure).__name__ != "GitError":  # pygit2's, named so that this module need not import it
                 raise
-            raise PatchError(f"git's objects could not be read or written ({failure}); mend that and try again.") from failure
+            raise PatchError(
+                f"git's objects could not be read or written ({failure}); mend that and try again."
+            ) from failure
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

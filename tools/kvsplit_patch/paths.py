@@ -57,7 +57,9 @@ def state_dir(project: Path) -> Path:
 
 
 def cache_dir() -> Path:
-    from llm_kvsplit.paths import cache_dir as plugin_cache_dir  # imports llm: only when needed
+    from llm_kvsplit.paths import (
+        cache_dir as plugin_cache_dir,  # imports llm: only when needed
+    )
 
     return plugin_cache_dir()
 

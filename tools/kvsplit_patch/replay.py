@@ -1,6 +1,6 @@
 """Moving patches onto another commit, in memory: one three-way merge a patch, no common history needed.
 
-For the build: ``apply_series(commit)`` gives the tree ids of the patched sources, ``upstream.materialize``
+For the build: ``apply_series(commit)`` gives the tree ids of the patched sources, ``sources.materialize``
 turns one into a folder.
 """
 
@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
 
-from . import patchfile, series, store, upstream
+from . import gitdiff, series, store, upstream
 from .errors import PatchError
 from .paths import patchset_dir
 from .series import Series, Step
 
-CLEAN, CONFLICT, UPSTREAM, PARTLY, DELETES = "clean", "conflict", "already upstream", "partly upstream", "deletes upstream lines"
+CLEAN, CONFLICT, UPSTREAM, PARTLY, DELETES = (
+    "clean",
+    "conflict",
+    "already upstream",
+    "partly upstream",
+    "deletes upstream lines",
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def steps_at_base(loaded: Series) -> list[Step]:
     repo = store.open_store()
     steps = []
     for patch in loaded.patches:
-        after = patchfile.apply_diff(repo, tree, patch.sections(), patch.name)
+        after = gitdiff.apply_diff(repo, tree, patch.sections(), patch.name)
         steps.append(Step(patch.name, patch.header, tree, after))
         tree = after
     return steps
@@ -85,7 +91,8 @@ def steps_in_new_order(loaded: Series) -> list[Step] | None:
     trees = [loaded.lock.base_tree, *(patch.tree for patch in locked.values())]
     if upstream.ensure(loaded.lock.upstream) != trees[0] or any(tree not in repo for tree in trees[1:]):
         raise PatchError(
-            "The cache lacks the trees of the old order: restore patchset/ with git checkout, run kvsplit-patch lint, and edit it again."
+            "The cache lacks the trees of the old order: restore patchset/ with git checkout, "
+            "run kvsplit-patch lint, and edit it again."
         )
     before = dict(zip(locked, trees))
     steps = []
@@ -212,7 +219,9 @@ def watched_changes(repo, loaded: Series, old_base: str, new_base: str) -> list[
 
     diff = repo.diff(repo[str(old_base)], repo[str(new_base)])
     # By name only: comparing the content of every file that came or went takes seconds between releases.
-    new_homes = {PurePosixPath(d.new_file.path).name: d.new_file.path for d in diff.deltas if d.status == DeltaStatus.ADDED}
+    new_homes = {
+        PurePosixPath(d.new_file.path).name: d.new_file.path for d in diff.deltas if d.status == DeltaStatus.ADDED
+    }
     found = []
     for patch in loaded.patches:
         interesting = (*patch.touched(), *patch.header.watch)

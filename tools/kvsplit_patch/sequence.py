@@ -5,23 +5,22 @@ process killed anywhere leaves something to ``continue`` or ``abort``, and ``pat
 """
 
 import hashlib
-import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from . import journal, replay, series, store, workfolder
+from . import journal, placing, replay, series, store, workfolder
 from .errors import PatchError
 from .journal import State
-from .paths import cache_dir, state_dir
+from .paths import cache_dir
 from .series import Series, Step, Upstream
-from .swap import swap, sync, write_file
 
 
-def start(project: Path, what: str, loaded: Series, target: Upstream, base_tree: str, done, todo, work=None, version=None):
+def start(
+    project: Path, what: str, loaded: Series, target: Upstream, base_tree: str, done, todo, work=None, version=None
+):
     """Begin a change and carry it as far as it goes without a person. Call with the checkout's lock held.
 
     ``work``: where a conflict is to be laid out, by default a folder in the cache.
@@ -30,7 +29,8 @@ def start(project: Path, what: str, loaded: Series, target: Upstream, base_tree:
     unfinished = journal.read(project)
     if unfinished:
         raise PatchError(f"{unfinished.what} is not finished: run kvsplit-patch continue, skip or abort first.")
-    shutil.rmtree(_next(project), ignore_errors=True)
+    placing.discard(project)  # what a kill left before its journal was written
+    _drop_refs(project)
     work = Path(work).resolve() if work else cache_dir() / "work" / _short(project)
     if project in (work, *work.parents):
         raise PatchError(f"{work} is inside the checkout: name a work folder outside it.")
@@ -86,8 +86,7 @@ def abort(project: Path) -> bool:
         _settle(project, state)
         return False
     _remove_work(state)
-    shutil.rmtree(_next(project), ignore_errors=True)
-    shutil.rmtree(state_dir(project) / "previous.next", ignore_errors=True)
+    placing.discard(project)
     _drop_refs(project)
     journal.remove(project)
     return True
@@ -98,19 +97,14 @@ def undo(project: Path) -> str:
     unfinished = journal.read(project)
     if unfinished:
         raise PatchError(f"{unfinished.what} is not finished: run kvsplit-patch continue, skip or abort first.")
-    previous = state_dir(project) / "previous"
-    try:
-        note = json.loads((previous / "note.json").read_text())
-    except FileNotFoundError:
-        raise PatchError("There is no finished change to undo in this checkout: use git to look further back.") from None
+    note, folder = placing.previous(project)
     now = series.digest(project / "patchset")
     if now != note["new"]:
         raise PatchError(f"patchset/ was changed after {note['what']}: use git to get the older series back.")
-    loaded = series.load(previous / "patchset")
-    _write_next(project, series.contents(previous / "patchset"))
-    lock = loaded.lock
+    lock = series.read_lock(folder)
+    placing.write(project, series.contents(folder))
     state = State(f"undo of {note['what']}", lock.series_version, lock.upstream, lock.base_tree, (), (), "", now)
-    _swap_in(project, state)
+    placing.put(project, state)
     return note["what"]
 
 
@@ -151,7 +145,9 @@ def _ask(repo, state: State, step: Step, outcome):
     for path, why in outcome.conflicts:
         click.echo(f"    {path}: {why}")
     if outcome.conflicts:
-        click.echo("    (in its markers, ours is the new llama.cpp, ancestor the old one, theirs the old one with the patch)")
+        click.echo(
+            "    (in its markers, ours is the new llama.cpp, ancestor the old one, theirs the old one with the patch)"
+        )
     for line in outcome.lines:
         click.echo(f"    {line}")
     advice = {
@@ -160,7 +156,9 @@ def _ask(repo, state: State, step: Step, outcome):
         replay.PARTLY: "look at the rest of it in {0} and run kvsplit-patch continue to keep that, or run skip or abort",
         replay.DELETES: "put the lines above back in {0}, or leave them out, and run kvsplit-patch continue, skip or abort",
     }
-    raise PatchError(f"{state.what} stopped at {step.name} ({outcome.state}): {advice[outcome.state].format(state.work)}.")
+    raise PatchError(
+        f"{state.what} stopped at {step.name} ({outcome.state}): {advice[outcome.state].format(state.work)}."
+    )
 
 
 def _lay_out(repo, state: State, step: Step):
@@ -182,10 +180,14 @@ def _take_resolution(project: Path, state: State) -> State:
         _ask(repo, state, step, outcome)  # killed before the folder was there, or somebody removed it
     left = workfolder.unresolved(work, outcome.conflicts)
     if left:
-        raise PatchError(f"{step.name} is not resolved in {work} ({'; '.join(left)}): finish it and run kvsplit-patch continue again.")
+        raise PatchError(
+            f"{step.name} is not resolved in {work} ({'; '.join(left)}): finish it and run kvsplit-patch continue again."
+        )
     tree = workfolder.read(work)
     if tree == current:
-        raise PatchError(f"{work} holds no change for {step.name}: make one, or run kvsplit-patch skip to drop the patch.")
+        raise PatchError(
+            f"{work} holds no change for {step.name}: make one, or run kvsplit-patch skip to drop the patch."
+        )
     _show_difference(repo, step, current, tree)
     click.echo(f"{step.name}: resolved")
     state = _done(project, repo, state, tree)
@@ -209,79 +211,18 @@ def _show_difference(repo, step: Step, current: str, tree: str):
 
 def _finish(project: Path, repo, state: State):
     files = series.export(repo, state.series_version, state.upstream, state.base_tree, state.done)
-    patchset = project / "patchset"
-    if series.digest(patchset) != state.old:
-        raise PatchError(f"patchset/ was edited since {state.what} began: undo the edit and run continue, or run abort.")
-    kept = {name: data for name, data in series.contents(patchset).items() if not _is_ours(name)}
-    _write_next(project, {**kept, **files})
-    _swap_in(project, state)
-
-
-def _is_ours(name: str) -> bool:
-    return name.endswith(".patch") or name in ("series", "lock.json")
-
-
-def _write_next(project: Path, files: dict[str, bytes]):
-    folder = _next(project)
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir()
-        for name, data in files.items():
-            write_file(folder / name, data)
-        sync(folder)
-    except OSError as failure:
-        shutil.rmtree(folder, ignore_errors=True)
+    if series.digest(project / "patchset") != state.old:
         raise PatchError(
-            f"The new series could not be written beside patchset/, which is as it was ({failure.strerror}): "
-            "make room, then run kvsplit-patch continue or abort."
-        ) from None
-
-
-def _swap_in(project: Path, state: State):
-    _copy_previous(project, state)
-    state = replace(state, new=series.digest(_next(project)))
-    journal.write(project, state)
-    _settle(project, state)
-
-
-def _copy_previous(project: Path, state: State):
-    """Keep what ``undo`` needs, under a name that does not count until the swap is done."""
-    folder = state_dir(project) / "previous.next"
-    shutil.rmtree(folder, ignore_errors=True)
-    note = {"what": state.what, "new": series.digest(_next(project))}
-    try:
-        (folder / "patchset").mkdir(parents=True)
-        for name, data in series.contents(project / "patchset").items():
-            write_file(folder / "patchset" / name, data)
-        write_file(folder / "note.json", json.dumps(note).encode())
-    except OSError as failure:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise PatchError(
-            f"The old series could not be kept in {folder.parent} ({failure.strerror}): "
-            "make room, then run kvsplit-patch continue or abort."
-        ) from None
+            f"patchset/ was edited since {state.what} began: undo the edit and run continue, or run abort."
+        )
+    placing.write(project, files)
+    placing.put(project, state)
+    _drop_refs(project)
 
 
 def _settle(project: Path, state: State):
-    """Put the written series in place. Runs again after a kill, from wherever that was."""
-    patchset, beside = project / "patchset", _next(project)
-    if series.digest(patchset) != state.new:
-        if series.digest(beside) != state.new:
-            raise PatchError(f"{beside} was changed, so {state.what} cannot end: run kvsplit-patch abort.")
-        swap(patchset, beside)
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.rmtree(beside.with_name(".patchset-old"), ignore_errors=True)
-    previous, coming = state_dir(project) / "previous", state_dir(project) / "previous.next"
-    if coming.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        os.rename(coming, previous)
+    placing.settle(project, state)
     _drop_refs(project)
-    journal.remove(project)
-    click.echo(f"{state.what}: patchset/ is in place")
-
-
-def _next(project: Path) -> Path:
-    return project / ".kvsplit-next"  # beside patchset/, since folders are exchanged within one file system
 
 
 def _remove_work(state: State):

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import patchfile
+from . import dep3, gitdiff
 from .errors import PatchError
 
 SERIES_HEAD = "# Applied from top to bottom by kvsplit-patch; lock.json names the upstream commit underneath.\n"
@@ -49,14 +49,14 @@ class Patch:
     """One patch file: ``name`` without ``.patch``, its header, and its diff as text."""
 
     name: str
-    header: patchfile.Header
+    header: dep3.Header
     diff: bytes
 
     def text(self) -> bytes:
-        return patchfile.format_header(self.header).encode() + self.diff
+        return dep3.format_header(self.header).encode() + self.diff
 
-    def sections(self) -> tuple[patchfile.FileDiff, ...]:
-        return patchfile.parse_diff(self.diff, self.name)
+    def sections(self) -> tuple[gitdiff.FileDiff, ...]:
+        return gitdiff.parse_diff(self.diff, self.name)
 
     def patch_id(self) -> str:
         """Equal to ``git patch-id --stable``: the same for the same change, wherever its lines lie."""
@@ -105,9 +105,11 @@ def read_patch(folder: Path, name: str) -> Patch:
     try:
         text = (folder / f"{name}.patch").read_bytes()
     except FileNotFoundError:
-        raise PatchError(f"patchset/series names {name}.patch, which is not there: restore the file or the line.") from None
-    head, diff = patchfile.split(text, name)
-    return Patch(name, patchfile.parse_header(head, name), diff)
+        raise PatchError(
+            f"patchset/series names {name}.patch, which is not there: restore the file or the line."
+        ) from None
+    head, diff = dep3.split(text, name)
+    return Patch(name, dep3.parse_header(head, name), diff)
 
 
 def read_lock(folder: Path) -> Lock:
@@ -135,7 +137,7 @@ class Step:
     """A patch and the trees before and after it, all in the store."""
 
     name: str
-    header: patchfile.Header
+    header: dep3.Header
     before: str
     after: str
 
@@ -145,7 +147,7 @@ def export(repo, version: str, upstream: Upstream, base_tree: str, steps) -> dic
 
     The same trees and headers give the same bytes on any machine.
     """
-    patches = [Patch(s.name, s.header, patchfile.write_diff(repo, s.before, s.after, s.name)) for s in steps]
+    patches = [Patch(s.name, s.header, gitdiff.write_diff(repo, s.before, s.after, s.name)) for s in steps]
     locked = tuple(
         LockedPatch(patch.name, hashlib.sha256(patch.text()).hexdigest(), patch.patch_id(), step.after)
         for patch, step in zip(patches, steps)

@@ -115,3 +115,22 @@ def entry_at(repo, tree, path):
 
 def read_blob(repo, blob) -> bytes:
     return repo[str(blob)].data
+
+
+def require_complete(repo, commit: str, source: str):
+    """Read every object of a commit's tree; libgit2 compares each with its id as it does."""
+    import pygit2
+
+    try:
+        for _, mode, blob in entries(repo, repo[commit].peel(pygit2.Tree).id):
+            if mode != 0o160000:
+                repo.read(blob)
+    except (KeyError, pygit2.GitError, ValueError) as failure:
+        raise PatchError(
+            f"The objects of {commit} in {source} are incomplete ({sentence(failure)}): fetch it again."
+        ) from None
+
+
+def sentence(failure: Exception) -> str:
+    """What libgit2 says, to go inside a sentence of ours."""
+    return str(failure).strip().rstrip(".").splitlines()[0]

@@ -27,13 +27,13 @@ def patched(target: str | None = None) -> Source:
 
     Raises PatchError when a patch does not replay cleanly, or the target cannot be had.
     """
-    from . import paths, replay, series, upstream
+    from . import paths, replay, series, sources
 
     loaded = series.load(paths.patchset_dir())
     commit, tag = _commit(target)
     applied = replay.apply_series(commit)
     return Source(
-        folder=upstream.materialize(applied.result_tree),
+        folder=sources.materialize(applied.result_tree),
         tree=applied.result_tree,
         commit=applied.commit,
         tag=tag,
@@ -44,11 +44,11 @@ def patched(target: str | None = None) -> Source:
 
 def unpatched(target: str | None = None) -> Source:
     """The same commit without the series."""
-    from . import replay, store, upstream
+    from . import replay, sources, store
 
     commit, tag = _commit(target)
     base = replay.base_tree(store.open_store(), commit)
-    return Source(folder=upstream.materialize(base), tree=base, commit=commit, tag=tag)
+    return Source(folder=sources.materialize(base), tree=base, commit=commit, tag=tag)
 
 
 def _commit(target: str | None) -> tuple[str, str | None]:

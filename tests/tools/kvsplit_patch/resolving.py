@@ -28,7 +28,9 @@ def beside_their_neighbours(match) -> str:
 
 def resolve(work):
     """Resolve every file with markers in a work folder."""
-    marked = subprocess.run(["git", "diff", "--name-only", "--diff-filter=U"], cwd=work, capture_output=True, text=True, check=True)
+    marked = subprocess.run(
+        ["git", "diff", "--name-only", "--diff-filter=U"], cwd=work, capture_output=True, text=True, check=True
+    )
     for path in set(marked.stdout.split()):
         text = (work / path).read_text()
         (work / path).write_text(CONFLICT.sub(beside_their_neighbours, text))

@@ -25,7 +25,10 @@ def world(tmp_path):
         "clean": {path: data + b"upstream\n" for path, data in BASE.items()},
         "clash": {**BASE, "g": numbered(l8="upstream"), "h": numbered(l25="upstream")},
     }
-    headers = {"one": {"watch": ("dep/", "x*.h")}, "three": {"changes_numerics": ("K4V4", "K8V4"), "bug": "https://example.org/1"}}
+    headers = {
+        "one": {"watch": ("dep/", "x*.h")},
+        "three": {"changes_numerics": ("K4V4", "K8V4"), "bug": "https://example.org/1"},
+    }
     return make_world(tmp_path / "project", targets, {"one": ONE, "two": TWO, "three": THREE}, **headers)
 
 
@@ -72,7 +75,9 @@ def test_a_conflict_is_laid_out_and_continue_takes_the_resolution(world):
     assert world.files() == before
     shown = (work_folder(world) / "g").read_bytes()
     assert b"<<<<<<< ours\nupstream\n||||||| ancestor\nline 8\n=======\ntwo\n>>>>>>> theirs\n" in shown
-    git = subprocess.run(["git", "log", "--format=%s"], cwd=work_folder(world), capture_output=True, text=True, check=True)
+    git = subprocess.run(
+        ["git", "log", "--format=%s"], cwd=work_folder(world), capture_output=True, text=True, check=True
+    )
     assert git.stdout.split("\n")[0] == "one"
     assert "stopped at two (conflict)" in run("status")
 
@@ -265,7 +270,10 @@ def test_one_process_at_a_time(world):
 def test_two_rebases_at_once_leave_one_whole_series(world):
     """Both start together; whichever loses says so or finds the work done, and nothing is mixed."""
     command = [sys.executable, "-m", "kvsplit_patch.main", "rebase", "clean"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ) for _ in "12"]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+        for _ in "12"
+    ]
     said = [process.communicate()[0] for process in both]
     assert 0 in [process.returncode for process in both], said
     assert all("Traceback" not in output for output in said), said

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from kvsplit_patch import patchfile, replay, series, store
+from kvsplit_patch import gitdiff, replay, series, store
 from kvsplit_patch.errors import PatchError
 
 from .worlds import header, make_commit, make_tree, make_world, numbered, tree_files
@@ -45,7 +45,9 @@ def test_braces_that_upstream_added_too_are_not_a_half_taken_patch():
     ours = numbered(l8="if (x) {", l20="}")
     outcome = replayed({"f": numbered()}, {"f": ours}, {"f": numbered(l8="if (x) {", l20="}")})
     assert outcome.state == replay.UPSTREAM
-    lone = replayed({"f": numbered(), "g": b""}, {"f": numbered(l8="ours"), "g": b"}\n"}, {"f": numbered(), "g": b"}\n"})
+    lone = replayed(
+        {"f": numbered(), "g": b""}, {"f": numbered(l8="ours"), "g": b"}\n"}, {"f": numbered(), "g": b"}\n"}
+    )
     assert lone.state == replay.CLEAN
 
 
@@ -70,9 +72,9 @@ def test_a_file_that_both_add_is_a_conflict():
 
 def test_crlf_modes_links_and_submodules_come_through_untouched():
     others = {
-        "run": (patchfile.EXECUTABLE, b"#!\r\n"),
-        "link": (patchfile.LINK, b"f"),
-        "sub": (patchfile.SUBMODULE, "3" * 40),
+        "run": (gitdiff.EXECUTABLE, b"#!\r\n"),
+        "link": (gitdiff.LINK, b"f"),
+        "sub": (gitdiff.SUBMODULE, "3" * 40),
     }
     base = numbered().replace(b"\n", b"\r\n")
     patched = base.replace(b"line 8\r\n", b"ours\r\n")
@@ -80,7 +82,7 @@ def test_crlf_modes_links_and_submodules_come_through_untouched():
     outcome = replayed({"f": base, **others}, {"f": patched, **others}, {"f": target, **others})
     assert outcome.state == replay.CLEAN
     assert tree_files(outcome.tree) == {
-        "f": (patchfile.FILE, target.replace(b"line 8\r\n", b"ours\r\n")),
+        "f": (gitdiff.FILE, target.replace(b"line 8\r\n", b"ours\r\n")),
         **{path: (mode, data) for path, (mode, data) in others.items()},
     }
 
@@ -109,7 +111,13 @@ def test_a_deleted_copy_of_a_line_the_patch_deletes_once_counts():
 def test_watched_paths_list_what_upstream_changed(tmp_path):
     base = {"src/f.c": numbered(), "dep/a.h": b"1\n", "dep/b.h": b"2\n", "k/x.metal": b"3\n", "other": b"4\n"}
     base |= {"gone.h": b"5\n", "was/moved.h": b"6\n"}
-    target = {"src/f.c": numbered(l25="up"), "dep/a.h": b"1\n9\n", "dep/b.h": b"2\n", "k/x.metal": b"7\n", "other": b"8\n"}
+    target = {
+        "src/f.c": numbered(l25="up"),
+        "dep/a.h": b"1\n9\n",
+        "dep/b.h": b"2\n",
+        "k/x.metal": b"7\n",
+        "other": b"8\n",
+    }
     target["is/moved.h"] = b"6\n7\n"
     watch = {"watch": ("dep/", "k/*.metal", "gone.h", "was/")}
     world = make_world(tmp_path / "p", {"base": base, "next": target}, {"p": {"src/f.c": numbered(l8="ours")}}, p=watch)
@@ -129,7 +137,10 @@ def test_apply_series_gives_every_prefix_here_and_there(tmp_path):
     patches = {"one": {"f": numbered(l8="one")}, "two": {"f": numbered(l8="one", l20="two")}}
     world = make_world(tmp_path / "p", {"base": base, "next": {"f": numbered(l29="up")}}, patches)
     here = replay.apply_series()
-    assert (here.base_tree, here.after) == (make_tree(base), tuple(make_tree({**base, **patch}) for patch in patches.values()))
+    assert (here.base_tree, here.after) == (
+        make_tree(base),
+        tuple(make_tree({**base, **patch}) for patch in patches.values()),
+    )
     there = replay.apply_series(world.commits["next"])
     assert tree_files(there.result_tree)["f"][1] == numbered(l8="one", l20="two", l29="up")
     assert replay.apply_series(through="one").result_tree == here.after[0]
@@ -138,5 +149,7 @@ def test_apply_series_gives_every_prefix_here_and_there(tmp_path):
 def test_apply_series_refuses_what_needs_a_person(tmp_path):
     make_world(tmp_path / "p", {"base": {"f": numbered()}}, {"one": {"f": numbered(l8="one")}})
     commit = make_commit({"f": numbered(l8="up")}, "next")
-    with pytest.raises(PatchError, match=f"one.patch does not replay onto {commit} .conflict.: run kvsplit-patch rebase"):
+    with pytest.raises(
+        PatchError, match=f"one.patch does not replay onto {commit} .conflict.: run kvsplit-patch rebase"
+    ):
         replay.apply_series(commit)

@@ -78,7 +78,9 @@ def test_new_patches_from_one_folder(world, work):
     run("lint")
     assert "already" in run("new", "one", work, "--description", "x", *who, code=1)
     assert "no name for a patch" in run("new", "../x", work, "--description", "x", *who, code=1)
-    assert "was not made by kvsplit-patch apply" in run("new", "five", world.project, "--description", "x", *who, code=1)
+    assert "was not made by kvsplit-patch apply" in run(
+        "new", "five", world.project, "--description", "x", *who, code=1
+    )
 
 
 def test_export_is_the_same_on_another_machine(world, tmp_path, monkeypatch, cache):

@@ -1,13 +1,14 @@
 """Small upstreams and projects made with git itself, to try the companion on; no download, no llama.cpp."""
 
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pygit2
 from click.testing import CliRunner
 
-from kvsplit_patch import patchfile, series, store
+from kvsplit_patch import dep3, gitdiff, series, store
 from kvsplit_patch.main import main
 
 URL = "git://127.0.0.1:1/none.git"  # nothing listens there: a test that needs a remote makes one
@@ -48,8 +49,8 @@ def make_tree(files: dict) -> str:
     repo = store.open_store()
     index = pygit2.Index()
     for path, content in files.items():
-        mode, data = content if isinstance(content, tuple) else (patchfile.FILE, content)
-        blob = data if mode == patchfile.SUBMODULE else repo.create_blob(data)
+        mode, data = content if isinstance(content, tuple) else (gitdiff.FILE, content)
+        blob = data if mode == gitdiff.SUBMODULE else repo.create_blob(data)
         index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=str(blob)), mode))
     return str(index.write_tree(repo))
 
@@ -66,14 +67,14 @@ def make_commit(files: dict, name: str) -> str:
 def tree_files(tree: str) -> dict:
     repo = store.open_store()
     return {
-        path: (mode, blob if mode == patchfile.SUBMODULE else store.read_blob(repo, blob))
+        path: (mode, blob if mode == gitdiff.SUBMODULE else store.read_blob(repo, blob))
         for path, mode, blob in store.entries(repo, tree)
     }
 
 
-def header(name: str, **changes) -> patchfile.Header:
+def header(name: str, **changes) -> dep3.Header:
     fields = {"description": f"{name}: what it does", "author": "A Person <person@example.org>"}
-    return patchfile.Header(**{**fields, "forwarded": "no", "last_update": "2026-10-01", **changes})
+    return dep3.Header(**{**fields, "forwarded": "no", "last_update": "2026-10-01", **changes})
 
 
 def make_world(folder: Path, upstream: dict, patches: dict, url=URL, **headers) -> World:
@@ -114,3 +115,20 @@ def work_folder(world: World) -> Path:
     from kvsplit_patch import journal
 
     return Path(journal.read(world.project).work)
+
+
+def git(folder, *arguments) -> str:
+    """Run git in a folder as nobody in particular; what it printed."""
+    who = [
+        "-c",
+        "user.name=up",
+        "-c",
+        "user.email=up@example.org",
+        "-c",
+        "tag.gpgSign=false",
+        "-c",
+        "commit.gpgSign=false",
+    ]
+    return subprocess.run(
+        ["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()

@@ -7,7 +7,7 @@ import click
 @click.option("--build-each", is_flag=True, help="Also configure and compile after every patch (minutes each).")
 def command(build_each):
     """Check patchset/: series, headers, hunk counts, hashes, trees, and that an export gives the same bytes."""
-    from .. import lint, paths, replay, series, upstream
+    from .. import lint, paths, replay, series, sources
     from ..errors import PatchError
 
     folder = paths.patchset_dir()
@@ -24,7 +24,7 @@ def command(build_each):
         for name, tree in zip(series.read_names(folder), applied.after):
             targets = (*cmake.LIBRARIES, *cmake.TOOLS)
             try:
-                with cmake.compiled(upstream.materialize(tree), applied.commit, cmake.flags(), targets, click.echo):
+                with cmake.compiled(sources.materialize(tree), applied.commit, cmake.flags(), targets, click.echo):
                     click.echo(f"{name}.patch compiles on the patches before it.")
             except PatchError as fault:
                 raise PatchError(f"{name}.patch does not compile on the patches before it: {fault.message}") from None

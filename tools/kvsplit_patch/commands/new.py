@@ -9,7 +9,9 @@ import click
 @click.option("--description", required=True, help="What the patch does and why; its first line is the subject.")
 @click.option("--author", required=True, metavar='"NAME <MAIL>"')
 @click.option("--forwarded", default="no", show_default=True, help="Where it was sent upstream, or no, or not-needed.")
-@click.option("--watch", multiple=True, metavar="PATH", help="A file, folder/ or glob it depends on without touching it.")
+@click.option(
+    "--watch", multiple=True, metavar="PATH", help="A file, folder/ or glob it depends on without touching it."
+)
 def command(name, folder, description, author, forwarded, watch):
     """Make the edits in FOLDER, made by `apply`, a new patch on top of the series."""
     import re
@@ -17,8 +19,8 @@ def command(name, folder, description, author, forwarded, watch):
     from pathlib import Path
 
     from .. import journal, paths, replay, sequence, series, store, workfolder
+    from ..dep3 import Header
     from ..errors import PatchError
-    from ..patchfile import Header
 
     name = name.removesuffix(".patch")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):

@@ -26,12 +26,20 @@ def command(folder):
         if tree == step.after:
             raise PatchError(f"{folder} holds no edit: change something there first.")
         if tree == step.before:
-            raise PatchError(f"{folder} holds nothing of {step.name}: to drop the patch, take it out of patchset/series and export.")
+            raise PatchError(
+                f"{folder} holds nothing of {step.name}: to drop the patch, take it out of patchset/series and export."
+            )
         header = replace(step.header, last_update=str(datetime.now(timezone.utc).date()))
         edited = replace(step, header=header, after=tree)
         lock = loaded.lock
         click.echo("changes " + ", ".join(replay.changed_paths(store.open_store(), step.before, tree)))
         sequence.start(
-            project, f"refresh of {step.name}", loaded, lock.upstream, lock.base_tree, steps[:at], [edited, *steps[at + 1 :]]
+            project,
+            f"refresh of {step.name}",
+            loaded,
+            lock.upstream,
+            lock.base_tree,
+            steps[:at],
+            [edited, *steps[at + 1 :]],
         )
         workfolder.record(folder, edited, amend=True)

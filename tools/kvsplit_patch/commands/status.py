@@ -31,6 +31,8 @@ def command():
     if folder.parent != folder and (folder.parent / ".git").exists():
         state = journal.read(folder.parent)
         if state and state.stopped:
-            click.echo(f"unfinished: {state.what} stopped at {state.todo[0].name} ({state.stopped}), work folder {state.work}")
+            click.echo(
+                f"unfinished: {state.what} stopped at {state.todo[0].name} ({state.stopped}), work folder {state.work}"
+            )
         elif state:
             click.echo(f"unfinished: {state.what} was cut short: run kvsplit-patch continue or abort")

@@ -1,15 +1,11 @@
-"""One ``*.patch`` file: DEP-3 fields on top of a full-index git diff, read strictly, written the same everywhere.
+"""Git diffs of text: read strictly, applied without fuzz, and written the same everywhere.
 
-The file is a mail that ``git am`` takes; the fields in its body are the ones that count, and its first
-four lines are made from them. The diff is written here from libgit2's hunks instead of by a git command,
-because a person's configuration (context, prefixes, algorithm, attributes) must not change its bytes.
+A diff is written here from libgit2's hunks instead of by a git command, because a person's configuration
+(context, prefixes, algorithm, attributes) must not change its bytes.
 """
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email import message_from_string
-from email.utils import format_datetime
 
 from .errors import PatchError
 from .store import entry_at, read_blob, tree_with
@@ -17,25 +13,6 @@ from .store import entry_at, read_blob, tree_with
 ZERO = "0" * 40
 FILE, EXECUTABLE, LINK, SUBMODULE = 0o100644, 0o100755, 0o120000, 0o160000
 _NO_NEWLINE = b"\\ No newline at end of file"
-
-
-@dataclass(frozen=True)
-class Header:
-    """DEP-3 fields. ``watch``: paths, folders (``dir/``) or globs the patch depends on without touching them.
-
-    ``changes_numerics``: the caches (``f16``, ``K8V4``, …, or ``all``) whose results the patch means to change;
-    ``smoke`` holds every other one to the unpatched build's bits.
-    """
-
-    description: str
-    author: str
-    forwarded: str
-    last_update: str
-    origin: str = ""
-    bug: str = ""
-    applied_upstream: str = ""
-    watch: tuple[str, ...] = ()
-    changes_numerics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,84 +36,6 @@ class FileDiff:
     old_id: str
     new_id: str
     hunks: tuple[Hunk, ...]
-
-
-# --- the header ---------------------------------------------------------------------------------
-
-_FIELDS = {
-    "Description": "description",
-    "Origin": "origin",
-    "Bug": "bug",
-    "Author": "author",
-    "Forwarded": "forwarded",
-    "Applied-Upstream": "applied_upstream",
-    "Last-Update": "last_update",
-    "Watch": "watch",
-    "Changes-Numerics": "changes_numerics",
-}
-
-
-def parse_header(text: str, name: str) -> Header:
-    """Read the DEP-3 paragraph of a patch, with or without the mail lines above it.
-
-    Raises PatchError when a field is missing, unknown or empty.
-    """
-    where = re.search(r"^Description:", text, re.MULTILINE)
-    if not where:
-        raise PatchError(f"{name}.patch has no Description: field: write a DEP-3 header above its diff.")
-    message = message_from_string(text[where.start() :])
-    found = {}
-    for key, value in message.items():
-        if key not in _FIELDS:
-            raise PatchError(f"{name}.patch has the unknown header field {key}: use {', '.join(_FIELDS)}.")
-        lines = [line[1:] if line[:1] in " \t" else line for line in value.splitlines()]
-        found[_FIELDS[key]] = "\n".join("" if line == "." else line.rstrip() for line in lines).strip()
-    if message.get_payload().strip():
-        raise PatchError(f"{name}.patch has loose text after its fields: begin continued lines with one space.")
-    for key in ("Description", "Author", "Forwarded", "Last-Update"):
-        if not found.get(_FIELDS[key]):
-            raise PatchError(f"{name}.patch lacks the header field {key}: add it above the line ---.")
-    try:
-        datetime.strptime(found["last_update"], "%Y-%m-%d")
-    except ValueError:
-        raise PatchError(f"{name}.patch: Last-Update is {found['last_update']!r}, not a date like 2026-10-01.") from None
-    for key in ("watch", "changes_numerics"):
-        found[key] = tuple(sorted(item.strip() for item in found.get(key, "").split(",") if item.strip()))
-    return Header(**found)
-
-
-def format_header(header: Header) -> str:
-    date = datetime.strptime(header.last_update, "%Y-%m-%d").replace(tzinfo=timezone.utc)
-    subject = header.description.splitlines()[0]
-    lines = [
-        f"From {ZERO} Mon Sep 17 00:00:00 2001",
-        f"From: {header.author}",
-        f"Date: {format_datetime(date)}",
-        f"Subject: [PATCH] {subject}",
-        "",
-    ]
-    for key, field in _FIELDS.items():
-        value = getattr(header, field)
-        value = ", ".join(value) if isinstance(value, tuple) else value
-        if value:
-            first, *rest = value.splitlines()
-            lines += [f"{key}: {first}", *(f" {line or '.'}" for line in rest)]
-    return "\n".join([*lines, "---", ""])
-
-
-# --- the diff, read -----------------------------------------------------------------------------
-
-
-def split(text: bytes, name: str) -> tuple[str, bytes]:
-    """Header text and diff of a patch file."""
-    begin = re.search(rb"^diff --git ", text, re.MULTILINE)
-    if not begin:
-        raise PatchError(f"{name}.patch holds no diff: remove it from patchset/series.")
-    head = re.sub(rb"(^|\n)---\n.*", rb"\1", text[: begin.start()], flags=re.DOTALL)
-    try:
-        return head.decode(), text[begin.start() :]
-    except UnicodeDecodeError:
-        raise PatchError(f"The header of {name}.patch is not UTF-8: rewrite it.") from None
 
 
 def parse_diff(diff: bytes, name: str) -> tuple[FileDiff, ...]:
@@ -186,7 +85,9 @@ def _parse_section(lines, at, name):
         elif line.startswith("new mode "):
             mode["new"] = int(line[9:], 8)
         elif not line.startswith(("--- ", "+++ ")):
-            raise PatchError(f"{name}.patch: {line!r} in the diff of {path} is not carried here; use `git diff --no-renames`.")
+            raise PatchError(
+                f"{name}.patch: {line!r} in the diff of {path} is not carried here; use `git diff --no-renames`."
+            )
         at += 1
     if SUBMODULE in mode.values():
         raise PatchError(f"{name}.patch moves the submodule {path}: patches here carry text only.")
@@ -195,7 +96,9 @@ def _parse_section(lines, at, name):
         hunk, at = _parse_hunk(lines, at, name, path, len(hunks) + 1)
         hunks.append(hunk)
     if at < len(lines) and not lines[at].startswith(b"diff --git "):
-        raise PatchError(f"{name}.patch: hunk {len(hunks)} of {path} is longer than its @@ line says: run git diff again.")
+        raise PatchError(
+            f"{name}.patch: hunk {len(hunks)} of {path} is longer than its @@ line says: run git diff again."
+        )
     return FileDiff(path, mode["old"], mode["new"], old_id, new_id, tuple(hunks)), at
 
 
@@ -220,11 +123,13 @@ def _parse_hunk(lines, at, name, path, number):
             break
         at += 1
     if old_left or new_left:
-        raise PatchError(f"{name}.patch: hunk {number} of {path} does not hold the lines its @@ line counts: run git diff again.")
+        raise PatchError(
+            f"{name}.patch: hunk {number} of {path} does not hold the lines its @@ line counts: run git diff again."
+        )
     return Hunk(old_start, tuple(found)), at
 
 
-# --- the diff, applied --------------------------------------------------------------------------
+# --- applied
 
 
 def apply_diff(repo, tree, sections, name) -> str:
@@ -238,12 +143,16 @@ def apply_diff(repo, tree, sections, name) -> str:
 
 
 def _apply_section(repo, tree, section, name):
+    misfit = f"{name}.patch does not fit its base: {section.path} {{}}; restore it, or make it anew with kvsplit-patch apply."
     present = entry_at(repo, tree, section.path)
-    if (present and present[0]) != section.old_mode:
-        state = "is not there" if present is None else "is there already" if section.old_mode is None else "has another mode"
-        raise PatchError(f"{name}.patch does not fit its base: {section.path} {state}; restore it, or make it anew with kvsplit-patch apply.")
+    if present is None and section.old_mode is not None:
+        raise PatchError(misfit.format("is not there"))
+    if present is not None and section.old_mode is None:
+        raise PatchError(misfit.format("is there already"))
+    if present and present[0] != section.old_mode:
+        raise PatchError(misfit.format("has another mode"))
     if present and section.old_id and not present[1].startswith(section.old_id):
-        raise PatchError(f"{name}.patch does not fit its base: {section.path} is another version there; restore it, or make it anew with kvsplit-patch apply.")
+        raise PatchError(misfit.format("is another version there"))
     old = read_blob(repo, present[1]) if present else b""
     new = _apply_hunks(old, section, name)
     if section.new_mode is None:
@@ -252,7 +161,9 @@ def _apply_section(repo, tree, section, name):
         return None
     blob = str(repo.create_blob(new))
     if section.new_id and not blob.startswith(section.new_id):
-        raise PatchError(f"{name}.patch does not give the {section.path} its index line names: run kvsplit-patch export.")
+        raise PatchError(
+            f"{name}.patch does not give the {section.path} its index line names: run kvsplit-patch export."
+        )
     return section.new_mode, blob
 
 
@@ -273,7 +184,7 @@ def _apply_hunks(old: bytes, section: FileDiff, name: str) -> bytes:
     return b"".join(result + source[position:])
 
 
-# --- the diff, written --------------------------------------------------------------------------
+# --- written
 
 
 def write_diff(repo, old_tree, new_tree, name) -> bytes:
@@ -351,4 +262,3 @@ def _function_above(source: list[bytes], end: int) -> bytes:
         if re.match(rb"[A-Za-z_$]", line):
             return line[:80].rstrip().decode(errors="ignore").encode()
     return b""
-
