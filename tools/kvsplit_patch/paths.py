@@ -57,9 +57,8 @@ def state_dir(project: Path) -> Path:
 
 
 def cache_dir() -> Path:
-    from llm_kvsplit.paths import (
-        cache_dir as plugin_cache_dir,  # imports llm: only when needed
-    )
+    # Here and not above: it imports llm.
+    from llm_kvsplit.paths import cache_dir as plugin_cache_dir
 
     return plugin_cache_dir()
 
