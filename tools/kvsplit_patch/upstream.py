@@ -80,6 +80,7 @@ def resolve(url: str, what: str) -> tuple[str, str | None]:
 
     ``what``: a tag, a 40-hex commit (or the start of one the store has), or a llama-cpp-python version.
     """
+    what = what.lower() if _COMMIT.fullmatch(what.lower()) else what
     repo = store.open_store()
     version = re.fullmatch(r"\d+\.\d+\.\w+", what)
     commit = store.find_commit(repo, what)
