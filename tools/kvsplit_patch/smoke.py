@@ -39,6 +39,8 @@ PHASES = {"prefill": (1024, 4, 512), "decode": (256, 4, 1)}
 
 # The same everywhere, because the number of threads decides how some kernels split their sums.
 _THREADS = 2
+# Threads that wait by spinning take minutes instead of seconds when others want the cores too.
+_PATIENT = {"OMP_WAIT_POLICY": "passive"}
 
 #: A tie for ORDER's last two: V's 4 bits hardly show beside K's.
 TIE = 1.05
@@ -277,7 +279,8 @@ def _sha256(file: Path) -> str:
 def _perplexity(tools: Path, cache: str, phase: str, arguments: list[Any]) -> str:
     program = Path(__file__).with_name("perplexity.py")
     command = [sys.executable, str(program), str(tools), *map(str, arguments)]
-    said = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    environment = {**os.environ, **_PATIENT}
+    said = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
     if said.returncode:
         died = f"died of signal {-said.returncode}" if said.returncode < 0 else f"ended with code {said.returncode}"
         lines = [line for line in (said.stdout + said.stderr).splitlines() if re.search(r"(?i)error|assert|fail", line)]
@@ -290,7 +293,7 @@ def _speed(tools: Path, model: Path) -> dict[str, dict[str, float]]:
     for cache, (key_type, value_type) in CACHES.items():
         command = [tools / "llama-bench", "-m", model, "-ctk", key_type, "-ctv", value_type, "-fa", 1, "-t", _THREADS]
         command += ["-p", 256, "-n", 32, "-d", 512, "-r", 2, "-o", "json"]
-        said = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        said = subprocess.run(list(map(str, command)), capture_output=True, text=True, env={**os.environ, **_PATIENT})
         if said.returncode:
             raise PatchError(f"llama-bench ended with code {said.returncode} with {cache}: {said.stderr.strip()[-200:]}.")
         rates[cache] = {"decode" if run["n_gen"] else "prefill": run["avg_ts"] for run in json.loads(said.stdout)}
