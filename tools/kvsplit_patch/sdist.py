@@ -68,14 +68,17 @@ def download_sdist(version: str) -> Path:
     sdists_dir().mkdir(parents=True, exist_ok=True)
     click.echo(f"downloading the sdist of llama-cpp-python {version} (about 75 MB) through pip …", err=True)
     with tempfile.TemporaryDirectory(dir=sdists_dir()) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        done = subprocess.run(
-            [*command, "--dest", folder, f"llama-cpp-python=={version}"], capture_output=True, text=True, check=False
-        )
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command += ["--no-deps", "--no-binary", ":all:", "--dest", folder, f"llama-cpp-python=={version}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = list(Path(folder).glob("*.tar.gz"))
         if done.returncode or not found:
-            reason = (done.stderr.strip() or "it left no sdist").splitlines()[-1]
-            raise PatchError(f"pip could not download the sdist of llama-cpp-python {version}: {reason}")
+            said = done.stderr.strip().splitlines() or ["it left no sdist"]
+            reason = next((line for line in reversed(said) if line.startswith("ERROR")), said[-1])
+            raise PatchError(
+                f"pip could not download the sdist of llama-cpp-python {version} ({reason.removeprefix('ERROR: ')}): "
+                "try again, or download it elsewhere and give the file to kvsplit-patch fetch --sdist."
+            )
         sha256 = _sha256(found[0])
         target = sdists_dir() / sha256 / f"llama_cpp_python-{version}.tar.gz"
         target.parent.mkdir(exist_ok=True)

@@ -1,6 +1,8 @@
 """Sdists made by hand as the real ones are, honest and hostile."""
 
+import hashlib
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -9,11 +11,26 @@ import pytest
 
 from kvsplit_patch import store, upstream
 from kvsplit_patch.errors import PatchError
+from kvsplit_patch.sdist import download_sdist
 
 from .worlds import git, run
 
 pytestmark = pytest.mark.usefixtures("cache")
 
+#: What pip wants to see before it hands an sdist over: a backend of its own, since nothing can be installed here.
+PACKAGE = {
+    "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+    "PKG-INFO": "Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: 9.9.9\n",
+    "backend.py": """
+import os
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    os.mkdir(folder + "/llama_cpp_python-9.9.9.dist-info")
+    open(folder + "/llama_cpp_python-9.9.9.dist-info/METADATA", "w").write(open("PKG-INFO").read())
+    return "llama_cpp_python-9.9.9.dist-info"
+def build_wheel(*arguments):
+    raise SystemExit("nobody asked for a wheel")
+""",
+}
 MODULE = "llama_cpp_python-9.9.9/.git/modules/vendor/llama.cpp"
 
 
@@ -29,6 +46,8 @@ def make_sdist(path, folder, head=None, leave_out=(), spoil=(), extra=()):
 
         for member in extra:
             archive.addfile(member, io.BytesIO(b"x" * member.size))
+        for name, text in PACKAGE.items():
+            add(f"llama_cpp_python-9.9.9/{name}", text.encode())
         add(f"{MODULE}/config", b"[core]\n\tfsmonitor = touch /nowhere/evil\n")
         add(f"{MODULE}/HEAD", (head or git(folder, "rev-parse", "HEAD")).encode() + b"\n")
         for file in sorted((folder / ".git" / "objects").rglob("*")):
@@ -130,3 +149,23 @@ def test_two_imports_at_once(remote, sdist):
     command = [sys.executable, "-m", "kvsplit_patch.main", "fetch", "--sdist", str(sdist)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in "12"]
     assert [process.communicate()[0] for process in both] == [commits[3] + "\n"] * 2
+
+
+def test_a_version_comes_through_pip_and_is_kept_by_its_content(remote, sdist, tmp_path, monkeypatch, cache):
+    folder, commits = remote
+    index = tmp_path / "index"
+    index.mkdir()
+    make_sdist(index / sdist.name, folder)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    assert run("fetch", "--sdist", "9.9.9").splitlines()[-1] == commits[3]
+    kept = download_sdist("9.9.9")
+    assert kept.read_bytes() == (index / sdist.name).read_bytes()
+    assert kept.parent.name == hashlib.sha256(kept.read_bytes()).hexdigest()
+    (index / sdist.name).unlink()
+    assert download_sdist("9.9.9") == kept  # not asked for again
+    kept.write_bytes(b"spoilt")
+    with pytest.raises(PatchError, match="pip could not download the sdist of llama-cpp-python 9.9.9 .No matching"):
+        download_sdist("9.9.9")
