@@ -23,6 +23,7 @@ class State:
     """
 
     what: str
+    checkout: str
     series_version: str
     upstream: Upstream
     base_tree: str
@@ -62,11 +63,16 @@ def read(project: Path) -> State | None:
     """The unfinished change, or None."""
     try:
         data = json.loads(_path(project).read_bytes())
+        for key in ("done", "todo"):
+            data[key] = tuple(Step(**{**step, "header": _header(step["header"])}) for step in data[key])
+        return State(**{**data, "upstream": Upstream(**data["upstream"])})
     except FileNotFoundError:
         return None
-    for key in ("done", "todo"):
-        data[key] = tuple(Step(**{**step, "header": _header(step["header"])}) for step in data[key])
-    return State(**{**data, "upstream": Upstream(**data["upstream"])})
+    except (ValueError, KeyError, TypeError):
+        raise PatchError(
+            f"{_path(project)} was written by another version of kvsplit-patch, or damaged: "
+            "finish with that version, or remove the file to give the change up."
+        ) from None
 
 
 def _header(data: dict) -> Header:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from . import journal, placing, replay, series, store, workfolder
+from . import gitdiff, journal, placing, replay, series, store, workfolder
 from .errors import PatchError
 from .journal import State
 from .paths import cache_dir
@@ -34,8 +34,12 @@ def start(
     work = Path(work).resolve() if work else cache_dir() / "work" / _short(project)
     if project in (work, *work.parents):
         raise PatchError(f"{work} is inside the checkout: name a work folder outside it.")
+    repo = store.open_store()
+    for step in todo:
+        gitdiff.write_diff(repo, step.before, step.after, step.name)  # refuses now what could not be exported later
     state = State(
         what=what,
+        checkout=str(project),
         series_version=version or loaded.lock.series_version,
         upstream=target,
         base_tree=base_tree,
@@ -103,7 +107,17 @@ def undo(project: Path) -> str:
         raise PatchError(f"patchset/ was changed after {note['what']}: use git to get the older series back.")
     lock = series.read_lock(folder)
     placing.write(project, series.contents(folder))
-    state = State(f"undo of {note['what']}", lock.series_version, lock.upstream, lock.base_tree, (), (), "", now)
+    state = State(
+        what=f"undo of {note['what']}",
+        checkout=str(project),
+        series_version=lock.series_version,
+        upstream=lock.upstream,
+        base_tree=lock.base_tree,
+        done=(),
+        todo=(),
+        work="",
+        old=now,
+    )
     placing.put(project, state)
     return note["what"]
 
@@ -169,7 +183,7 @@ def _lay_out(repo, state: State, step: Step):
 
 def _note(state: State) -> dict:
     """What tells the work folder of this stop from one that an earlier change left behind."""
-    return {"kind": "conflict", "patch": state.todo[0].name, "onto": state.current()}
+    return {"kind": "conflict", "checkout": state.checkout, "patch": state.todo[0].name, "onto": state.current()}
 
 
 def _take_resolution(project: Path, state: State) -> State:
@@ -188,6 +202,7 @@ def _take_resolution(project: Path, state: State) -> State:
         raise PatchError(
             f"{work} holds no change for {step.name}: make one, or run kvsplit-patch skip to drop the patch."
         )
+    gitdiff.write_diff(repo, current, tree, step.name)  # a binary file is refused while it can still be taken out
     _show_difference(repo, step, current, tree)
     click.echo(f"{step.name}: resolved")
     state = _done(project, repo, state, tree)
@@ -226,9 +241,8 @@ def _settle(project: Path, state: State):
 
 
 def _remove_work(state: State):
-    work = Path(state.work)
-    if (workfolder.find_note(work) or {}).get("kind") == "conflict":
-        shutil.rmtree(work)
+    if workfolder.is_from_conflict(Path(state.work), state.checkout):
+        shutil.rmtree(state.work)
 
 
 def _short(project: Path) -> str:

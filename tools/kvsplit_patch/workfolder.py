@@ -21,15 +21,14 @@ def create(folder: Path, note: dict, commits, index=None):
     """Make a work folder whose history is ``commits`` ((message, tree id), oldest first).
 
     ``index``: a function from the folder's repository to a merge to lay out on top, conflicts as diff3 markers.
-    ``note``: what ``find_note`` gives back. Only a folder left by an earlier conflict is replaced; raises PatchError
-    on any other that is in use.
+    ``note``: what ``find_note`` gives back. Only a folder left by an earlier conflict of the same checkout is
+    replaced; raises PatchError on any other that is in use.
     """
     import pygit2
     from pygit2.enums import CheckoutStrategy
 
     if folder.exists() and any(folder.iterdir()):
-        replaceable = note["kind"] == "conflict" and (find_note(folder) or {}).get("kind") == "conflict"
-        if not replaceable:
+        if note["kind"] != "conflict" or not is_from_conflict(folder, note["checkout"]):
             raise PatchError(f"{folder} is not empty: name another folder, or remove it.")
     beside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(beside, ignore_errors=True)
@@ -84,6 +83,11 @@ def find_note(folder: Path) -> dict | None:
         return json.loads((folder / ".git" / "kvsplit.json").read_text())
     except (OSError, ValueError):
         return None
+
+
+def is_from_conflict(folder: Path, checkout: str) -> bool:
+    note = find_note(folder) or {}
+    return (note.get("kind"), note.get("checkout")) == ("conflict", checkout)
 
 
 def write_note(folder: Path, note: dict):

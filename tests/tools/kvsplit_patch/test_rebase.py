@@ -215,6 +215,34 @@ def test_an_emptied_cache_is_named_and_abort_still_works(world, cache):
     assert world.files() == before
 
 
+def test_a_binary_file_in_a_resolution_is_refused_while_it_can_be_taken_out(world):
+    run("rebase", "clash", code=1)
+    resolve(world)
+    (work_folder(world) / "logo.png").write_bytes(b"\x89PNG\0")
+    assert "binary file logo.png" in run("continue", code=1)
+    (work_folder(world) / "logo.png").unlink()
+    run("continue")
+    run("lint")
+
+
+def test_a_damaged_journal_is_named(world):
+    run("rebase", "clash", code=1)
+    (world.project / ".git" / "kvsplit" / "journal.json").write_text('{"what": "rebase"')
+    for command in ("continue", "abort", "status"):
+        assert "journal.json was written by another version" in run(command, code=1)
+
+
+def test_another_checkouts_work_folder_is_left_alone(world, tmp_path):
+    shared = tmp_path / "shared"
+    run("rebase", "clash", "--worktree", shared, code=1)
+    resolve(world)
+    other = make_world(tmp_path / "other", {"base": BASE}, {"one": ONE})
+    make_commit({"f": numbered(l8="upstream")}, "clash2")
+    assert "is not empty" in run("rebase", "clash2", "--worktree", shared, code=1)
+    run("abort")
+    assert (shared / "g").read_bytes() == numbered(l8="two after upstream") and other.files()
+
+
 def test_a_chosen_work_folder(world, tmp_path):
     chosen = tmp_path / "mine"
     run("rebase", "clash", "--worktree", chosen, code=1)

@@ -9,7 +9,7 @@ import pytest
 from kvsplit_patch import paths, series
 from kvsplit_patch.errors import PatchError
 
-from .worlds import make_world, numbered, run, work_folder
+from .worlds import make_commit, make_world, numbered, run, work_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -81,6 +81,23 @@ def test_new_patches_from_one_folder(world, work):
     assert "was not made by kvsplit-patch apply" in run(
         "new", "five", world.project, "--description", "x", *who, code=1
     )
+
+
+def test_a_new_patch_with_a_binary_file_starts_nothing(world, work):
+    run("apply", work)
+    (work / "logo.png").write_bytes(b"\x89PNG\0")
+    command = ["new", "logo", work, "--description", "x", "--author", "A Person <person@example.org>"]
+    assert "binary file logo.png" in run(*command, code=1)
+    assert "No change" in run("abort", code=1)
+
+
+def test_an_emptied_cache_costs_no_edit(world, work, cache, tmp_path):
+    run("apply", work)
+    (work / "g").write_bytes(numbered(l3="three"))
+    shutil.rmtree(cache)
+    make_commit(BASE, "base")  # stands for the fetch that the command would make
+    run("refresh", work)
+    assert world.result()["g"][1] == numbered(l3="three")
 
 
 def test_export_is_the_same_on_another_machine(world, tmp_path, monkeypatch, cache):
