@@ -41,12 +41,17 @@ class Outcome:
     ``tree``: the merged tree, with conflicting files as they stood before the patch.
     ``conflicts``: (path, what each side did). ``lines``: for DELETES, upstream lines the patch would remove;
     for PARTLY, the patch's own lines (with their sign) that are there already.
+    ``elsewhere``: files it changes now and did not at its base, because upstream renamed one, or seems to have.
     """
 
     state: str
     tree: str
     conflicts: tuple[tuple[str, str], ...] = ()
     lines: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        return self.state + (f", now in {', '.join(self.elsewhere)}" if self.elsewhere else "")
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,8 @@ def classify(repo, step: Step, current: str, merged: str) -> Outcome:
     if deleted:
         return Outcome(DELETES, merged, lines=deleted)
     taken = left_out(meant, done)
-    return Outcome(PARTLY if taken else CLEAN, merged, lines=taken)
+    elsewhere = set(changed_paths(repo, current, merged)) - set(changed_paths(repo, step.before, step.after))
+    return Outcome(PARTLY if taken else CLEAN, merged, lines=taken, elsewhere=tuple(sorted(elsewhere)))
 
 
 def changed_paths(repo, old, new) -> list[str]:

@@ -137,7 +137,7 @@ def _run(project: Path, state: State):
             state = replace(state, stopped=outcome.state)
             journal.write(project, state)
             _ask(repo, state, step, outcome)
-        click.echo(f"{step.name}: {outcome.state}")
+        click.echo(f"{step.name}: {outcome.summary()}")
         state = _done(project, repo, state, outcome.tree)
     _finish(project, repo, state)
 
@@ -155,7 +155,7 @@ def _done(project, repo, state: State, tree: str) -> State:
 def _ask(repo, state: State, step: Step, outcome):
     """Lay the stopped patch out for a person, and say what is asked of them."""
     _lay_out(repo, state, step)
-    click.echo(f"{step.name}: {outcome.state}")
+    click.echo(f"{step.name}: {outcome.summary()}")
     for path, why in outcome.conflicts:
         click.echo(f"    {path}: {why}")
     if outcome.conflicts:

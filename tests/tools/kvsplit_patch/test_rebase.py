@@ -269,6 +269,13 @@ def test_editing_the_series_during_a_rebase_is_noticed(world):
     run("lint")
 
 
+def test_a_followed_rename_is_said(world):
+    make_commit({"f": BASE["f"], "h": BASE["h"], "sub/g2": BASE["g"] + b"more\n"}, "moved")
+    assert "two                  clean, now in sub/g2\n" in run("rebase", "--plan", "moved")
+    assert "two: clean, now in sub/g2\n" in run("rebase", "moved")
+    assert world.result()["sub/g2"][1] == TWO["g"] + b"more\n"
+
+
 def test_files_of_others_in_patchset_stay(world):
     (world.patchset / "README").write_text("hello\n")
     run("rebase", "clean")

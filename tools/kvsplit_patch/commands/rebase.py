@@ -41,7 +41,7 @@ def _plan(repo, steps, base):
     for step in steps:
         outcome = replay.replay(repo, step, current)
         current = outcome.tree
-        click.echo(f"  {step.name:20} {outcome.state}{' (without the patches above that stop)' if unsure else ''}")
+        click.echo(f"  {step.name:20} {outcome.summary()}{' (without the patches above that stop)' if unsure else ''}")
         for path, why in outcome.conflicts:
             click.echo(f"      {path}: {why}")
         for line in outcome.lines:
