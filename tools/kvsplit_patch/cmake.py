@@ -8,6 +8,7 @@ the unpatched one costs the patched files, with or without ccache.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -19,8 +20,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
-
-from filelock import FileLock
 
 from .errors import PatchError
 from .paths import cache_dir
@@ -117,14 +116,14 @@ def compiled(
     toolchain = find_toolchain()
     workspace = cache_dir() / "build" / _key(chosen_flags, toolchain)
     workspace.mkdir(parents=True, exist_ok=True)
-    with FileLock(workspace / "lock"):
+    with _locked(workspace / "lock", echo) as lock:
         with disk_full_told(workspace):
             copy_changed(tree, workspace / "src")
         log = workspace / "log.txt"
         configure = [toolchain.cmake, "-S", "src", "-B", "out", "-G", "Ninja"]
         configure += [f"-DCMAKE_MAKE_PROGRAM={toolchain.ninja}", f"-DLLAMA_BUILD_COMMIT={commit[:12]}"]
-        _run([*configure, *_FIXED, *chosen_flags], workspace, log, echo)
-        _run([toolchain.ninja, "-C", "out", *targets], workspace, log, echo)
+        _run([*configure, *_FIXED, *chosen_flags], workspace, log, echo, lock)
+        _run([toolchain.ninja, "-C", "out", *targets], workspace, log, echo, lock)
         yield workspace / "out" / "bin"
 
 
@@ -197,7 +196,26 @@ def _environment(workspace: Path) -> dict[str, str]:
     return environment
 
 
-def _run(command: list[str], workspace: Path, log: Path, echo: Echo) -> None:
+@contextmanager
+def _locked(file: Path, echo: Echo) -> Iterator[int]:
+    """One build at a time in a workspace; yields the lock's file descriptor, which ninja is to inherit.
+
+    A lock that only this process held would be free once it is killed, while ninja or a compiler goes on writing
+    the very files that the next build writes.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            echo(f"waiting for another build in {file.parent}")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) -> None:
     """Run in the workspace, everything into ``log``, ninja's steps to ``echo``; raises PatchError on failure."""
     tail: deque[str] = deque(maxlen=400)
     with open(log, "w") as whole:
@@ -205,6 +223,7 @@ def _run(command: list[str], workspace: Path, log: Path, echo: Echo) -> None:
             command,
             cwd=workspace,
             env=_environment(workspace),
+            pass_fds=(lock,),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -75,6 +75,26 @@ def test_an_error_of_cmake_is_one_sentence(tmp_path, cache):
         compiled(small(tmp_path / "a", **{"CMakeLists.txt": "message(FATAL_ERROR no)\n"}))
 
 
+def test_a_compile_that_was_killed_is_finished_by_the_next(tmp_path, cache):
+    heavy = "#include <regex>\n#include <iostream>\nstatic std::regex pattern(\"a|b\");\n"
+    tree = small(tmp_path / "a", **{"one.cpp": heavy + SMALL["one.cpp"], "two.cpp": heavy + SMALL["two.cpp"]})
+    program = (
+        "import sys; from pathlib import Path; from kvsplit_patch import cmake\n"
+        "with cmake.compiled(Path(sys.argv[1]), '', ('-DCMAKE_BUILD_TYPE=Release',), ('llama',), lambda line: None): pass"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, tree], start_new_session=True)
+    try:
+        for _ in range(600):
+            if list(cache.glob("build/*/out/CMakeFiles/llama.dir/*")):  # ninja makes the folder just before it compiles
+                break
+            time.sleep(0.05)
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    assert not list(cache.glob("build/*/out/bin/*"))
+    assert compiled(tree)[1] == ["1", "2"]
+
+
 def test_without_cmake_or_a_compiler_it_says_how_to_get_them(monkeypatch, tmp_path):
     cmake.find_toolchain()
     monkeypatch.setenv("CXX", "no-such-compiler")
