@@ -160,7 +160,7 @@ def _ask(repo, state: State, step: Step, outcome):
         click.echo(f"    {path}: {why}")
     if outcome.conflicts:
         click.echo(
-            "    (in its markers, ours is the new llama.cpp, ancestor the old one, theirs the old one with the patch)"
+            "    (in its markers, ours is what the patch goes onto, ancestor what it was made for, theirs that with the patch)"
         )
     for line in outcome.lines:
         click.echo(f"    {line}")
