@@ -218,8 +218,9 @@ def test_kvq_options_of_the_programs(tmp_path):
         said = subprocess.run(
             list(map(str, command)), capture_output=True, text=True, env={**os.environ, **environment}, errors="replace"
         )
-        types = [said.stdout.partition(f", {side} (")[2].partition(")")[0] for side in "KV"]
-        return said.returncode, types, said.stdout + said.stderr
+        printed = said.stdout + said.stderr
+        types = [printed.partition(f", {side} (")[2].partition(")")[0] for side in "KV"]
+        return said.returncode, types, printed
 
     assert perplexity("--kvq", "8")[:2] == (0, ["q8_0", "q8_0"])
     assert perplexity("--kvq", "8", "--kvq-val", "4")[:2] == (0, ["q8_0", "q4_0"])
