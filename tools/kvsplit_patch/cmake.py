@@ -63,15 +63,13 @@ def find_toolchain() -> Toolchain:
     return Toolchain(_program("cmake"), _program("ninja"), said.stdout.partition("\n")[0])
 
 
-def flags(*, cuda: bool = False, vulkan: bool = False, portable: bool = False) -> tuple[str, ...]:
+def flags(*, cuda: bool = False, vulkan: bool = False) -> tuple[str, ...]:
     """The ``-D`` flags that decide what the libraries are; part of a build's identity."""
     chosen = {
         "CMAKE_BUILD_TYPE": "Release",
         "BUILD_SHARED_LIBS": "ON",
-        "GGML_NATIVE": "OFF" if portable else "ON",
+        "GGML_NATIVE": "ON",  # for this machine's CPU; the patch amx-tile-config makes that safe
     }
-    if portable:  # one CPU library for each instruction set, chosen when it is loaded
-        chosen |= {"GGML_BACKEND_DL": "ON", "GGML_CPU_ALL_VARIANTS": "ON"}
     if sys.platform == "darwin":
         chosen |= {"GGML_METAL": "ON", "GGML_METAL_EMBED_LIBRARY": "ON"}
     if cuda:

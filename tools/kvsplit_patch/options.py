@@ -12,16 +12,15 @@ def target(command):
 
 
 def flags(command):
-    """``--cuda``, ``--vulkan``, ``--portable`` as one argument ``flags``."""
+    """``--cuda`` and ``--vulkan`` as one argument ``flags``."""
 
     @click.option("--cuda", is_flag=True, help="Also build the CUDA backend.")
     @click.option("--vulkan", is_flag=True, help="Also build the Vulkan backend.")
-    @click.option("--portable", is_flag=True, help="For any CPU of this kind: one library for each instruction set.")
     @functools.wraps(command)
-    def with_flags(*args, cuda, vulkan, portable, **kwargs):
+    def with_flags(*args, cuda, vulkan, **kwargs):
         from . import cmake
 
-        return command(*args, flags=cmake.flags(cuda=cuda, vulkan=vulkan, portable=portable), **kwargs)
+        return command(*args, flags=cmake.flags(cuda=cuda, vulkan=vulkan), **kwargs)
 
     return with_flags
 

@@ -16,8 +16,6 @@ def library(folder: Path, name: str) -> ctypes.CDLL:
 
 
 def main(folder: str, *arguments: str) -> int:
-    if any(Path(folder).glob("libggml-cpu-*")):  # a portable build looks for its backends beside the program: Python
-        library(Path(folder), "ggml").ggml_backend_load_all_from_path(folder.encode())
     common = library(Path(folder), "llama-common")
     perplexity = library(Path(folder), "llama-perplexity-impl")
     # C++ names of: common_log * common_log_main(); void common_log_flush(common_log *);
