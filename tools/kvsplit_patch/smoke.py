@@ -48,6 +48,8 @@ TIE = 1.05
 REORDERED = {"ppl": 0.001, "kld": 0.02, "kld_999": 0.10}
 #: How far a cache may move from the baseline before someone should look: other machines and upstream round differently.
 DRIFTED = {"ppl": 0.005, "kld": 0.15, "kld_999": 0.40}
+#: What rounding alone moves, whatever the value: another order of sums changed K8V8's 0.000130 to 0.000135.
+ROUNDING = {"ppl": 0.0, "kld": 2e-5, "kld_999": 1e-3}
 
 BASELINE = Path(__file__).with_name("baseline.json")
 
@@ -239,8 +241,7 @@ def _moved(phase: str, cache: str, ours: Result, theirs: Result, what: str, limi
     found = []
     for name, limit in limits.items():
         have, want = getattr(ours, name), getattr(theirs, name)
-        # The printed numbers have six decimals, so small divergences carry few digits.
-        if not abs(have - want) <= limit * abs(want) + 2e-6:
+        if not abs(have - want) <= limit * abs(want) + ROUNDING[name]:
             found.append(f"{phase} {cache}: {name} is {have:.6f}, {what} has {want:.6f}, and {limit:.1%} is allowed.")
     return found
 
