@@ -57,40 +57,48 @@ def build(source: Source, flags: Sequence[str], echo: Echo) -> Path:
     Raises PatchError without a compiler or cmake, on a full disk, or with the compiler's first error.
     """
     bindings = bindings_version()
-    identity = build_id(source, flags, cmake.find_toolchain().compiler, bindings)
+    toolchain = cmake.find_toolchain()
+    identity = build_id(source, flags, toolchain.compiler, bindings)
     folder = backends_dir() / identity
     if (folder / "manifest.json").is_file():
         echo(f"{identity} is already built.")
         return folder
-    with cmake.compiled(source.folder, source.commit, flags, cmake.LIBRARIES, echo) as out, whole(folder) as temporary:
-        libraries = {}
-        for names in (*cmake.LIBRARIES, "ggml*"):
-            libraries |= copy_libraries(out, temporary, names)
-        info = marker(temporary)
-        manifest = {
-            "schema": SCHEMA,
-            "id": identity,
-            "upstream_commit": source.commit,
-            "upstream_tag": source.tag,
-            "tree": source.tree,
-            "series_version": info["series"] if info else STOCK,
-            "features": info["features"] if info else [],
-            "patches": list(source.patches),
-            "flags": list(flags),
-            "compiler": cmake.find_toolchain().compiler,
-            "bindings_version": bindings,
-            "abi": "ok",
-            "libraries": libraries,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
-        from .abi import mismatches
-
-        found = mismatches(source.folder, temporary)
-        if found:
-            manifest["abi"] = "mismatch"
-            manifest["abi_mismatches"] = [str(mismatch) for mismatch in found]
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    with cmake.compiled(source.folder, source.commit, flags, cmake.LIBRARIES, echo) as out:
+        if not (folder / "manifest.json").is_file():  # it may be there now: another process made it while we waited
+            with whole(folder) as temporary:
+                manifest = {
+                    "schema": SCHEMA,
+                    "id": identity,
+                    **_describe(source, temporary, out),
+                    "flags": list(flags),
+                    "compiler": toolchain.compiler,
+                    "bindings_version": bindings,
+                    "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                }
+                (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return folder
+
+
+def _describe(source: Source, folder: Path, out: Path) -> dict[str, Any]:
+    """Copy the libraries into ``folder``, ask them what they are, and see whether the bindings fit."""
+    from .abi import mismatches
+
+    libraries = {}
+    for names in (*cmake.LIBRARIES, "ggml*"):
+        libraries |= copy_libraries(out, folder, names)
+    info = marker(folder)
+    found = mismatches(source.folder, folder)
+    return {
+        "upstream_commit": source.commit,
+        "upstream_tag": source.tag,
+        "tree": source.tree,
+        "series_version": info["series"] if info else STOCK,
+        "features": info["features"] if info else [],
+        "patches": list(source.patches),
+        "abi": "mismatch" if found else "ok",
+        "abi_mismatches": [str(mismatch) for mismatch in found],
+        "libraries": libraries,
+    }
 
 
 def tools(source: Source, flags: Sequence[str], echo: Echo, extra: Sequence[str] = ()) -> Path:
@@ -101,11 +109,13 @@ def tools(source: Source, flags: Sequence[str], echo: Echo, extra: Sequence[str]
     if (folder / "manifest.json").is_file():
         return folder
     targets = [*cmake.LIBRARIES, *names]
-    with cmake.compiled(source.folder, source.commit, flags, targets, echo) as out, whole(folder) as temporary:
-        libraries = copy_libraries(out, temporary)
-        for name in names:
-            shutil.copy2(out / name, temporary / name)
-        (temporary / "manifest.json").write_text(json.dumps({"tree": source.tree, "libraries": libraries}, indent=2))
+    with cmake.compiled(source.folder, source.commit, flags, targets, echo) as out:
+        if not (folder / "manifest.json").is_file():
+            with whole(folder) as temporary:
+                manifest = {"tree": source.tree, "libraries": copy_libraries(out, temporary)}
+                for name in names:
+                    shutil.copy2(out / name, temporary / name)
+                (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2))
     return folder
 
 
