@@ -86,6 +86,7 @@ def json_grammar(schema: dict[str, Any]) -> str:
     from llama_cpp.llama_grammar import json_schema_to_gbnf
 
     try:
-        return json_schema_to_gbnf(json.dumps(schema))
+        # The bindings' converter lets strings hold bare control characters, which JSON does not allow.
+        return json_schema_to_gbnf(json.dumps(schema)).replace(r'[^"\\]', r'[^"\\\x00-\x1F\x7F]')
     except Exception as ex:  # the converter raises whatever a malformed schema trips over
         raise KvsplitError(f"The schema cannot be turned into a grammar: {ex!r}. Simplify it.") from ex

@@ -339,7 +339,14 @@ def test_two_downloads_of_one_file_do_not_mix(web, fetch, target):
 def test_ctrl_c_keeps_what_came_and_the_same_command_goes_on(web, user_path):
     command = [sys.executable, "-m", "llm", "kvsplit", "download", f"{web.url}/Tiny.gguf"]
     web.at["/Tiny.gguf"] = body(GGUF, cut=HALF, hang=web.closing)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job is started deaf to Ctrl-C, and these tests may run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     folder = user_path / "kvsplit" / "models" / f"127.0.0.1_{web.server.server_port}"
     deadline = time.monotonic() + 60
     while not any(file.stat().st_size for file in folder.glob("*.part")):

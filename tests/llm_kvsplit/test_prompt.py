@@ -128,10 +128,18 @@ def test_same_seed_same_answer(llm):
 
 
 def test_schema_makes_the_answer_follow_it(llm):
-    out = llm("-m", "kvsplit-demo", "--schema", "name, age int", "-o", "max_tokens", "200", "-o", "seed", "1", "A person: ")
-    person = json.loads(out.stdout)
-    assert isinstance(person["name"], str)
-    assert isinstance(person["age"], int)
+    """A hot temperature and several seeds, so that control characters inside strings would come up."""
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 30}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+    }
+    for seed in ("1", "2", "3"):
+        options = ("-o", "max_tokens", "300", "-o", "seed", seed, "-o", "temperature", "3")
+        out = llm("-m", "kvsplit-demo", "--schema", json.dumps(schema), *options, "A person: ")
+        person = json.loads(out.stdout)
+        assert isinstance(person["name"], str)
+        assert isinstance(person["age"], int)
 
 
 def test_ctrl_c_leaves_the_partial_answer_logged(llm, logged, user_path):
@@ -139,6 +147,8 @@ def test_ctrl_c_leaves_the_partial_answer_logged(llm, logged, user_path):
         [sys.executable, "-m", "llm", "-m", "kvsplit-demo", "-o", "max_tokens", "2000", "-o", "seed", "1", "import "],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A shell's background job is started deaf to Ctrl-C, and these tests may run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     process.stdout.read(20)  # the answer has begun
     process.send_signal(signal.SIGINT)
