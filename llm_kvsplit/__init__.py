@@ -3,10 +3,13 @@
 llm imports this for every command, so it holds the hooks and imports nothing heavy.
 """
 
-import llm
+from pluggy import HookimplMarker
+
+# llm.hookimpl is this too; importing llm for it would cost every kvsplit-patch command a second.
+hookimpl = HookimplMarker("llm")
 
 
-@llm.hookimpl
+@hookimpl
 def register_models(register):
     import click
 
@@ -24,7 +27,7 @@ def register_models(register):
         register(KvsplitModel(entry), AsyncKvsplitModel(entry), aliases=entry.aliases)
 
 
-@llm.hookimpl
+@hookimpl
 def register_commands(cli):
     from .commands import kvsplit
 
