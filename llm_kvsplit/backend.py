@@ -72,11 +72,15 @@ def active_file() -> Path:
 _prepared: Backend | None = None
 
 
+def current() -> Backend:
+    """The build this process has loaded, or would load."""
+    return _prepared or choose()
+
+
 def choose() -> Backend:
     """The person's choice, else the newest build that fits the bindings, else stock."""
-    if _prepared is not None:
-        return _prepared
-    if custom := os.environ.get("LLAMA_CPP_LIB_PATH"):
+    custom = os.environ.get("LLAMA_CPP_LIB_PATH")
+    if custom and not (_prepared and str(_prepared.folder) == custom):
         return Backend("custom", Path(custom))
     wanted = active_file().read_text().strip() if active_file().is_file() else ""
     if wanted == STOCK:

@@ -160,7 +160,7 @@ def _load(entry: "Entry", settings: Settings) -> "Weights":
     header = gguf.read(entry.path)
     if reason := gguf.refusal(header, settings.pair.k, settings.pair.v):
         raise KvsplitError(f"{entry.name} {reason}.")
-    chosen = backend.choose()
+    chosen = backend.current()
     if chosen.note and settings.pair.mixed:
         print(f"Note: {chosen.note}", file=sys.stderr)
     extra_bufts = probe.result(chosen).extra_bufts
@@ -235,7 +235,7 @@ def _report(
             "n_ctx": context.n_ctx,
             **asdict(context.kv_size),
         },
-        "backend": backend.choose().id,
+        "backend": backend.current().id,
         "session": {"restored_tokens": outcome.reused_tokens if restored else 0},
         **asdict(outcome),
     }

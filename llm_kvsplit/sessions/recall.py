@@ -87,7 +87,7 @@ def _key(weights: "Weights", options: "ContextOptions", *, compute: bool) -> Key
         v_type=options.pair.v.name,
         flash_attn=options.flash_attn,
         rotation=rotation_off.strip() in ("", "0"),
-        library=probe.key(backend.choose()),
+        library=probe.key(backend.current()),
         n_gpu_layers=weights.options.n_gpu_layers,
         state_format=weights.lib.LLAMA_STATE_SEQ_VERSION,
     )
