@@ -50,9 +50,14 @@ class Weights:
         self.n_swa: int = self.lib.llama_model_n_swa(self.pointer)
 
     @functools.cached_property
+    def header(self) -> gguf.Gguf:
+        """What the file's header says, read once: a large vocabulary takes a tenth of a second."""
+        return gguf.read(self.options.path)
+
+    @functools.cached_property
     def values_per_cell(self) -> tuple[int, int] | None:
         """Values that one token has in the KV cache as keys and as values, over all layers; None if not so simple."""
-        header = gguf.read(self.options.path)
+        header = self.header
         if header.unmodelled or header.sliding_window:
             return None
         return (

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .. import backend, gguf, probe
+from .. import backend, probe
 from . import fingerprint, store
 from .file import Key, Session
 
@@ -77,7 +77,7 @@ def wanted(option: bool | None) -> bool:
 
 
 def _key(weights: "Weights", options: "ContextOptions", *, compute: bool) -> Key | None:
-    sha256 = fingerprint.model_sha256(gguf.read(weights.options.path).files, compute=compute)
+    sha256 = fingerprint.model_sha256(weights.header.files, compute=compute)
     if sha256 is None:
         return None
     rotation_off = os.environ.get("LLAMA_ATTN_ROT_DISABLE", "0")
