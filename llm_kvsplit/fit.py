@@ -1,17 +1,49 @@
-"""How much context fits in how much memory."""
+"""How much context fits in how much memory.
+
+llama.cpp can be asked: a model opened with ``no_alloc`` reads its header, and a context on it says what cache and
+buffers it would allocate, for any architecture and cache type, in milliseconds and without the memory. So nothing about
+sliding windows, latent attention or recurrent layers is modelled here. The weights are the sum of the file's tensors.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import gguf
 from .errors import KvsplitError
 from .kvtypes import CachePair
+from .units import size
+
+if TYPE_CHECKING:
+    from .engine.weights import LoadOptions, Weights
+
+#: From most to least precise; what is tried, in this order, when something must be given up.
+LADDER = tuple(CachePair.from_bits(*bits) for bits in ((16, 16), (8, 8), (8, 5), (8, 4), (5, 5), (4, 8), (4, 4)))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that a model takes with one context."""
+
+    pair: CachePair
+    n_ctx: int
+    weights: int
+    kv: int
+    #: Compute and output buffers, and the state of recurrent layers.
+    buffers: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.buffers
 
 
 def memory_bytes() -> int:
-    """Bytes a new cache may take at most: what the system can give without swapping.
+    """Bytes of memory that a new cache may take at most: what the system can give without swapping.
 
     On macOS, where memory that counts as used is compressed or dropped on demand, all that is installed.
     """
@@ -19,6 +51,62 @@ def memory_bytes() -> int:
 
     memory = psutil.virtual_memory()
     return memory.available if sys.platform == "linux" else memory.total
+
+
+def device_memory() -> tuple[int, str]:
+    """Bytes that models may take where they run, and where that is.
+
+    The free memory of the first GPU, which on a Mac is Metal's recommended working set; without one, ``memory_bytes``.
+    """
+    from .engine import library
+
+    for device in library.devices():
+        if device["type"] in ("gpu", "igpu") and device["total_bytes"]:
+            return device["free_bytes"] or device["total_bytes"], device["description"]
+    return memory_bytes(), "this machine"
+
+
+@contextmanager
+def simulation(options: "LoadOptions") -> Iterator["Weights"]:
+    """The model without its memory. Raises KvsplitError for a file that llama.cpp cannot load."""
+    from .engine.weights import Weights
+
+    # Repacked weights change no cache or buffer, and ggml aborts when it plans latent attention with its AMX buffers.
+    weights = Weights(replace(options, simulate=True, use_extra_bufts=False))
+    try:
+        yield weights
+    finally:
+        weights.close()
+
+
+def footprint(weights: "Weights", pair: CachePair, n_ctx: int) -> Footprint:
+    """What a (simulated) model takes with ``n_ctx`` tokens of context. Raises KvsplitError when llama.cpp refuses."""
+    from .engine.context import Context, ContextOptions
+
+    context = Context(weights, ContextOptions(pair, n_ctx))
+    try:
+        return Footprint(pair, context.n_ctx, weights.size, context.kv_size.bytes, context.buffers.total)
+    finally:
+        context.close()
+
+
+def largest(weights: "Weights", pair: CachePair, budget: int) -> Footprint | None:
+    """The longest context within ``budget`` bytes, at most what the model was trained for; None if none fits."""
+    from .engine.context import PADDING
+
+    longest = footprint(weights, pair, weights.n_ctx_train)
+    if longest.total <= budget:
+        return longest
+    # Bytes grow with the context, so halving finds the last that fits.
+    fits, too_many, best = 0, -(-weights.n_ctx_train // PADDING), None
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        tried = footprint(weights, pair, middle * PADDING)
+        if tried.total <= budget:
+            fits, best = middle, tried
+        else:
+            too_many = middle
+    return best
 
 
 def refuse_unless_it_fits(model: Path, pair: CachePair, n_ctx: int) -> None:
@@ -35,7 +123,7 @@ def refuse_unless_it_fits(model: Path, pair: CachePair, n_ctx: int) -> None:
     if wanted <= have:
         return
     raise KvsplitError(
-        f"A {pair} cache of {n_ctx} tokens takes {gibibytes(wanted)} and there are {gibibytes(have)} of memory: "
+        f"A {pair} cache of {n_ctx} tokens takes {size(wanted)} and there are {size(have)} of memory: "
         f"{_what_fits(header, pair, n_ctx, have)}"
     )
 
@@ -54,7 +142,3 @@ def _what_fits(header: gguf.Gguf, pair: CachePair, n_ctx: int, have: int) -> str
     assert per_token
     # Half, since weights and buffers want room too.
     return f"-o n_ctx {int(have / 2 / per_token)} would fit."
-
-
-def gibibytes(n: float) -> str:
-    return f"{n / 2**30:.2f} GiB" if n >= 2**30 else f"{n / 2**20:.2f} MiB"

@@ -12,6 +12,7 @@ COMMANDS = {
     "backend": "Build, list, choose and remove builds of the patch series.",
     "doctor": "Say which library is loaded and what it can do here.",
     "download": "Fetch a GGUF from a URL or Hugging Face and register it.",
+    "fit": "Show how much context fits in memory.",
     "info": "Show what a GGUF holds and what its KV cache takes.",
     "models": "List the registered models.",
     "remove": "Take a model out of the registry.",

@@ -15,10 +15,10 @@ import click
 
 from .. import backend, demo, probe
 from ..errors import KvsplitError
-from ..fit import gibibytes
 from ..kvtypes import BITS, CachePair
 from ..paths import cache_dir, registry_file
 from ..sessions import store
+from ..units import size
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"patch series      {series['series'] + ': ' + ', '.join(series['features']) if series else 'none'}")
     for device in report["devices"]:
         click.echo(
-            f"device            {device['name']}, {device['description']}, {gibibytes(device['total_bytes'])} of memory"
+            f"device            {device['name']}, {device['description']}, {size(device['total_bytes'])} of memory"
         )
     click.echo(f"models            {registry_file()}")
     click.echo(f"cache             {cache_dir()}")

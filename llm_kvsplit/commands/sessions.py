@@ -6,7 +6,7 @@ import datetime
 
 import click
 
-from ..fit import gibibytes
+from .. import units
 
 
 @click.group()
@@ -22,9 +22,9 @@ def list_() -> None:
     for session in store.listed():
         when = datetime.datetime.fromtimestamp(session.path.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
         types = f"{session.key['k_type']}/{session.key['v_type']}"
-        size = gibibytes(session.offset + session.size)
+        size = units.size(session.offset + session.size)
         click.echo(f"{session.conversation}  {when}  {session.model}  {types}  {len(session.tokens)} tokens  {size}")
-    click.echo(f"{gibibytes(budget.used())} of {gibibytes(budget.budget())} used.")
+    click.echo(f"{units.size(budget.used())} of {units.size(budget.budget())} used.")
 
 
 @command.command()
@@ -77,6 +77,6 @@ def budget_(size: str | None) -> None:
     from ..sessions import budget
 
     if size is not None:
-        budget.set_budget(None if size == "auto" else budget.parse_size(size))
+        budget.set_budget(None if size == "auto" else units.parse_size(size))
         budget.make_room(0)
-    click.echo(f"{gibibytes(budget.used())} of {gibibytes(budget.budget())} used.")
+    click.echo(f"{units.size(budget.used())} of {units.size(budget.budget())} used.")

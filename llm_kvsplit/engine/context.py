@@ -42,6 +42,22 @@ class KvSize:
     f16_bytes: int
 
 
+@dataclass(frozen=True)
+class Buffers:
+    """What else a context allocates, in bytes, to the hundredth of a MiB that llama.cpp prints."""
+
+    #: Scratch space of the largest graph, on all devices.
+    compute: int
+    #: Logits of the tokens that are asked for at once: one, while text is generated.
+    output: int
+    #: State of recurrent layers, the same for any length.
+    state: int
+
+    @property
+    def total(self) -> int:
+        return self.compute + self.output + self.state
+
+
 class Context:
     """llama.cpp's context: one sequence of tokens and its KV cache.
 
@@ -75,6 +91,7 @@ class Context:
         self.memory = self.lib.llama_get_memory(pointer)
         self.n_ctx: int = self.lib.llama_n_ctx(pointer)
         self.kv_size = kv_size([text for _, text in lines], options.pair, self.weights.values_per_cell)
+        self.buffers = buffers([text for _, text in lines])
         self.graph_splits = _graph_splits([text for _, text in lines])
 
     def close(self) -> None:
@@ -238,6 +255,18 @@ def kv_size(lines: list[str], pair: CachePair, values_per_cell: tuple[int, int] 
             total += printed
             f16 += printed / bytes_per_value * 2
     return KvSize(round(total), round(f16))
+
+
+_BUFFER_LINE = re.compile(r"(compute|output|RS) buffer size = +([\d.]+) MiB")
+
+
+def buffers(lines: list[str]) -> Buffers:
+    """Bytes of a context beside its KV cache, from what llama.cpp prints (llama-context.cpp: "… buffer size = …")."""
+    total = {"compute": 0.0, "output": 0.0, "RS": 0.0}
+    for line in lines:
+        if found := _BUFFER_LINE.search(line):
+            total[found[1]] += float(found[2]) * 2**20
+    return Buffers(round(total["compute"]), round(total["output"]), round(total["RS"]))
 
 
 def _graph_splits(lines: list[str]) -> int | None:

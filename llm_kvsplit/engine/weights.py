@@ -21,6 +21,8 @@ class LoadOptions:
     n_gpu_layers: int = -1
     #: Off where the library's AMX path dies (see ``probe``).
     use_extra_bufts: bool = True
+    #: Read the header alone and pretend: contexts say what they would allocate, and compute nothing.
+    simulate: bool = False
 
 
 class Weights:
@@ -35,6 +37,9 @@ class Weights:
         params = self.lib.llama_model_default_params()
         params.n_gpu_layers = options.n_gpu_layers
         params.use_extra_bufts = options.use_extra_bufts
+        if options.simulate:
+            # As llama.cpp's own memory fitting does (common/fit.cpp).
+            params.no_alloc, params.load_mode = True, self.lib.LLAMA_LOAD_MODE_NONE
         with library.log.capture() as lines:
             self.pointer = self.lib.llama_model_load_from_file(str(options.path).encode(), params)
         if not self.pointer:
@@ -46,6 +51,8 @@ class Weights:
         self.vocab = self.lib.llama_model_get_vocab(self.pointer)
         self.n_vocab: int = self.lib.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = self.lib.llama_model_n_ctx_train(self.pointer)
+        #: Bytes of all tensors.
+        self.size: int = self.lib.llama_model_size(self.pointer)
         #: Width of the sliding window in tokens; 0 for a model without one.
         self.n_swa: int = self.lib.llama_model_n_swa(self.pointer)
 

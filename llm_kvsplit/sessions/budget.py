@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 
-from ..errors import KvsplitError
 from . import store
 
 #: Share of the disk's free space that states may take when the person has set no budget.
@@ -75,14 +73,3 @@ def _is_running(temporary: Path) -> bool:
 
     pid = temporary.name.split(".")[-2]
     return pid.isdigit() and psutil.pid_exists(int(pid))
-
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-
-
-def parse_size(text: str) -> int:
-    """Bytes from "10GB", "500 MiB" or a plain number. Raises KvsplitError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(K|M|G|T|KI|MI|GI|TI)?B?", text.strip().upper())
-    if not found:
-        raise KvsplitError(f"{text!r} is not a size: write it like 10GB or 500MiB.")
-    return int(float(found[1]) * _UNITS[found[2] or ""])

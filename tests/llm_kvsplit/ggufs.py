@@ -219,3 +219,80 @@ def write_mamba(path: Path, *, n_ctx: int = 2048, seed: int = 0) -> Path:
         writer.add_tensor(f"blk.{i}.ssm_d", np.ones(n_inner, np.float32))
         weight(f"blk.{i}.ssm_out.weight", n_embd, n_inner)
     return _finish(writer, path)
+
+
+def write_deepseek2(path: Path, *, n_ctx: int = 4096, seed: int = 0) -> Path:
+    """A deepseek2-architecture GGUF with random weights and dense layers: multi-head latent attention."""
+    n_layer, n_embd, n_head, n_ff = 3, 128, 4, 256
+    q_rank, kv_rank, rope, nope, value = 96, 128, 32, 32, 32
+    writer = _byte_writer(path, "deepseek2", n_ctx=n_ctx, n_embd=n_embd, n_layer=n_layer)
+    writer.add_feed_forward_length(n_ff)
+    writer.add_head_count(n_head)
+    writer.add_head_count_kv(1)
+    writer.add_key_length(kv_rank + rope)
+    writer.add_value_length(kv_rank)
+    writer.add_key_length_mla(nope + rope)
+    writer.add_value_length_mla(value)
+    writer.add_q_lora_rank(q_rank)
+    writer.add_kv_lora_rank(kv_rank)
+    writer.add_rope_dimension_count(rope)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_leading_dense_block_count(n_layer)
+    writer.add_expert_feed_forward_length(n_ff)
+    writer.add_expert_shared_count(0)
+    random = np.random.default_rng(seed)
+    norms = {"attn_norm": n_embd, "attn_q_a_norm": q_rank, "attn_kv_a_norm": kv_rank, "ffn_norm": n_embd}
+    shapes = {
+        "attn_q_a": (q_rank, n_embd),
+        "attn_q_b": (n_head * (nope + rope), q_rank),
+        "attn_kv_a_mqa": (kv_rank + rope, n_embd),
+        "attn_k_b": (n_head, kv_rank, nope),
+        "attn_v_b": (n_head, value, kv_rank),
+        "attn_output": (n_embd, n_head * value),
+        "ffn_gate": (n_ff, n_embd),
+        "ffn_up": (n_ff, n_embd),
+        "ffn_down": (n_embd, n_ff),
+    }
+    writer.add_tensor("token_embd.weight", random.normal(0, 0.05, (257, n_embd)).astype(np.float16))
+    writer.add_tensor("output_norm.weight", np.ones(n_embd, np.float32))
+    for i in range(n_layer):
+        for name, width in norms.items():
+            writer.add_tensor(f"blk.{i}.{name}.weight", np.ones(width, np.float32))
+        for name, shape in shapes.items():
+            writer.add_tensor(f"blk.{i}.{name}.weight", random.normal(0, 0.05, shape).astype(np.float16))
+    return _finish(writer, path)
+
+
+def write_lfm2(path: Path, *, n_ctx: int = 2048, seed: int = 0) -> Path:
+    """An lfm2-architecture GGUF with random weights: layers of attention and of short convolutions take turns."""
+    n_embd, n_head, head_dim, n_ff, kernel = 128, 2, 64, 256, 3
+    heads_kv = [0, 1, 0, 1]
+    writer = _byte_writer(path, "lfm2", n_ctx=n_ctx, n_embd=n_embd, n_layer=len(heads_kv))
+    writer.add_feed_forward_length(n_ff)
+    writer.add_head_count(n_head)
+    writer.add_head_count_kv(heads_kv)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_shortconv_l_cache(kernel)
+    random = np.random.default_rng(seed)
+    dense = {"ffn_gate": (n_ff, n_embd), "ffn_up": (n_ff, n_embd), "ffn_down": (n_embd, n_ff)}
+    attention = {
+        "attn_q": (n_embd, n_embd),
+        "attn_k": (head_dim, n_embd),
+        "attn_v": (head_dim, n_embd),
+        "attn_output": (n_embd, n_embd),
+    }
+    convolution = {"shortconv.in_proj": (3 * n_embd, n_embd), "shortconv.out_proj": (n_embd, n_embd)}
+    writer.add_tensor("token_embd.weight", random.normal(0, 0.05, (257, n_embd)).astype(np.float16))
+    writer.add_tensor("token_embd_norm.weight", np.ones(n_embd, np.float32))
+    for i, n_head_kv in enumerate(heads_kv):
+        norms = {"attn_norm": n_embd, "ffn_norm": n_embd}
+        if n_head_kv:
+            norms |= {"attn_q_norm": head_dim, "attn_k_norm": head_dim}
+        else:
+            taps = random.normal(0, 0.5, (n_embd, kernel)).astype(np.float32)
+            writer.add_tensor(f"blk.{i}.shortconv.conv.weight", taps)
+        for name, width in norms.items():
+            writer.add_tensor(f"blk.{i}.{name}.weight", np.ones(width, np.float32))
+        for name, shape in (dense | (attention if n_head_kv else convolution)).items():
+            writer.add_tensor(f"blk.{i}.{name}.weight", random.normal(0, 0.05, shape).astype(np.float16))
+    return _finish(writer, path)

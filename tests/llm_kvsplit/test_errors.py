@@ -96,7 +96,7 @@ def test_an_empty_prompt(llm):
 
 def test_a_cache_larger_than_the_memory(llm):
     done = llm("-m", "kvsplit-demo", "-o", "n_ctx", "1000000000", "x", code=1)
-    assert "cache of 1000000000 tokens takes 2861.02 GiB" in done.stderr
+    assert "cache of 1000000000 tokens takes 2.79 TiB" in done.stderr
     assert "-o n_ctx " in done.stderr and "would fit" in done.stderr
 
 

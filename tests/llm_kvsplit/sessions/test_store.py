@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.sessions import budget, file, store
 
 TOKENS = list(range(100))
@@ -70,19 +69,6 @@ def test_the_default_budget_is_a_share_of_the_disk(user_path):
     assert budget.budget() == 5
     budget.set_budget(None)
     assert budget.budget() > 5
-
-
-@pytest.mark.parametrize(
-    ("text", "n"), [("10GB", 10**10), ("1.5 GiB", 3 * 2**29), ("7", 7), ("2k", 2000), ("500MiB", 500 * 2**20)]
-)
-def test_sizes(text, n):
-    assert budget.parse_size(text) == n
-
-
-@pytest.mark.parametrize("text", ["", "ten", "-1GB", "1XB", "1..2GB"])
-def test_what_is_no_size(text):
-    with pytest.raises(KvsplitError, match="10GB"):
-        budget.parse_size(text)
 
 
 CHILD = """

@@ -1,0 +1,87 @@
+"""What is measured: a registered model or a GGUF file, and the text it reads."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import backend, demo, gguf, probe, registry
+from ..errors import KvsplitError
+from ..kvtypes import BITS, CachePair
+
+if TYPE_CHECKING:
+    from ..engine.weights import LoadOptions, Weights
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model to measure. ``name`` is what the person calls it."""
+
+    name: str
+    path: Path
+    #: Whether ``llm -m`` knows the name.
+    registered: bool
+    n_gpu_layers: int
+    header: gguf.Gguf
+
+    def load_options(self) -> "LoadOptions":
+        from ..engine.weights import LoadOptions
+
+        return LoadOptions(self.path, self.n_gpu_layers, probe.result(backend.current()).extra_bufts)
+
+
+def find(model: str) -> Target:
+    """The model of that name, or the GGUF file. Raises KvsplitError for neither, and for a damaged file."""
+    entry = registry.get(model)
+    if not entry and not Path(model).exists():
+        raise KvsplitError(f"{model} is neither a registered model nor a file: `llm kvsplit models` lists the models.")
+    path = entry.path if entry else Path(model)
+    layers = -1 if entry is None or entry.n_gpu_layers is None else entry.n_gpu_layers
+    return Target(entry.name if entry else path.stem, path, entry is not None, layers, gguf.read(path))
+
+
+def pairs(text: str) -> list[CachePair]:
+    """ "8/4,5/5" or "K8V4" as cache pairs. Raises KvsplitError with what is allowed."""
+    found = []
+    for part in text.split(","):
+        words = part.strip().upper()
+        words = {"F16": "16/16"}.get(words, words.removeprefix("K").replace("V", "/"))
+        try:
+            key_bits, value_bits = map(int, words.split("/"))
+            found.append(CachePair.from_bits(key_bits, value_bits))
+        except ValueError:
+            raise KvsplitError(
+                f"{part.strip()!r} is not a pair of cache bits: write key bits/value bits, such as 8/4, each one of "
+                f"{', '.join(map(str, BITS))}."
+            ) from None
+    return list(dict.fromkeys(found))
+
+
+def refuse_pairs(target: Target, wanted: list[CachePair]) -> None:
+    """Raise KvsplitError for a pair that llama.cpp cannot run this model with."""
+    for pair in wanted:
+        if reason := gguf.refusal(target.header, pair.k, pair.v):
+            raise KvsplitError(f"{pair} cannot be measured: {target.name} {reason}.")
+
+
+def read_text(file: Path | None) -> str:
+    """The person's text, or the bundled held-out one. Raises KvsplitError for one that cannot be read."""
+    try:
+        return (file or demo.SMOKE_TEXT).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KvsplitError(f"{file} cannot be read as text ({error}): give a UTF-8 text file.") from error
+
+
+def text_tokens(weights: "Weights", text: str) -> list[int]:
+    """The text in tokens, as llama-perplexity splits it."""
+    return weights.tokenize(text, add_special=True, parse_special=False)
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,81 @@
+"""``llm kvsplit fit``: how much context fits in how much memory, and what must be given up for more."""
+
+from __future__ import annotations
+
+import click
+
+from .. import fit, gguf
+from ..bench import target as targets
+from ..errors import KvsplitError
+from ..units import parse_size, size
+from .parameters import positive
+
+
+@click.command()
+@click.argument("model")
+@click.option("--memory", help="Such as 16GB; without it, what this machine (or its GPU) has free.")
+@positive("--n-ctx", help="The context you want: shows what must be given up for it.")
+def command(model: str, memory: str | None, n_ctx: int | None) -> None:
+    """Show how much context of MODEL fits in memory with each pair of cache bits.
+
+    MODEL is a registered name or a GGUF file. Nothing is loaded or measured.
+    """
+    target = targets.find(model)
+    budget, where = (parse_size(memory), "--memory") if memory else fit.device_memory()
+    if budget <= 0:
+        raise KvsplitError("--memory must be more than nothing: write it like 16GB.")
+    pairs = [pair for pair in fit.LADDER if not gguf.refusal(target.header, pair.k, pair.v)]
+    with fit.simulation(target.load_options()) as weights:
+        click.echo(f"{target.name}: {size(weights.size)} of weights, {size(budget)} of memory ({where}).")
+        if weights.size >= budget:
+            raise KvsplitError(
+                f"The weights of {target.name} alone take {size(weights.size)}, and there are {size(budget)}: choose a "
+                "smaller quantization of the model."
+            )
+        if n_ctx is None:
+            _most(weights, pairs, budget)
+        else:
+            _wanted(weights, pairs, budget, n_ctx)
+    click.echo(
+        "Cache and buffers as llama.cpp says it would allocate them (it was asked, without allocating); weights are the "
+        "sum of the file's tensors; the process itself takes about 100 MiB more. Nothing was measured."
+    )
+
+
+def _most(weights, pairs, budget) -> None:
+    click.echo(f"\n  {'':6}{'context that fits':>20}{'KV cache':>14}{'buffers':>14}{'in all':>14}")
+    for pair in pairs:
+        found = fit.largest(weights, pair, budget)
+        if found is None:
+            click.echo(f"  {str(pair):6}{'none':>20}")
+            continue
+        # The cache is padded to whole blocks of cells; a person cannot use more than the model was trained for.
+        whole = found.n_ctx >= weights.n_ctx_train
+        tokens = f"{weights.n_ctx_train} (all)" if whole else str(found.n_ctx)
+        click.echo(_row(pair, tokens, found))
+    click.echo(f"\nIt was trained for {weights.n_ctx_train} tokens.")
+
+
+def _wanted(weights, pairs, budget, n_ctx) -> None:
+    if n_ctx > weights.n_ctx_train:
+        click.echo(f"Warning: it was trained for {weights.n_ctx_train} tokens; beyond that its answers get worse.", err=True)
+    click.echo(f"\n  {'':6}{f'{n_ctx} tokens':>20}{'KV cache':>14}{'buffers':>14}{'in all':>14}")
+    found = [fit.footprint(weights, pair, n_ctx) for pair in pairs]
+    for each in found:
+        lacking = each.total - budget
+        click.echo(_row(each.pair, "fits" if lacking <= 0 else f"lacks {size(lacking)}", each))
+    fitting = [each.pair for each in found if each.total <= budget]
+    if fitting and fitting[0] == pairs[0]:
+        click.echo("\nNothing must be given up: the f16 cache fits.")
+    elif fitting:
+        bits = f"-o kv_key_bits {fitting[0].k.bits} -o kv_value_bits {fitting[0].v.bits}"
+        click.echo(f"\nThe most precise pair that fits is {fitting[0]}: {bits}.")
+    else:
+        smallest = min(found, key=lambda each: each.total)
+        most = fit.largest(weights, smallest.pair, budget)
+        fits = f"{most.n_ctx} tokens fit with {smallest.pair}" if most else "no context fits"
+        click.echo(f"\nNo pair fits: {fits}, or find {size(smallest.total - budget)} more memory.")
+
+
+def _row(pair, first: str, found: fit.Footprint) -> str:
+    return f"  {str(pair):6}{first:>20}{size(found.kv):>14}{size(found.buffers):>14}{size(found.total):>14}"
