@@ -29,13 +29,18 @@ from llm_kvsplit import demo  # noqa: E402
 from llm_kvsplit.kvtypes import CachePair, bytes_per_token  # noqa: E402
 from tests.llm_kvsplit.ggufs import write_llama  # noqa: E402
 
-#: The demo model's shape with a long context and a byte vocabulary, so that tokens are bytes of text.
-SHAPE = dict(n_layer=6, n_embd=256, n_head=4, n_head_kv=2, n_ctx=32768)
+#: SmolLM-135M's layers, width and heads, the smallest model that people chat with; 32768 tokens of context, and a byte
+#: vocabulary, so that tokens are bytes of text.
+SHAPE = dict(n_layer=30, n_embd=576, n_head=9, n_head_kv=3, n_ctx=32768)
 PAIRS = [(16, 16), (8, 8), (8, 4), (4, 4)]
+K8V4 = ("-o", "kv_key_bits", "8", "-o", "kv_value_bits", "4", "-o", "temperature", "0", "-o", "max_tokens", "4")
 
 
-def ask(python: str, user: Path, *arguments: str, stdin: str = "") -> tuple[float, float]:
-    """Seconds from the start of the process to the first byte of the answer, and to its end."""
+def ask(python: str, user: Path, *arguments: str, stdin: str = "", only_first: bool = False) -> tuple[float, float]:
+    """Seconds from the start of the process to the first byte of the answer, and to its end.
+
+    ``only_first``: end the process there; llm-gguf has no limit on tokens, and random weights never say that they are done.
+    """
     started = time.perf_counter()
     process = subprocess.Popen(
         [python, "-m", "llm", *arguments],
@@ -47,8 +52,10 @@ def ask(python: str, user: Path, *arguments: str, stdin: str = "") -> tuple[floa
     process.stdin.close()
     process.stdout.read(1)
     first = time.perf_counter() - started
+    if only_first:
+        process.kill()
     process.stdout.read()
-    if process.wait() != 0:
+    if process.wait() != 0 and not only_first:
         raise SystemExit(f"llm {' '.join(arguments)} failed")
     return first, time.perf_counter() - started
 
@@ -72,56 +79,70 @@ def drop_from_page_cache(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def one_length(work: Path, model: Path, n_tokens: int, runs: int, llm_gguf: str | None) -> dict:
-    """All figures for a conversation of ``n_tokens``; medians of ``runs``."""
+def one_length(work: Path, start: Path, n_tokens: int, runs: int, llm_gguf: str | None) -> dict:
+    """All figures for a conversation of ``n_tokens``; medians of ``runs``. ``start``: a user directory to begin from."""
     text = demo.SMOKE_TEXT.read_text(encoding="ascii", errors="ignore")
     text = (text * (1 + n_tokens // len(text)))[:n_tokens]
-    pair = ("-o", "kv_key_bits", "8", "-o", "kv_value_bits", "4", "-o", "temperature", "0", "-o", "max_tokens", "4")
-    times: dict[str, list[float]] = {name: [] for name in ("first, storing", "first, not storing")}
-    before = work / f"asked-{n_tokens}"
-    for i in range(2 if n_tokens > 4096 else runs):
+    asked, now = work / f"asked-{n_tokens}", work / "now"
+    seconds: dict[str, list[float]] = {}
+
+    def run(name: str, user: Path, *arguments: str, stdin: str = "", to_the_end: bool = False) -> None:
+        first, end = ask(sys.executable, user, *arguments, *K8V4, stdin=stdin)
+        seconds.setdefault(name, []).append(end if to_the_end else first)
+
+    for i in range(runs):
         for name, extra in (("first, storing", ()), ("first, not storing", ("-o", "kv_sessions", "false"))):
-            user = work / f"{name[7:]}-{n_tokens}-{i}"
-            register(user, model)
-            times[name].append(ask(sys.executable, user, "-m", "bench", *pair, *extra, stdin=text)[1])
-            if not extra and not before.exists():
-                shutil.copytree(user, before)
-    first = logged(before)
-    for name in ("stored, warm", "stored, dropped", "nothing stored"):
-        times[name] = []
+            shutil.copytree(start, now)
+            run(name, now, "-m", "bench", *extra, stdin=text, to_the_end=True)
+            now.rename(asked) if not extra and i == 0 else shutil.rmtree(now)
+    stored = logged(asked)
+    disk, restoring = [], []
     for i in range(runs):
         for name in ("stored, warm", "nothing stored", "stored, dropped"):
-            if name == "nothing stored" and i >= 2 and n_tokens > 4096:
-                continue
-            user = work / "now"
-            shutil.copytree(before, user)
+            shutil.copytree(asked, now)
             if name == "stored, dropped":
-                drop_from_page_cache(user)
+                disk.append(read_from_disk(now))
+                drop_from_page_cache(now)
             extra = ("-o", "kv_sessions", "false") if name == "nothing stored" else ()
-            times[name].append(ask(sys.executable, user, "-c", *pair, *extra, "And then?")[0])
-            reused = logged(user)["reused_tokens"]
-            if (reused > 0) != (name != "nothing stored"):
-                raise SystemExit(f"{name}: {reused} tokens were reused")
-            shutil.rmtree(user)
-    if llm_gguf:
-        times["llm-gguf"] = [
-            ask(llm_gguf, work / "llm-gguf", "-m", "gguf/bench", stdin=text)[0] for _ in range(2 if n_tokens > 4096 else runs)
-        ]
-    median = {name: statistics.median(values) for name, values in times.items() if values}
+            run(name, now, "-c", *extra, "And then?")
+            answer = logged(now)
+            if (answer["reused_tokens"] > 0) != (name != "nothing stored"):
+                raise SystemExit(f"{name}: {answer['reused_tokens']} tokens were reused")
+            if name == "stored, dropped":
+                restoring.append(answer["session"]["restored_seconds"])
+            shutil.rmtree(now)
+        if llm_gguf:
+            first, _ = ask(llm_gguf, work / "llm-gguf", "-m", "gguf/bench", stdin=text, only_first=True)
+            seconds.setdefault("llm-gguf", []).append(first)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
-        "tokens": first["prompt_tokens"],
-        "seconds": {name: [round(value, 3) for value in values] for name, values in times.items()},
+        "tokens": stored["prompt_tokens"],
+        "seconds": {name: [round(value, 3) for value in values] for name, values in seconds.items()},
         "median": {name: round(value, 3) for name, value in median.items()},
         "ratio": round(median["nothing stored"] / median["stored, warm"], 1),
         "ratio_dropped": round(median["nothing stored"] / median["stored, dropped"], 1),
         "ratio_llm_gguf": round(median["llm-gguf"] / median["stored, warm"], 1) if llm_gguf else None,
         "overhead": round(median["first, storing"] / median["first, not storing"] - 1, 4),
-        "saved_bytes": first["session"]["saved_bytes"],
-        "saved_seconds": first["session"]["saved_seconds"],
+        "saved_bytes": stored["session"]["saved_bytes"],
+        "saved_seconds": stored["session"]["saved_seconds"],
+        "read_seconds": round(statistics.median(disk), 4),
+        "restored_seconds": round(statistics.median(restoring), 4),
     }
 
 
-def register(user: Path, model: Path) -> None:
+def read_from_disk(user: Path) -> float:
+    """Seconds that reading the one stored state takes, in large blocks, with nothing of it in the page cache."""
+    drop_from_page_cache(user)
+    (path,) = user.rglob("*.kv")
+    block = bytearray(4 << 20)
+    with path.open("rb", buffering=0) as file:
+        started = time.perf_counter()
+        while file.readinto(block):
+            pass
+        return time.perf_counter() - started
+
+
+def register(user: Path, model: Path) -> Path:
     user.mkdir(parents=True)
     subprocess.run(
         [sys.executable, "-m", "llm", "kvsplit", "add", str(model), "--name", "bench"],
@@ -129,6 +150,15 @@ def register(user: Path, model: Path) -> None:
         check=True,
         capture_output=True,
     )
+    return user
+
+
+def with_a_first_question(user: Path) -> Path:
+    """The model's SHA-256 is computed once in a model's life: before what is timed, and without leaving a state."""
+    ask(sys.executable, user, "-m", "bench", *K8V4, "This question is here so that the model's checksum is known.")
+    for path in user.rglob("*.kv"):
+        path.unlink()
+    return user
 
 
 def state_sizes(work: Path, model: Path, n_tokens: int) -> list[dict]:
@@ -154,13 +184,14 @@ def markdown(results: dict) -> str:
     lines = [
         "# `llm -c` from a stored KV state",
         "",
-        "Seconds from the start of the process to the first byte of the answer, medians; q8_0 keys and q4_0 values;",
-        f"a random-weight model of the demo model's shape; {results['machine']};",
-        f"llama-cpp-python {results['bindings']}, {results['backend']}. Made by `python ci/bench_sessions.py`.",
+        "Seconds from the start of the process to the first byte of the answer, medians; q8_0 keys and q4_0 values, but",
+        "f16 for llm-gguf, which has nothing else; random weights in SmolLM-135M's shape;",
+        f"{results['machine']}; llama-cpp-python {results['bindings']}, {results['backend']}.",
+        "Made by `python ci/bench_sessions.py --llm-gguf PYTHON --out docs/results`.",
         "",
         "| tokens | nothing stored | stored | ratio | stored, page cache dropped | ratio | llm-gguf | ratio "
-        "| storing costs the first answer | file, MiB | written in, s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| storing costs the first answer |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in results["lengths"]:
         m = row["median"]
@@ -168,7 +199,16 @@ def markdown(results: dict) -> str:
         lines.append(
             f"| {row['tokens']} | {m['nothing stored']:.2f} | {m['stored, warm']:.2f} | **{row['ratio']:.1f}x** "
             f"| {m['stored, dropped']:.2f} | {row['ratio_dropped']:.1f}x | {gguf[0]} | {gguf[1]} "
-            f"| {100 * row['overhead']:+.1f} % | {row['saved_bytes'] / 2**20:.2f} | {row['saved_seconds']:.3f} |"
+            f"| {100 * row['overhead']:+.1f} % |"
+        )
+    lines += ["", "The file: written after the answer is out, read with nothing of it in the page cache, by the plugin (checked and"]
+    lines += ["put into llama.cpp's cache) and by a loop that only reads:", ""]
+    lines += ["| tokens | MiB | written, s | restored, s | only read, s | share of the disk's speed |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    for row in results["lengths"]:
+        lines.append(
+            f"| {row['tokens']} | {row['saved_bytes'] / 2**20:.2f} | {row['saved_seconds']:.3f} | {row['restored_seconds']:.3f} "
+            f"| {row['read_seconds']:.3f} | {100 * row['read_seconds'] / row['restored_seconds']:.0f} % |"
         )
     lines += ["", "Bytes of a stored state, file and arithmetic (tokens and checksums are in the file as well):", ""]
     lines += ["| cache | tokens | file | arithmetic |", "| --- | --- | --- | --- |"]
@@ -179,7 +219,7 @@ def markdown(results: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", default="1024,4096,8192,16384")
-    parser.add_argument("--runs", type=int, default=5, help="runs of each kind; two of the slow ones beyond 4096 tokens")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each kind, which take turns")
     parser.add_argument("--llm-gguf", metavar="PYTHON")
     parser.add_argument("--out", type=Path, help="folder for sessions.json and sessions.md")
     options = parser.parse_args()
@@ -188,6 +228,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         model = write_llama(work / "bench.gguf", **SHAPE)
+        start = with_a_first_question(register(work / "start", model))
         if options.llm_gguf:
             register_llm_gguf(options.llm_gguf, work / "llm-gguf", model)
         results = {
@@ -197,7 +238,7 @@ def main() -> None:
             "lengths": [],
         }
         for n in map(int, options.lengths.split(",")):
-            results["lengths"].append(one_length(work, model, n, options.runs, options.llm_gguf))
+            results["lengths"].append(one_length(work, start, n, options.runs, options.llm_gguf))
             print(json.dumps(results["lengths"][-1]), file=sys.stderr, flush=True)
         results["sizes"] = state_sizes(work, model, 1500)
     print(markdown(results))
@@ -210,7 +251,7 @@ def main() -> None:
 def register_llm_gguf(python: str, user: Path, model: Path) -> None:
     user.mkdir()
     subprocess.run(
-        [python, "-m", "llm", "gguf", "register-model", str(model), "-a", "bench"],
+        [python, "-m", "llm", "gguf", "register-model", "bench", str(model)],
         env={**os.environ, "LLM_USER_PATH": str(user)},
         check=True,
         capture_output=True,

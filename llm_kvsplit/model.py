@@ -73,7 +73,7 @@ class _Local:
             if max_tokens is None and weights.chat_template is None:
                 max_tokens = COMPLETION_TOKENS
             context = _context(weights, settings, cache, longest, max_tokens)
-            restored = bool(found) and recall.restore(context, found, tokens)
+            restored = recall.restore(context, found, tokens) if found else None
             request = engine.Request(
                 tokens=tokens,
                 sampling=_sampling(prompt.options, json_grammar(prompt.schema) if prompt.schema else None),
@@ -218,9 +218,12 @@ def _events(pieces: Any, response: Any) -> Iterator[StreamEvent]:
 
 
 def _report(
-    response: Any, model_id: str, context: "Context", outcome: "Outcome", restored: bool
+    response: Any, model_id: str, context: "Context", outcome: "Outcome", restored: float | None
 ) -> dict[str, Any]:
-    """What llm logs of the answer, for ``llm logs --json`` and ``llm -u``."""
+    """What llm logs of the answer, for ``llm logs --json`` and ``llm -u``.
+
+    ``restored``: seconds that restoring a stored state took, if one was.
+    """
     from . import backend
 
     response.set_usage(
@@ -236,10 +239,16 @@ def _report(
             **asdict(context.kv_size),
         },
         "backend": backend.current().id,
-        "session": {"restored_tokens": outcome.reused_tokens if restored else 0},
+        "session": _restored(outcome, restored),
         **asdict(outcome),
     }
     return response.response_json
+
+
+def _restored(outcome: "Outcome", seconds: float | None) -> dict[str, Any]:
+    if seconds is None:
+        return {"restored_tokens": 0}
+    return {"restored_tokens": outcome.reused_tokens, "restored_seconds": round(seconds, 4)}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -24,18 +25,23 @@ def find(weights: "Weights", options: "ContextOptions", tokens: list[int], n_ctx
         return None
 
 
-def restore(context: "Context", found: tuple[Session, int], tokens: list[int]) -> bool:
-    """Put a stored state into the cache, unless the cache already shares as much with ``tokens``."""
+def restore(context: "Context", found: tuple[Session, int], tokens: list[int]) -> float | None:
+    """Put a stored state into the cache, unless the cache already shares as much with ``tokens``.
+
+    Seconds that it took, from the disk into the cache; None when nothing was restored.
+    """
     from ..engine.context import common_prefix
 
     session, common = found
     if common_prefix(context.tokens, tokens) >= common:
-        return False
+        return None
+    started = time.perf_counter()
     state = store.load(session)
     if state is None:
-        return False
+        return None
     context.clear()
-    return context.restore(state, session.tokens.tolist())
+    restored = context.restore(state, session.tokens.tolist())
+    return time.perf_counter() - started if restored else None
 
 
 def keeper(context: "Context", model_name: str, conversation: str) -> Callable[[], store.Saved | None]:
