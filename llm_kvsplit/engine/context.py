@@ -79,6 +79,9 @@ class Context:
         params.flash_attn_type = _FLASH_ATTN[options.flash_attn]
         params.type_k = options.pair.k.ggml_id
         params.type_v = options.pair.v.ggml_id
+        # Layers with a sliding window keep the window only, as in llama.cpp's own programs: with all of the context
+        # kept, gemma3's cache would be several times as large. What that costs is in keep_prefix.
+        params.swa_full = False
         with library.log.capture() as lines:
             pointer = self.lib.llama_init_from_model(self.weights.pointer, params)
         if not pointer:

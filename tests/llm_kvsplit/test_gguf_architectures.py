@@ -11,7 +11,8 @@ from llm_kvsplit.kvtypes import CachePair
 
 from .ggufs import byte_alphabet
 
-N_EMBD, N_FF, N_CTX = 128, 256, 2048
+#: The context is no longer than a window and a batch, up to which layers with a sliding window are allocated in full.
+N_EMBD, N_FF, N_CTX = 128, 256, 1024
 
 
 def write(path, arch, dims, kv_heads, norms, own, extra):

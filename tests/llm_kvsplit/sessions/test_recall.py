@@ -108,6 +108,29 @@ def test_a_branch_reuses_what_it_can_or_starts_anew(weights, user_path, pair):
             context.close()
 
 
+def test_a_window_that_has_moved_on_is_not_gone_back_to(user_path, tmp_path):
+    """A branch from before what the sliding window still holds: computed anew."""
+    weights = Weights(LoadOptions(sliding_window(tmp_path)))
+    options = ContextOptions(CachePair.from_bits(8, 4), 2048, n_threads=2)
+    tokens = text_tokens(weights, 1600)
+    lived, restored, fresh = (Context(weights, options) for _ in range(3))
+    try:
+        lived.evaluate(tokens)
+        assert recall.keeper(lived, "m", "c")() is not None
+        branch = tokens[:256] + tokens[300:340]
+        found = recall.find(weights, options, branch, 2048)
+        assert recall.restore(restored, found, branch)
+        chosen, logits, reused = greedy(restored, branch)
+        assert reused == 0
+        expected, expected_logits, _ = greedy(fresh, branch)
+        assert chosen == expected
+        np.testing.assert_array_equal(logits, expected_logits)
+    finally:
+        for context in (lived, restored, fresh):
+            context.close()
+        weights.close()
+
+
 def test_another_model_another_type_another_setting_finds_nothing(user_path, tmp_path):
     weights = Weights(LoadOptions(demo.MODEL))
     other = Weights(LoadOptions(write_llama(tmp_path / "other.gguf")))
