@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import backend, demo, gguf, probe, registry
 from ..errors import KvsplitError
@@ -60,7 +60,9 @@ def pairs(text: str) -> list[CachePair]:
 
 
 def refuse_pairs(target: Target, wanted: list[CachePair]) -> None:
-    """Raise KvsplitError for a pair that llama.cpp cannot run this model with."""
+    """Raise KvsplitError for a model or a pair that cannot be measured."""
+    if not target.header.causal:
+        raise KvsplitError(f"{target.name} embeds text and writes none: there is nothing to measure.")
     for pair in wanted:
         if reason := gguf.refusal(target.header, pair.k, pair.v):
             raise KvsplitError(f"{pair} cannot be measured: {target.name} {reason}.")
@@ -79,9 +81,27 @@ def text_tokens(weights: "Weights", text: str) -> list[int]:
     return weights.tokenize(text, add_special=True, parse_special=False)
 
 
+def refuse_short_text(weights: "Weights", file: Path | None, n_ctx: int, count: int) -> None:
+    """Raise KvsplitError when the text has not ``count`` windows of ``n_ctx`` tokens."""
+    from .quality import windows
+
+    windows(text_tokens(weights, read_text(file)), n_ctx, count)
+
+
+def orders(target: Target, text: Path | None, threads: int) -> dict[str, Any]:
+    """What every measurement of a bench is told: see ``cell``."""
+    return {
+        "load": asdict(target.load_options()) | {"path": str(target.path.resolve())},
+        "text": str((text or demo.SMOKE_TEXT).resolve()),
+        "threads": threads,
+        "seed": 0,
+    }
+
+
 def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+

@@ -10,6 +10,8 @@ import click
 COMMANDS = {
     "add": "Register a GGUF file as a model.",
     "backend": "Build, list, choose and remove builds of the patch series.",
+    "bench": "Measure pairs of cache bits at several lengths, into a folder of results.",
+    "compare": "Measure five pairs of cache bits on a model, and recommend one.",
     "doctor": "Say which library is loaded and what it can do here.",
     "download": "Fetch a GGUF from a URL or Hugging Face and register it.",
     "fit": "Show how much context fits in memory.",

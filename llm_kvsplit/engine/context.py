@@ -167,6 +167,10 @@ class Context:
         shape = (len(tokens), self.weights.n_vocab)
         return np.ctypeslib.as_array(self.lib.llama_get_logits(self.pointer), shape).astype(np.float64)
 
+    def synchronize(self) -> None:
+        """Wait until everything asked for is computed."""
+        self.lib.llama_synchronize(self.pointer)
+
     def grow(self, n_ctx: int) -> None:
         """Make room for ``n_ctx`` tokens; what is in the cache stays in it.
 

@@ -87,6 +87,11 @@ class Weights:
         return self._token_text(self.lib.llama_vocab_bos(self.vocab))
 
     @property
+    def bos_id(self) -> int | None:
+        """The token that a text begins with, for models that want one."""
+        return self.lib.llama_vocab_bos(self.vocab) if self.lib.llama_vocab_get_add_bos(self.vocab) else None
+
+    @property
     def eos(self) -> str:
         return self._token_text(self.lib.llama_vocab_eos(self.vocab))
 

@@ -1,0 +1,100 @@
+"""Which measurements make a bench, in which order, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .. import fit
+from ..errors import KvsplitError
+from ..kvtypes import CachePair
+from ..units import size
+from .quality import F16
+
+if TYPE_CHECKING:
+    from ..engine.weights import Weights
+    from .target import Target
+
+PAIRS = tuple(CachePair.from_bits(*bits) for bits in ((16, 16), (8, 8), (8, 4), (4, 8), (4, 4)))
+LENGTHS = (128, 2048, 4096, 8192)
+#: The shortest context with room for a prompt and what is generated behind it.
+SHORTEST = 64
+#: Tokens that quality is measured on, roughly: many short windows or a few long ones.
+_QUALITY_TOKENS = 8192
+#: Shortest context worth planting needles in.
+_NEEDLES_FROM = 512
+#: Layer-wise analysis: windows of this many tokens.
+_LAYERS = (1024, 4)
+_HEADS = 128
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its name in the results, what the child process is told, and how many tokens it evaluates."""
+
+    name: str
+    order: dict[str, Any]
+    tokens: int
+
+
+def lengths(depth: int | None) -> list[int]:
+    """The usual lengths, and doubled ones up to ``depth``."""
+    found = list(LENGTHS)
+    while depth and found[-1] * 2 <= depth:
+        found.append(found[-1] * 2)
+    return [n for n in found if depth is None or n <= max(depth, LENGTHS[-1])]
+
+
+def windows(n_ctx: int) -> int:
+    return max(1, min(32, _QUALITY_TOKENS // n_ctx))
+
+
+def jobs(
+    target: "Target", pairs: list[CachePair], lengths: list[int], repeats: int, common: dict[str, Any], *, layers: bool
+) -> Iterator[Job]:
+    """Everything to measure. Speeds come first and in turns, so that a machine that slows down slows all alike."""
+    trained = target.header.n_ctx_train
+    for repeat in range(repeats):
+        for n_ctx in lengths:
+            for pair in pairs:
+                yield job(f"{pair}/{n_ctx}/speed/{repeat}", pair, n_ctx, "speed", n_ctx, common)
+    for n_ctx in (n for n in lengths if n <= trained):
+        for pair in pairs:
+            if pair != F16:
+                count = windows(n_ctx)
+                order = common | {"windows": count}
+                yield job(f"{pair}/{n_ctx}/quality", pair, n_ctx, "quality", 2 * n_ctx * count, order)
+        for pair in pairs if n_ctx >= _NEEDLES_FROM else ():
+            yield job(f"{pair}/{n_ctx}/needles", pair, n_ctx, "needles", n_ctx, common)
+    if layers:
+        n_ctx, count = min(_LAYERS[0], trained), _LAYERS[1]
+        yield job("layers", F16, n_ctx, "layers", n_ctx * count, common | {"windows": count})
+        yield job("heads", F16, min(_HEADS, trained), "heads", 3 * min(_HEADS, trained), common)
+
+
+def job(name: str, pair: CachePair, n_ctx: int, kind: str, tokens: int, common: dict[str, Any]) -> Job:
+    order = common | {"kind": kind, "pair": str(pair), "bits": [pair.k.bits, pair.v.bits], "n_ctx": n_ctx}
+    return Job(name, order, tokens)
+
+
+def too_large(weights: "Weights", pair: CachePair, n_ctx: int, have: int) -> str:
+    """Why ``n_ctx`` tokens with ``pair`` cannot be measured; empty when they can.
+
+    Quality is measured beside an f16 cache, so room for both is wanted where the model was trained for that length.
+    """
+    wanted = fit.footprint(weights, pair, n_ctx)
+    total = wanted.total
+    if pair != F16 and n_ctx <= weights.n_ctx_train:
+        beside = fit.footprint(weights, F16, n_ctx)
+        total += beside.kv + beside.buffers
+    if total <= have:
+        return ""
+    return f"{pair} at {n_ctx} tokens takes {size(total)} with the weights, and there are {size(have)}"
+
+
+def refuse_unless_it_fits(weights: "Weights", pairs: list[CachePair], n_ctx: int, have: int) -> None:
+    """Raise KvsplitError, with the numbers, unless every pair fits; asked before anything is loaded."""
+    for pair in pairs:
+        if reason := too_large(weights, pair, n_ctx, have):
+            raise KvsplitError(f"{reason}: measure a shorter context, or see 'llm kvsplit fit'.")

@@ -1,0 +1,77 @@
+"""Can facts still be found in a long context? Numbers are planted at depths of a text and asked for at its end."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..engine.context import Context
+from ..engine.sampling import Sampler, Sampling
+
+if TYPE_CHECKING:
+    from ..engine.weights import Weights
+
+#: Where in the context each number stands, as a share of it.
+DEPTHS = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
+#: Tokens kept free for a question and its answer.
+_ROOM = 48
+_NAMES = ("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "haven", "iris", "jade", "kelp", "lotus")
+
+
+@dataclass(frozen=True)
+class Haystack:
+    tokens: list[int]
+    #: (depth, question in tokens, the number that answers it)
+    questions: list[tuple[float, list[int], str]]
+
+
+def haystack(weights: "Weights", tokens: list[int], n_ctx: int, seed: int) -> Haystack:
+    """``n_ctx`` tokens of the text with a number planted at each depth; the same for the same seed."""
+    chance = random.Random(seed)
+    names = chance.sample(_NAMES, len(DEPTHS))
+    numbers = [str(chance.randrange(10000, 100000)) for _ in DEPTHS]
+
+    def words(text: str) -> list[int]:
+        return weights.tokenize(text, add_special=False, parse_special=False)
+
+    facts = [words(f"\nThe code of {name} is {number}.\n") for name, number in zip(names, numbers)]
+    hay = tokens[: n_ctx - _ROOM - sum(map(len, facts))]
+    planted: list[int] = []
+    at = 0
+    for depth, fact in zip(DEPTHS, facts):
+        stop = int(depth * len(hay))
+        planted += [*hay[at:stop], *fact]
+        at = stop
+    planted += hay[at:]
+    questions = [(d, words(f"\nThe code of {name} is"), number) for d, name, number in zip(DEPTHS, names, numbers)]
+    return Haystack(planted, questions)
+
+
+def ask(context: Context, hay: Haystack, done: Callable[[int], None] = lambda tokens: None) -> list[dict[str, Any]]:
+    """Evaluate the haystack once, then each question behind it; greedy answers, right when the number stands first."""
+    weights = context.weights
+    sampler = Sampler(weights, Sampling(temperature=0))
+    answers = []
+    try:
+        context.clear()
+        for start in range(0, len(hay.tokens), 512):
+            part = hay.tokens[start : start + 512]
+            context.evaluate(part)
+            done(len(part))
+        for depth, question, number in hay.questions:
+            prompt = [*hay.tokens, *question]
+            context.evaluate(prompt[context.keep_prefix(prompt) :])
+            said = b""
+            for _ in range(8):
+                token = sampler.sample(context)
+                if weights.is_end(token):
+                    break
+                said += weights.piece(token, special=False)
+                context.evaluate([token])
+            text = said.decode("utf-8", "replace").strip()
+            answers.append({"depth": depth, "expected": number, "said": text, "right": text.startswith(number)})
+    finally:
+        sampler.close()
+    return answers

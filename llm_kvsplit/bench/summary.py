@@ -1,0 +1,152 @@
+"""Results as tables: for the terminal and for summary.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..units import size
+from .results import Results
+
+#: What a cache may do to the predictions and still be recommended: mean KL divergence in nats, and the share of
+#: places where the likeliest token changes.
+LARGEST_KL = 0.01
+LARGEST_CHANGE = 0.05
+
+_HEAD = ("", "KV cache", "saved", "prompt t/s", "generation t/s", "perplexity", "mean KL", "99.9 % KL", "same token")
+
+
+def rows(results: Results, n_ctx: int) -> list[tuple[str, ...]]:
+    """The table of one length: a row for each configuration, the first the heads of the columns."""
+    cells = [results.cell(pair, n_ctx) for pair in results.pairs()]
+    f16 = next((cell.get("kv_bytes") for cell in cells if cell["pair"] == "f16"), None)
+    return [_HEAD, *(_row(cell, f16) for cell in cells)]
+
+
+def _row(cell: dict[str, Any], f16_bytes: int | None) -> tuple[str, ...]:
+    taken = cell.get("kv_bytes")
+    reference = cell["pair"] == "f16"
+    return (
+        cell["pair"],
+        size(taken) if taken else "",
+        f"{1 - taken / f16_bytes:.0%}" if taken and f16_bytes and not reference else "",
+        _rate(cell.get("prompt_tps")),
+        _rate(cell.get("generation_tps")),
+        "reference" if reference else _change(cell.get("ppl_change")),
+        _plus_minus(cell.get("kl_mean")),
+        f"{cell['kl_999'][0]:.3f}" if "kl_999" in cell else "",
+        _share(cell.get("same_top")),
+    )
+
+
+def _rate(spread: list[float] | None) -> str:
+    if not spread:
+        return ""
+    middle, low, high = spread
+    digits = 0 if middle >= 100 else 1
+    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})" if low != high else f"{middle:.{digits}f}"
+
+
+def _change(interval: list[float] | None) -> str:
+    return f"{100 * interval[0]:+.2f} ± {50 * (interval[2] - interval[1]):.2f} %" if interval else ""
+
+
+def _plus_minus(interval: list[float] | None) -> str:
+    return f"{interval[0]:.5f} ± {(interval[2] - interval[1]) / 2:.5f}" if interval else ""
+
+
+def _share(interval: list[float] | None) -> str:
+    return f"{100 * interval[0]:.1f} ± {50 * (interval[2] - interval[1]):.1f} %" if interval else ""
+
+
+def plain(table: list[tuple[str, ...]]) -> str:
+    """A table for the terminal, without columns that are empty."""
+    table = _filled(table)
+    widths = [max(map(len, column)) for column in zip(*table)]
+    lines = []
+    for row in table:
+        first, rest = row[0].ljust(widths[0]), (text.rjust(width) for text, width in zip(row[1:], widths[1:]))
+        lines.append("  ".join([first, *rest]).rstrip())
+    return "\n".join(lines)
+
+
+def markdown(table: list[tuple[str, ...]]) -> str:
+    table = _filled(table)
+    lines = ["| " + " | ".join(row) + " |" for row in table]
+    return "\n".join([lines[0], "| " + " | ".join(["---"] + ["---:"] * (len(table[0]) - 1)) + " |", *lines[1:]])
+
+
+def _filled(table: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    keep = [i for i in range(len(table[0])) if i == 0 or any(row[i] for row in table[1:])]
+    return [tuple(row[i] for i in keep) for row in table]
+
+
+def caption(results: Results) -> str:
+    """Model, machine and library in a line."""
+    about = results.about
+    model, machine, backend = about["model"], about["machine"], about["backend"]
+    where = ", ".join(machine["devices"]) or machine["cpu"]
+    return (
+        f"{model['name']} ({model['architecture']}, {model['layers']} layers, {model['weights']}) on {where}, "
+        f"{about['settings']['threads']} threads, llama-cpp-python {backend['bindings']}"
+        f"{' with the patch series' if backend['patches'] else ''}"
+    )
+
+
+def recommended(results: Results, n_ctx: int) -> dict[str, Any]:
+    """The cell with the smallest cache that does little enough harm, else f16's."""
+    cells = [results.cell(pair, n_ctx) for pair in results.pairs()]
+    sound = [c for c in cells if "kl_mean" in c and c["kl_mean"][0] <= LARGEST_KL and c["same_top"][0] >= 1 - LARGEST_CHANGE]
+    return min(sound, key=lambda c: (c["kv_bytes"], c["kl_mean"][0]), default=results.cell("f16", n_ctx))
+
+
+def advice(results: Results, n_ctx: int) -> str:
+    """One sentence on ``recommended``."""
+    best, f16 = recommended(results, n_ctx), results.cell("f16", n_ctx)
+    if best["pair"] == "f16":
+        return (
+            f"Recommended: stay with f16, since every other pair measured has a mean KL divergence above {LARGEST_KL} "
+            f"nats or another likeliest token in over {LARGEST_CHANGE:.0%} of places."
+        )
+    return (
+        f"Recommended: {best['pair']}, the smallest cache with a mean KL divergence of at most {LARGEST_KL} nats and the "
+        f"same likeliest token in at least {1 - LARGEST_CHANGE:.0%} of places: it takes "
+        f"{best['kv_bytes'] / f16['kv_bytes']:.0%} of f16's bytes."
+    )
+
+
+def page(results: Results) -> str:
+    """summary.md: what was measured, on what, and how to read it."""
+    about = results.about
+    parts = [
+        f"# {about['model']['name']}: KV cache by bits\n",
+        f"{caption(results)}; model SHA-256 `{about['model']['sha256']}`, text {about['text']['name']}, SHA-256 "
+        f"`{about['text']['sha256']}`; made by {about['made_by']}.\n",
+    ]
+    for n_ctx in results.lengths():
+        parts.append(f"## {n_ctx} tokens of context\n\n{markdown(rows(results, n_ctx))}\n")
+        if n_ctx > about["model"]["n_ctx_train"]:
+            parts.append(f"The model was trained for {about['model']['n_ctx_train']} tokens, so quality ends there.\n")
+    found = [cell for cell in results.cells() if "needles" in cell]
+    if found:
+        table = [("", "context", "numbers found")]
+        table += [(c["pair"], str(c["n_ctx"]), f"{c['needles'][0]} of {c['needles'][1]}") for c in found]
+        parts.append(f"## Numbers planted in the text, asked for at its end\n\n{markdown(table)}\n")
+    if layers := results.runs.get("layers"):
+        parts.append(f"## One layer and side at a time\n\n{markdown(_layer_rows(layers))}\n")
+        parts.append(
+            "Mean KL divergence in nats when 4-bit blocks replace the f16 rows of that layer and side alone, and the "
+            "relative error of that layer's attention output.\n"
+        )
+    parts.append(
+        "Speeds: median of the runs (smallest-largest), a prompt from nothing and 32 tokens behind it. Quality against "
+        "the f16 cache on the same tokens, second halves of the windows, ± half a 95 % interval.\n"
+    )
+    return "\n".join(parts)
+
+
+def _layer_rows(layers: dict[str, Any]) -> list[tuple[str, ...]]:
+    table = [("layer", "keys: KL", "keys: output error", "values: KL", "values: output error")]
+    for row in layers["rows"]:
+        k, v = row["k"], row["v"]
+        table.append((str(row["layer"]), *(f"{x:.5f}" for x in (k["kl"], k["error"], v["kl"], v["error"]))))
+    return table

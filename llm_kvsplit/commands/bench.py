@@ -1,0 +1,97 @@
+"""``llm kvsplit bench``: every pair of cache bits at several lengths, into a folder of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .. import fit
+from ..bench import grid
+from ..bench import target as targets
+from ..errors import KvsplitError
+from .parameters import positive, text, threads
+
+
+@click.command()
+@click.argument("model")
+@click.option("--config", help="Only these pairs, such as K8V4 or f16,8/5 (default: f16, K8V8, K8V4, K4V8, K4V4).")
+@click.option("--seq-len", help="Only these lengths in tokens, such as 4096 or 128,2048 (default: 128 to 8192).")
+@positive("--depth", help="Also lengths up to this one, doubling from 8192, as far as memory allows.")
+@click.option("--layers", is_flag=True, help="Also each layer's keys and values alone, and pictures of attention.")
+@positive("--repeats", default=3, show_default=True, help="Runs that a speed is the median of.")
+@text
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results (default: kvsplit-MODEL).")
+@threads
+def command(
+    model: str,
+    config: str | None,
+    seq_len: str | None,
+    depth: int | None,
+    layers: bool,
+    repeats: int,
+    text: Path | None,
+    out: Path | None,
+    threads: int | None,
+) -> None:
+    """Measure memory, speed, perplexity, KL divergence and retrieval of MODEL, and write them to a folder.
+
+    MODEL is a registered name or a GGUF file. Each measurement is kept as it is made: after Ctrl-C, and with other
+    pairs or lengths, the same folder takes up what is missing.
+    """
+    from ..bench import about, results, runner, summary
+    from ..engine.context import physical_cores
+
+    target = targets.find(model)
+    pairs = targets.pairs(config) if config else list(grid.PAIRS)
+    lengths = _lengths(seq_len) if seq_len else grid.lengths(depth)
+    wanted = _that_fit(target, pairs, lengths, text, strict=bool(seq_len))
+    lengths = sorted({n for _, n in wanted})
+    threads = threads or physical_cores()
+    facts = about.describe(target, text, threads, seed=0)
+    found = results.open_folder(out or Path(f"kvsplit-{target.name}"), facts)
+    jobs = [
+        job
+        for job in grid.jobs(target, pairs, lengths, repeats, targets.orders(target, text, threads), layers=layers)
+        if job.name in ("layers", "heads") or (job.order["pair"], job.order["n_ctx"]) in wanted
+    ]
+    try:
+        runner.run(found, jobs)
+    finally:
+        if found.runs:
+            results.write_csv(found, found.file.with_name("results.csv"))
+            results.write_whole(found.file.with_name("summary.md"), summary.page(found))
+    click.echo(summary.plain(summary.rows(found, max(n for n in found.lengths() if n in lengths))))
+    click.echo(f"\nAll of it is in {found.file.parent}: see summary.md, or 'llm kvsplit plot {found.file.parent}'.")
+
+
+def _lengths(text: str) -> list[int]:
+    try:
+        lengths = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise KvsplitError(f"--seq-len {text} is not a list of lengths: write it like 128,2048.") from None
+    if lengths[0] < grid.SHORTEST:
+        raise KvsplitError(f"--seq-len must be {grid.SHORTEST} or more, not {lengths[0]}.")
+    return lengths
+
+
+def _that_fit(target, pairs, lengths, text, *, strict: bool) -> set[tuple[str, int]]:
+    """The cells that fit in memory: all of them if ``strict``, else those that do not are left out, and named."""
+    have, fitting, reasons = fit.device_memory()[0], set(), []
+    targets.refuse_pairs(target, pairs)
+    with fit.simulation(target.load_options()) as weights:
+        for n_ctx in lengths:
+            if n_ctx <= weights.n_ctx_train:
+                targets.refuse_short_text(weights, text, n_ctx, grid.windows(n_ctx))
+            if strict:
+                grid.refuse_unless_it_fits(weights, pairs, n_ctx, have)
+            for pair in pairs:
+                if reason := grid.too_large(weights, pair, n_ctx, have):
+                    reasons.append(reason)
+                else:
+                    fitting.add((str(pair), n_ctx))
+    if not fitting:
+        raise KvsplitError(f"{reasons[0]}: see 'llm kvsplit fit', or choose a smaller quantization of the model.")
+    for reason in reasons:
+        click.echo(f"Left out: {reason}.", err=True)
+    return fitting

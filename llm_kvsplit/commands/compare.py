@@ -1,0 +1,94 @@
+"""``llm kvsplit compare``: five pairs of cache bits side by side on the person's own model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import click
+
+from .. import fit, paths
+from ..bench import cell, grid, summary
+from ..bench import target as targets
+from ..bench.quality import F16
+from ..errors import KvsplitError
+from .parameters import positive, text, threads
+
+#: Short enough for a minute on two cores with the bundled model.
+_N_CTX, _WINDOWS, _REPEATS = 1024, 4, 3
+
+
+@click.command()
+@click.argument("model")
+@click.option("--pairs", default="8/8,8/4,4/8,4/4", help="Key bits/value bits to compare with f16, such as 8/5,5/5.")
+@text
+@positive("--n-ctx", help="Tokens of context to measure at (default: 1024, less if the model was trained for less).")
+@threads
+def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, threads: int | None) -> None:
+    """Measure what each pair of cache bits costs MODEL and what it saves, against f16 on the same tokens.
+
+    MODEL is a registered name or a GGUF file. After Ctrl-C the same command goes on where it stopped.
+    """
+    from ..bench import about, results, runner
+    from ..engine.context import physical_cores
+    from ..engine.weights import Weights
+
+    target = targets.find(model)
+    n_ctx = min(_N_CTX, target.header.n_ctx_train or _N_CTX) if n_ctx is None else n_ctx
+    wanted = list(dict.fromkeys([F16, *targets.pairs(pairs)]))
+    if n_ctx < grid.SHORTEST:
+        raise KvsplitError(f"--n-ctx must be {grid.SHORTEST} or more, not {n_ctx}.")
+    targets.refuse_pairs(target, wanted)
+    with fit.simulation(target.load_options()) as weights:
+        targets.refuse_short_text(weights, text, n_ctx, _WINDOWS)
+        grid.refuse_unless_it_fits(weights, wanted, n_ctx, fit.device_memory()[0])
+    threads = threads or physical_cores()
+    facts = about.describe(target, text, threads, seed=0)
+    # Kept only until the comparison is whole, so that Ctrl-C loses nothing and another call measures anew.
+    key = hashlib.sha256(json.dumps([facts, n_ctx, pairs], sort_keys=True).encode()).hexdigest()[:20]
+    folder = paths.cache_dir() / "compare" / key
+    kept = results.open_folder(folder, facts)
+    jobs = _jobs(wanted, n_ctx, targets.orders(target, text, threads))
+    weights = Weights(target.load_options())
+    try:
+        runner.run(kept, jobs, lambda order, done: cell.measure_with(weights, order, done))
+    finally:
+        weights.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    _show(target, kept, n_ctx)
+
+
+def _jobs(pairs, n_ctx, common) -> list[grid.Job]:
+    jobs = []
+    for repeat in range(_REPEATS):
+        for pair in pairs:
+            jobs.append(grid.job(f"{pair}/{n_ctx}/speed/{repeat}", pair, n_ctx, "speed", n_ctx, common))
+    for pair in pairs[1:]:
+        order = common | {"windows": _WINDOWS}
+        jobs.append(grid.job(f"{pair}/{n_ctx}/quality", pair, n_ctx, "quality", 2 * n_ctx * _WINDOWS, order))
+    return jobs
+
+
+def _show(target, kept, n_ctx) -> None:
+    click.echo(f"{summary.caption(kept)}; {n_ctx} tokens of context.\n")
+    click.echo(summary.plain(summary.rows(kept, n_ctx)))
+    click.echo(
+        f"\nSpeeds: median of {_REPEATS} (smallest-largest). Quality against f16 on the same "
+        f"{_WINDOWS * (n_ctx - n_ctx // 2 - 1)} predictions, ± half a 95 % interval; KL divergence in nats."
+    )
+    click.echo(f"\n{summary.advice(kept, n_ctx)}")
+    best = summary.recommended(kept, n_ctx)["pair"]
+    if best != str(F16):
+        (pair,) = targets.pairs(best)
+        click.echo(f"\n    {_how_to_set(target, pair.k.bits, pair.v.bits)}")
+
+
+def _how_to_set(target, key_bits: int, value_bits: int) -> str:
+    if not target.registered:
+        return f"llm kvsplit add {target.path} --kv-key-bits {key_bits} --kv-value-bits {value_bits}"
+    return (
+        f"llm models options set {target.name} kv_key_bits {key_bits} && "
+        f"llm models options set {target.name} kv_value_bits {value_bits}"
+    )
