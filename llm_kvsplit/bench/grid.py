@@ -69,7 +69,8 @@ def jobs(
             yield job(f"{pair}/{n_ctx}/needles", pair, n_ctx, "needles", n_ctx, common)
     if layers:
         n_ctx, count = min(_LAYERS[0], trained), _LAYERS[1]
-        yield job("layers", F16, n_ctx, "layers", n_ctx * count, common | {"windows": count})
+        passes = 1 + 2 * target.header.n_layer
+        yield job("layers", F16, n_ctx, "layers", passes * n_ctx * count, common | {"windows": count})
         yield job("heads", F16, min(_HEADS, trained), "heads", 3 * min(_HEADS, trained), common)
 
 

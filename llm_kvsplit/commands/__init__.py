@@ -17,8 +17,10 @@ COMMANDS = {
     "fit": "Show how much context fits in memory.",
     "info": "Show what a GGUF holds and what its KV cache takes.",
     "models": "List the registered models.",
+    "plot": "Draw the results of bench: PNG, SVG, or one HTML page.",
     "remove": "Take a model out of the registry.",
     "sessions": "See and remove the KV states that follow-up questions start from.",
+    "watch": "Watch the memory of the same prompt under two caches.",
 }
 
 

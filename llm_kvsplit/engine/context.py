@@ -17,6 +17,8 @@ from .weights import Weights
 if TYPE_CHECKING:
     import numpy as np
 
+    from .tap import Tap
+
 #: llama.cpp rounds a context up to this many tokens (llama-context.cpp, GGML_PAD of n_ctx).
 PADDING = 256
 
@@ -65,8 +67,8 @@ class Context:
     words, when the cache cannot be made.
     """
 
-    def __init__(self, weights: Weights, options: ContextOptions) -> None:
-        self.weights, self.lib = weights, weights.lib
+    def __init__(self, weights: Weights, options: ContextOptions, tap: "Tap | None" = None) -> None:
+        self.weights, self.lib, self.tap = weights, weights.lib, tap
         self.tokens: list[int] = []
         self._open(options)
 
@@ -82,6 +84,8 @@ class Context:
         # Layers with a sliding window keep the window only, as in llama.cpp's own programs: with all of the context
         # kept, gemma3's cache would be several times as large. What that costs is in keep_prefix.
         params.swa_full = False
+        if self.tap is not None:
+            params.cb_eval = self.tap.callback
         with library.log.capture() as lines:
             pointer = self.lib.llama_init_from_model(self.weights.pointer, params)
         if not pointer:

@@ -1,0 +1,107 @@
+"""``llm kvsplit watch``: memory over time, the same prompt under f16 and K8V4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .. import fit
+from ..bench import grid, summary
+from ..bench import target as targets
+from ..errors import KvsplitError
+from ..units import size
+from .parameters import positive, text, threads
+
+_KINDS = (".gif", ".svg", ".png")
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_WIDTH = 56
+
+
+@click.command()
+@click.argument("model")
+@click.option("--pairs", default="16/16,8/4", help="Key bits/value bits to watch, one after another.")
+@positive("--n-ctx", help="Tokens of context to fill (default: 8192, less if the model was trained for less).")
+@text
+@click.option("--out", multiple=True, type=click.Path(path_type=Path), help="Save as .gif (moving), .svg or .png; repeatable.")
+@threads
+def command(
+    model: str, pairs: str, n_ctx: int | None, text: Path | None, out: tuple[Path, ...], threads: int | None
+) -> None:
+    """Fill the context of MODEL with the same text under each cache, and draw the memory of the process meanwhile.
+
+    MODEL is a registered name or a GGUF file.
+    """
+    from ..bench import about, memory
+    from ..engine.context import physical_cores
+
+    target = targets.find(model)
+    wanted = targets.pairs(pairs)
+    n_ctx = min(8192, target.header.n_ctx_train or 8192) if n_ctx is None else n_ctx
+    if n_ctx < grid.SHORTEST:
+        raise KvsplitError(f"--n-ctx must be {grid.SHORTEST} or more, not {n_ctx}.")
+    for file in out:
+        if file.suffix not in _KINDS:
+            raise KvsplitError(f"{file} cannot be drawn: its name must end in {', '.join(_KINDS[:-1])} or {_KINDS[-1]}.")
+    targets.refuse_pairs(target, wanted)
+    targets.read_text(text)
+    with fit.simulation(target.load_options()) as weights:
+        grid.refuse_unless_it_fits(weights, wanted, n_ctx, fit.device_memory()[0])
+    live = _live()
+    if out:
+        from ..plots import style
+
+        style.load()
+    threads = threads or physical_cores()
+    common = targets.orders(target, text, threads)
+    runs: dict[str, tuple[int, list[memory.Sample]]] = {}
+    with live() as screen:
+        for pair in wanted:
+            samples: list[memory.Sample] = []
+            order = grid.job(str(pair), pair, n_ctx, "speed", n_ctx, common).order
+
+            def heard(sample, pair=pair, samples=samples):
+                samples.append(sample)
+                screen.update(_chart({**{name: found for name, (_, found) in runs.items()}, str(pair): samples}, n_ctx))
+
+            result, _ = memory.watch(order, heard)
+            runs[str(pair)] = (result["kv_bytes"], samples)
+    for pair, (kv_bytes, samples) in runs.items():
+        peak = max(sample.bytes for sample in samples)
+        click.echo(f"{pair:6} cache {size(kv_bytes):>11}, process at most {size(peak):>11}, {samples[-1].seconds:.1f} s")
+    facts = about.describe(target, text, threads, seed=0)
+    for file in out:
+        from ..bench.results import Results
+        from ..plots import watch
+
+        watch.save(runs, f"{summary.caption(Results(file, facts))}; {n_ctx} tokens", file)
+        click.echo(file)
+
+
+def _live():
+    try:
+        from rich.live import Live
+    except ImportError as error:
+        raise KvsplitError(
+            "Drawing in the terminal needs rich, which is not installed: run 'llm install llm-kvsplit[plot]'."
+        ) from error
+    return lambda: Live(refresh_per_second=10, transient=False)
+
+
+def _chart(runs, n_ctx: int) -> str:
+    """A line of blocks for each cache: memory over the tokens of the prompt, all from the same bottom to the same top."""
+    every = [sample.bytes for samples in runs.values() for sample in samples]
+    bottom, top = min(every), max(max(every), min(every) + 1)
+    lines = []
+    for pair, samples in runs.items():
+        columns = [0] * _WIDTH
+        for sample in samples:
+            columns[min(_WIDTH - 1, sample.tokens * _WIDTH // n_ctx)] = sample.bytes
+        last = samples[-1].tokens * _WIDTH // n_ctx
+        before, drawn = 0, ""
+        for column, held in enumerate(columns):
+            before = held or before
+            level = 1 + round((len(_BLOCKS) - 2) * max(0, before - bottom) / (top - bottom)) if column <= last else 0
+            drawn += _BLOCKS[level]
+        lines.append(f"{pair:5} {drawn} {size(samples[-1].bytes):>11}  {samples[-1].tokens} tokens")
+    return "\n".join(lines)

@@ -1,0 +1,19 @@
+"""Pictures of a bench: each draws what it finds in the results, or returns None where there is nothing of its kind."""
+
+from __future__ import annotations
+
+from . import layers, memory, quality, speed, summary
+
+#: File name -> what draws it: results -> figure or None.
+FIGURES = {
+    "summary": summary.draw,
+    "kv-memory": memory.by_context,
+    "memory-quality": quality.pareto,
+    "perplexity": quality.perplexity,
+    "kl-divergence": quality.divergence,
+    "keys-values": quality.sides,
+    "speed": speed.draw,
+    "needles": quality.needles,
+    "layers": layers.heat,
+    "attention": layers.attention,
+}

@@ -1,0 +1,68 @@
+"""One layer at a time, and where heads look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import style
+
+if TYPE_CHECKING:
+    from ..bench.results import Results
+
+
+def heat(results: "Results"):
+    """KL divergence, and the attention output's error, when one side of one layer is quantized."""
+    import numpy as np
+    from matplotlib.colors import LogNorm
+
+    found = results.runs.get("layers")
+    if not found:
+        return None
+    rows = found["rows"]
+    width = max(6.0, 0.42 * len(rows) + 2)
+    drawn, panels = style.figure(results, rows=2, width=width, height=4.4)
+    for axes, key, scale, words in (
+        (panels[0], "kl", 1, "mean KL\ndivergence (nats)"),
+        (panels[1], "error", 100, "error of attention\noutput (%)"),
+    ):
+        values = scale * np.array([[row[side][key] for row in rows] for side in ("k", "v")])
+        image = axes.imshow(values, cmap="cividis", norm=LogNorm(), aspect="auto")
+        axes.set_yticks([0, 1], ["keys", "values"])
+        axes.set_xticks(range(len(rows)), [str(row["layer"]) for row in rows])
+        axes.grid(visible=False)
+        drawn.colorbar(image, ax=axes, label=words)
+        middle = (values.min() * values.max()) ** 0.5
+        for (i, j), value in np.ndenumerate(values) if len(rows) <= 12 else ():
+            text = f"{value:.1f}" if key == "error" else f"{value:.5f}"
+            axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if value < middle else "black")
+    panels[1].set_xlabel("layer")
+    panels[0].set_title(f"Only this layer's keys or values in {found['cache_type']} ({found['n_ctx']} tokens of context)")
+    return drawn
+
+
+def attention(results: "Results"):
+    """Heads that 4-bit keys change most, under f16, K8V4 and K4V8."""
+    import numpy as np
+    from matplotlib.colors import PowerNorm
+
+    found = results.runs.get("heads")
+    if not found:
+        return None
+    heads, n = found["heads"], found["tokens"]
+    names = list(heads[0]["patterns"])
+    drawn, panels = style.figure(results, rows=len(heads), columns=len(names), width=8.0, height=2.45 * len(heads) + 0.6)
+    for row, head in zip(panels.reshape(len(heads), -1), heads):
+        for axes, name in zip(row, names):
+            pattern = np.zeros((n, n))
+            for i, weights in enumerate(head["patterns"][name]):
+                pattern[i, : len(weights)] = np.array(weights) / 1000
+            image = axes.imshow(pattern, cmap="Greys", norm=PowerNorm(0.4, 0, 1), interpolation="nearest")
+            moved = head["moved"].get(name)
+            axes.set_title(name if moved is None else f"{name}: {100 * moved:.1f} % moved", fontsize=9)
+            axes.grid(visible=False)
+        row[0].set_ylabel(f"layer {head['layer']}, head {head['head']}\nquery (token)")
+    for axes in panels.reshape(len(heads), -1)[-1]:
+        axes.set_xlabel("key (token)")
+    drawn.colorbar(image, ax=panels, label="attention weight", shrink=0.5)
+    drawn.suptitle("Where the heads look that 4-bit keys change most", fontsize=10)
+    return drawn

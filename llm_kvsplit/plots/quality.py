@@ -1,0 +1,149 @@
+"""What quantizing does to predictions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..bench.results import Results
+
+#: Divergences below this are drawn at it, where the axis is logarithmic.
+_FLOOR = 1e-6
+
+
+def measured(results: "Results", key: str = "kl_mean") -> list[dict[str, Any]]:
+    return [cell for cell in results.cells() if key in cell]
+
+
+def pareto(results: "Results"):
+    """Cache size against KL divergence at the longest length that has both, with the front that nothing beats."""
+    if not measured(results):
+        return None
+    drawn, axes = style.figure(results)
+    n_ctx = size_against_divergence(results, axes)
+    axes.set_title(f"Memory against quality, {n_ctx} tokens of context")
+    return drawn
+
+
+def size_against_divergence(results: "Results", axes: "Axes") -> int:
+    n_ctx = max(cell["n_ctx"] for cell in measured(results))
+    cells = [cell for cell in measured(results) if cell["n_ctx"] == n_ctx]
+    f16 = results.cell("f16", n_ctx).get("kv_bytes")
+    points = []
+    for cell in cells:
+        bytes_ = cell.get("kv_bytes") or _bytes_of(results, cell["pair"], n_ctx)
+        if bytes_ is None:
+            continue
+        x = 100 * bytes_ / f16 if f16 else bytes_ / 2**20
+        (y,), error = style.errors([cell["kl_mean"]])
+        shown = style.look(cell["pair"], results.pairs()) | {"linestyle": "none"}
+        axes.errorbar([x], [max(y, _FLOOR)], yerr=error, capsize=3, markersize=7, **shown)
+        axes.annotate(cell["pair"], (x, max(y, _FLOOR)), textcoords="offset points", xytext=(9, 4))
+        points.append((x, y))
+    front = [p for p in sorted(points) if not any(q[0] <= p[0] and q[1] < p[1] or q[0] < p[0] and q[1] <= p[1] for q in points)]
+    axes.plot(*zip(*front), color="#999999", linewidth=1, zorder=0, drawstyle="steps-post", label="nothing is better on both")
+    axes.set_yscale("log")
+    axes.set_xlabel("KV cache (% of f16)" if f16 else "KV cache (MiB)")
+    axes.set_ylabel("mean KL divergence from f16 (nats)")
+    axes.margins(x=0.15)
+    axes.legend(handles=axes.get_lines()[-1:], loc="upper right")
+    return n_ctx
+
+
+def _bytes_of(results: "Results", pair: str, n_ctx: int) -> int | None:
+    return results.cell(pair, n_ctx).get("kv_bytes")
+
+
+def perplexity(results: "Results"):
+    """Change of perplexity against f16 with 95 % intervals, by length."""
+    if not measured(results, "ppl_change"):
+        return None
+    drawn, axes = style.figure(results)
+    _bars(results, axes, "ppl_change", 100)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_ylabel("change of perplexity (%)")
+    axes.set_title("Perplexity against the f16 cache (bars: 95 % interval)")
+    return drawn
+
+
+def divergence(results: "Results"):
+    """Mean KL divergence with 95 % intervals, by length."""
+    if not measured(results):
+        return None
+    drawn, axes = style.figure(results)
+    divergence_bars(results, axes)
+    axes.set_title("KL divergence from the f16 cache (bars: 95 % interval)")
+    return drawn
+
+
+def divergence_bars(results: "Results", axes: "Axes") -> None:
+    _bars(results, axes, "kl_mean", 1)
+    axes.set_yscale("log")
+    axes.set_ylabel("mean KL divergence (nats)")
+
+
+def _bars(results: "Results", axes: "Axes", key: str, scale: float) -> None:
+    lengths = sorted({cell["n_ctx"] for cell in measured(results, key)})
+    pairs = [pair for pair in results.pairs() if any(key in results.cell(pair, n) for n in lengths)]
+    width = 0.8 / len(pairs)
+    for i, pair in enumerate(pairs):
+        cells = [(at, results.cell(pair, n)) for at, n in enumerate(lengths) if key in results.cell(pair, n)]
+        values, error = style.errors([cell[key] for _, cell in cells], scale)
+        places = [at + (i - (len(pairs) - 1) / 2) * width for at, _ in cells]
+        # The hatch is drawn in the colour of the edge, and so would the error bar be: it is drawn by itself.
+        axes.bar(places, values, width * 0.95, label=pair, **style.bar(pair, results.pairs()))
+        axes.errorbar(places, values, yerr=error, fmt="none", ecolor="black", elinewidth=1, capsize=2.5)
+    axes.set_xticks(range(len(lengths)), [str(n) for n in lengths])
+    axes.set_xlabel("context (tokens)")
+    axes.grid(axis="x", visible=False)
+    axes.legend(ncols=len(pairs), loc="upper center", bbox_to_anchor=(0.5, -0.18), handlelength=1.8)
+
+
+def sides(results: "Results"):
+    """Which side needs the bits: the same bytes, once with 4-bit values and once with 4-bit keys."""
+    lengths = [n for n in results.lengths() if all("kl_mean" in results.cell(p, n) for p in ("K8V4", "K4V8"))]
+    if not lengths:
+        return None
+    drawn, axes = style.figure(results)
+    for pair, words in (("K4V8", "keys in 4 bits, values in 8"), ("K8V4", "keys in 8 bits, values in 4")):
+        values, error = style.errors([results.cell(pair, n)["kl_mean"] for n in lengths])
+        axes.errorbar(lengths, values, yerr=error, capsize=3, **(style.look(pair, results.pairs()) | {"label": words}))
+    for n in lengths:
+        keys, values = (results.cell(pair, n)["kl_mean"][0] for pair in ("K4V8", "K8V4"))
+        axes.annotate(f"{keys / values:.1f}x", (n, (keys * values) ** 0.5), ha="center", va="center", fontsize=8)
+    style.lengths_axis(axes, lengths)
+    axes.set_yscale("log")
+    axes.margins(x=0.1)
+    axes.set_ylabel("mean KL divergence (nats)")
+    axes.set_title("The same bytes, spent on keys or on values")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+    return drawn
+
+
+def needles(results: "Results"):
+    """Share of planted numbers that were found, by length."""
+    cells = measured(results, "needles")
+    if not cells:
+        return None
+    drawn, axes = style.figure(results)
+    pairs = [pair for pair in results.pairs() if any(cell["pair"] == pair for cell in cells)]
+    lengths = sorted({cell["n_ctx"] for cell in cells})
+    width = 0.8 / len(pairs)
+    for i, pair in enumerate(pairs):
+        found = [(at, cell["needles"]) for at, n in enumerate(lengths) if "needles" in (cell := results.cell(pair, n))]
+        places = [at + (i - (len(pairs) - 1) / 2) * width for at, _ in found]
+        shares = [100 * right / asked for _, (right, asked) in found]
+        bars = axes.bar(places, shares, width * 0.95, label=pair, **style.bar(pair, results.pairs()))
+        axes.bar_label(bars, [str(right) for _, (right, _) in found], padding=1, fontsize=8)
+    axes.set_xticks(range(len(lengths)), [str(n) for n in lengths])
+    axes.set_ylim(0, 108)
+    axes.grid(axis="x", visible=False)
+    axes.set_xlabel("context (tokens)")
+    axes.set_ylabel("numbers found (%)")
+    axes.set_title(f"Numbers planted in the text and asked for at its end ({cells[0]['needles'][1]} each)")
+    axes.legend(ncols=len(pairs), loc="upper center", bbox_to_anchor=(0.5, -0.18), handlelength=1.8)
+    return drawn

@@ -1,0 +1,115 @@
+"""How every picture looks: a colour and a mark for each configuration, so that neither is needed to tell them apart."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import KvsplitError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ..bench.results import Results
+
+#: Okabe and Ito's colours, from dark to light in grey, each with a mark and a line of its own.
+_LOOKS = (
+    ("#000000", "o", "-"),
+    ("#0072B2", "s", "--"),
+    ("#D55E00", "^", "-."),
+    ("#009E73", "D", ":"),
+    ("#CC79A7", "v", (0, (5, 1, 1, 1, 1, 1))),
+    ("#56B4E9", "P", (0, (1, 1))),
+    ("#E69F00", "X", (0, (6, 2))),
+)
+_HATCHES = ("", "//", "\\\\", "xx", "..", "++", "oo")
+_USUAL = ("f16", "K8V8", "K8V4", "K4V8", "K4V4")
+
+
+def load() -> None:
+    """Import matplotlib. Raises KvsplitError when it is not there."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise KvsplitError(
+            "Pictures need matplotlib, which is not installed: run 'llm install llm-kvsplit[plot]'."
+        ) from error
+    matplotlib.use("agg")
+    matplotlib.rcParams.update(
+        {
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "figure.dpi": 100,
+            "savefig.dpi": 160,
+            "svg.fonttype": "none",  # text stays text: a fifth of the bytes, and it can be searched
+            "svg.hashsalt": "llm-kvsplit",  # the same picture is the same file
+            "legend.frameon": False,
+        }
+    )
+
+
+def look(pair: str, pairs: list[str]) -> dict[str, Any]:
+    """Colour, marker and line style of a configuration; the usual five always have the same."""
+    colour, marker, line = _LOOKS[_place(pair, pairs)]
+    return {"color": colour, "marker": marker, "linestyle": line, "label": pair}
+
+
+def bar(pair: str, pairs: list[str]) -> dict[str, Any]:
+    """The same for a bar, with a hatch instead of a marker."""
+    place = _place(pair, pairs)
+    return {"facecolor": _LOOKS[place][0], "hatch": _HATCHES[place], "edgecolor": "white", "linewidth": 0.5}
+
+
+def _place(pair: str, pairs: list[str]) -> int:
+    others = [each for each in pairs if each not in _USUAL]
+    place = _USUAL.index(pair) if pair in _USUAL else len(_USUAL) + others.index(pair)
+    return place % len(_LOOKS)
+
+
+def figure(results: "Results", *, columns: int = 1, rows: int = 1, width: float = 6.0, height: float = 3.8):
+    """A figure with its caption below, and its axes (an array for more than one)."""
+    from matplotlib import pyplot
+
+    from ..bench.summary import caption
+
+    drawn, axes = pyplot.subplots(rows, columns, figsize=(width, height), layout="constrained")
+    lines = textwrap.fill(caption(results), int(width * 17))
+    drawn.supxlabel(lines, fontsize=7, color="#444444", x=0.01, ha="left")
+    return drawn, axes
+
+
+def lengths_axis(axes: "Axes", lengths: list[int]) -> None:
+    """A logarithmic axis of context lengths with whole numbers on it."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, [str(n) for n in lengths])
+    axes.minorticks_off()
+    axes.set_xlabel("context (tokens)")
+
+
+def errors(intervals: list[list[float]], scale: float = 1.0) -> tuple[list[float], list[list[float]]]:
+    """[value, low, high] of each point as errorbar() wants them: the values, and how far to either side."""
+    values = [scale * value for value, _, _ in intervals]
+    below = [max(0.0, scale * (value - low)) for value, low, _ in intervals]
+    above = [max(0.0, scale * (high - value)) for value, _, high in intervals]
+    return values, [below, above]
+
+
+def save(drawn: "Figure", file: Path) -> None:
+    """Write a PNG or SVG. Raises KvsplitError when the disk refuses."""
+    from matplotlib import pyplot
+
+    metadata = {"Date": None} if file.suffix == ".svg" else {"Software": None}
+    try:
+        drawn.savefig(file, metadata=metadata)
+    except OSError as error:
+        raise KvsplitError(f"{file} cannot be written ({error.strerror}): choose another folder with --out.") from error
+    if file.suffix == ".svg":
+        # matplotlib ends lines with spaces, which version control shows as faults.
+        file.write_text("\n".join(line.rstrip() for line in file.read_text().splitlines()) + "\n")
+    else:
+        pyplot.close(drawn)
