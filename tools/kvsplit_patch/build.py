@@ -21,7 +21,7 @@ from typing import Any, Iterator, Sequence
 
 from . import cmake
 from .cmake import Echo
-from .errors import PatchError
+from .errors import PatchError, Unable
 from .paths import cache_dir
 from .trees import Source
 
@@ -40,7 +40,7 @@ def bindings_version() -> str:
     try:
         return version("llama-cpp-python")
     except PackageNotFoundError:
-        raise PatchError("llama-cpp-python is not installed here: run 'pip install llama-cpp-python'.") from None
+        raise Unable("llama-cpp-python is not installed here: run 'pip install llama-cpp-python'.") from None
 
 
 def build_id(source: Source, flags: Sequence[str], compiler: str, bindings: str) -> str:

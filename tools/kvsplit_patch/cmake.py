@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
-from .errors import PatchError
+from .errors import PatchError, Unable
 from .paths import cache_dir
 
 Echo = Callable[[str], None]
@@ -51,15 +51,15 @@ def find_toolchain() -> Toolchain:
     """
     missing = [name for name in ("cmake", "ninja") if not _program(name)]
     if missing:
-        raise PatchError(f"There is no {' and no '.join(missing)}: run 'pip install cmake ninja', or use your system's.")
+        raise Unable(f"There is no {' and no '.join(missing)}: run 'pip install cmake ninja', or use your system's.")
     name = os.environ.get("CXX", "c++")
     compiler = shutil.which(name)
     if not compiler:
         how = "run 'xcode-select --install'" if sys.platform == "darwin" else "install g++ or clang"
-        raise PatchError(f"There is no C++ compiler ('{name}'): {how}, or name one in CXX.")
+        raise Unable(f"There is no C++ compiler ('{name}'): {how}, or name one in CXX.")
     said = subprocess.run([compiler, "--version"], capture_output=True, text=True)
     if said.returncode:
-        raise PatchError(f"The C++ compiler {compiler} does not run: {said.stderr.strip() or 'no message'}.")
+        raise Unable(f"The C++ compiler {compiler} does not run: {said.stderr.strip() or 'no message'}.")
     return Toolchain(_program("cmake"), _program("ninja"), said.stdout.partition("\n")[0])
 
 
@@ -158,7 +158,7 @@ def disk_full_told(where: Path) -> Iterator[None]:
     except OSError as ex:
         if ex.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise PatchError(_disk_full(where)) from ex
+        raise Unable(_disk_full(where)) from ex
 
 
 def _disk_full(where: Path) -> str:
@@ -243,7 +243,7 @@ def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) 
         return
     text = "".join(tail)
     if "No space left on device" in text:
-        raise PatchError(_disk_full(workspace))
+        raise Unable(_disk_full(workspace))
     raise PatchError(f"{Path(command[0]).name} failed: {_first_error(text)}; all of its output is in {log}.")
 
 

@@ -12,3 +12,11 @@ class PatchError(click.ClickException):
 
     def __str__(self) -> str:
         return self.message
+
+
+class Unable(PatchError):
+    """This machine cannot tell, for want of a compiler or of room: that says nothing about the series."""
+
+
+class NetworkError(Unable):
+    """Something out there did not answer, or not in time: worth another try later."""

@@ -144,12 +144,34 @@ def base_tree(repo, commit: str) -> str:
 
 def replay(repo, step: Step, current: str) -> Outcome:
     """Merge what a patch does at its base into the tree ``current``, and say what became of it."""
+    untouched = _untouched(repo, step, current)
+    if untouched:
+        return Outcome(CLEAN, untouched)
     index = merge(repo, step, current)
     conflicts = tuple(_describe(repo, sides) for sides in index.conflicts or ())
     if conflicts:
         return Outcome(CONFLICT, current, conflicts)
     merged = str(index.write_tree(repo))
     return classify(repo, step, current, merged)
+
+
+def _untouched(repo, step: Step, current: str) -> str | None:
+    """The merged tree where every file of the patch is as it was at its base, else None.
+
+    That is what a merge would give, in a tenth of the time; most of upstream's commits are like that.
+    """
+    changes = {}
+    for path in changed_paths(repo, step.before, step.after):
+        before = store.entry_at(repo, step.before, path)
+        if store.entry_at(repo, current, path) != before or (before is None and _is_under_a_file(repo, current, path)):
+            return None
+        changes[path] = store.entry_at(repo, step.after, path)
+    return store.tree_with(repo, current, changes) if changes else None
+
+
+def _is_under_a_file(repo, tree: str, path: str) -> bool:
+    found = (store.entry_at(repo, tree, str(parent)) for parent in PurePosixPath(path).parents[:-1])
+    return any(entry and entry[0] != 0o040000 for entry in found)
 
 
 def merge(repo, step: Step, current: str):

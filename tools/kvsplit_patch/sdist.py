@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from . import store
-from .errors import PatchError
+from .errors import NetworkError, PatchError
 from .paths import sdists_dir
 
 _MODULE = re.compile(
@@ -75,7 +75,7 @@ def download_sdist(version: str) -> Path:
         if done.returncode or not found:
             said = done.stderr.strip().splitlines() or ["it left no sdist"]
             reason = next((line for line in reversed(said) if line.startswith("ERROR")), said[-1])
-            raise PatchError(
+            raise NetworkError(
                 f"pip could not download the sdist of llama-cpp-python {version} ({reason.removeprefix('ERROR: ')}): "
                 "try again, or download it elsewhere and give the file to kvsplit-patch fetch --sdist."
             )

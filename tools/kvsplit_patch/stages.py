@@ -103,3 +103,14 @@ NAMES = tuple(stage.name for stage in STAGES)
 
 def named(name: str) -> Stage:
     return STAGES[NAMES.index(name)]
+
+
+def speed(floor: float) -> Stage:
+    """The stage that wants K8V4 to run at ``floor`` times f16's speed, reading and writing. Never part of ``verify``."""
+
+    def run(work: Work) -> Found:
+        ratios = smoke.measured(work.source, work.flags, *smoke.demo(), work.echo).speed["K8V4"]
+        slow = [phase for phase, ratio in ratios.items() if ratio < floor]
+        return [f"{phase}: K8V4 runs at {ratios[phase]:.2f} times f16's speed, less than {floor:g}." for phase in slow], ratios
+
+    return Stage("speed", f"K8V4 runs at {floor:g} times f16's speed", run, after=("build",))

@@ -70,9 +70,10 @@ def is_upstream(ref: str) -> bool:
     return ref.startswith((f"{REFS}/upstream/", f"{REFS}/sdist/", f"{REFS}/commit/"))
 
 
-def entries(repo, tree, prefix=""):
+def entries(repo, tree, prefix="", seen_trees=None):
     """Every blob, link and submodule below a tree as (path, mode, 40-hex id), in git's order.
 
+    ``seen_trees``: a set of folders' ids to pass over, and to add to; for walking many trees that share most.
     Raises PatchError on names that would lead out of a folder the tree is written to.
     """
     from pygit2.enums import FileMode
@@ -84,7 +85,11 @@ def entries(repo, tree, prefix=""):
         seen.add(entry.name)
         path = prefix + entry.name
         if entry.filemode == FileMode.TREE:
-            yield from entries(repo, entry.id, path + "/")
+            if seen_trees is not None:
+                if entry.id in seen_trees:
+                    continue
+                seen_trees.add(entry.id)
+            yield from entries(repo, entry.id, path + "/", seen_trees)
         else:
             yield path, int(entry.filemode), str(entry.id)
 
@@ -117,14 +122,19 @@ def read_blob(repo, blob) -> bytes:
     return repo[str(blob)].data
 
 
-def require_complete(repo, commit: str, source: str):
-    """Read every object of a commit's tree; libgit2 compares each with its id as it does."""
+def require_complete(repo, commit: str, source: str, seen: set | None = None):
+    """Read every object of a commit's tree; libgit2 compares each with its id as it does.
+
+    ``seen``: ids that were read before, to pass over and to add to.
+    """
     import pygit2
 
+    seen = set() if seen is None else seen
     try:
-        for _, mode, blob in entries(repo, repo[commit].peel(pygit2.Tree).id):
-            if mode != 0o160000:
+        for _, mode, blob in entries(repo, repo[commit].peel(pygit2.Tree).id, seen_trees=seen):
+            if mode != 0o160000 and blob not in seen:
                 repo.read(blob)
+                seen.add(blob)
     except (KeyError, pygit2.GitError, ValueError) as failure:
         raise PatchError(
             f"The objects of {commit} in {source} are incomplete ({sentence(failure)}): fetch it again."

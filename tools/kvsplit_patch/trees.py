@@ -8,9 +8,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Source:
-    """A llama.cpp tree on disk, and where it comes from."""
+    """A llama.cpp tree, and where it comes from."""
 
-    folder: Path
     #: git's id of the tree.
     tree: str
     #: The upstream commit under the patches, 40 hex digits.
@@ -21,19 +20,25 @@ class Source:
     #: The caches (``f16``, ``K8V4``, …, or ``all``) whose results a patch says it changes.
     changes_numerics: frozenset[str] = frozenset()
 
+    @property
+    def folder(self) -> Path:
+        """Its files on disk, read-only; laid out when first asked for."""
+        from . import sources
+
+        return sources.materialize(self.tree)
+
 
 def patched(target: str | None = None) -> Source:
     """The series on its base, or replayed onto ``target``: a tag, a commit, or a bindings version.
 
     Raises PatchError when a patch does not replay cleanly, or the target cannot be had.
     """
-    from . import paths, replay, series, sources
+    from . import paths, replay, series
 
     loaded = series.load(paths.patchset_dir())
     commit, tag = _commit(target)
     applied = replay.apply_series(commit)
     return Source(
-        folder=sources.materialize(applied.result_tree),
         tree=applied.result_tree,
         commit=applied.commit,
         tag=tag,
@@ -44,11 +49,11 @@ def patched(target: str | None = None) -> Source:
 
 def unpatched(target: str | None = None) -> Source:
     """The same commit without the series."""
-    from . import replay, sources, store
+    from . import replay, store
 
     commit, tag = _commit(target)
     base = replay.base_tree(store.open_store(), commit)
-    return Source(folder=sources.materialize(base), tree=base, commit=commit, tag=tag)
+    return Source(tree=base, commit=commit, tag=tag)
 
 
 def _commit(target: str | None) -> tuple[str, str | None]:

@@ -6,7 +6,7 @@ import re
 import click
 
 from . import store
-from .errors import PatchError
+from .errors import NetworkError, PatchError
 from .sdist import fetch_sdist
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -41,7 +41,7 @@ def fetch(url: str, what: str, expected: str | None = None) -> str:
             click.echo(f"fetching {what} from {url} …", err=True)
             remote.fetch([f"+{source}:{incoming}"], depth=1, proxy=True)
         except pygit2.GitError as failure:
-            raise PatchError(
+            raise NetworkError(
                 f"Fetching {what} from {url} failed: {store.sentence(failure)}; try again, or use --sdist."
             ) from None
         try:

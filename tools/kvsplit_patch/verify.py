@@ -12,7 +12,7 @@ from typing import Any, Sequence
 
 from . import paths, stages
 from .cmake import Echo
-from .errors import PatchError
+from .errors import PatchError, Unable
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def verify(target: str | None, flags: Sequence[str], echo: Echo, names: Sequence
     """Run every stage, or those of ``names``, on the series at ``target``, store the verdict, return it.
 
     A stage that cannot run because an earlier one failed is skipped, which is not a pass. Raises nothing for a
-    failed stage: it is in the verdict.
+    failed stage, it is in the verdict; Unable where this machine cannot tell.
     """
     work = stages.Work(target, flags, echo)
     checks: list[Check] = []
@@ -57,11 +57,13 @@ def verify(target: str | None, flags: Sequence[str], echo: Echo, names: Sequence
 
 
 def run(stage: stages.Stage, work: stages.Work) -> Check:
-    """Run one stage; what stops it from telling counts as a problem."""
+    """Run one stage; what stops it counts as a problem, but for Unable, which is raised."""
     work.echo(f"== {stage.name}")
     began = perf_counter()
     try:
         problems, details = stage.run(work)
+    except Unable:
+        raise
     except PatchError as failure:
         problems, details = [failure.message], {}
     return Check(stage.name, round(perf_counter() - began, 1), tuple(problems), details)

@@ -1,11 +1,6 @@
 """Fetching from a real git daemon on loopback."""
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import time
 
 import pygit2
 import pytest
@@ -13,6 +8,7 @@ import pytest
 from kvsplit_patch import series, store, upstream
 from kvsplit_patch.errors import PatchError
 
+from .daemon import serving
 from .worlds import git, make_world, numbered, run, tree_files
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -21,28 +17,8 @@ pytestmark = pytest.mark.usefixtures("cache")
 @pytest.fixture
 def url(remote):
     """The address a git daemon serves that upstream at."""
-    if subprocess.run(["git", "daemon", "--version"], capture_output=True, check=False).returncode not in (0, 129):
-        pytest.skip("git has no daemon here")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    serve = ["git", "daemon", "--listen=127.0.0.1", f"--port={port}", "--reuseaddr", "--export-all"]
-    # A session of its own: the daemon proper is a child of `git`, and both must end.
-    daemon = subprocess.Popen(
-        [*serve, f"--base-path={remote[0].parent}"], stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        for _ in range(100):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert daemon.poll() is None, "git daemon ended"
-                time.sleep(0.05)
-        yield f"git://127.0.0.1:{port}/llama.cpp"
-    finally:
-        os.killpg(daemon.pid, signal.SIGTERM)
-        daemon.wait()
+    with serving(remote[0].parent) as address:
+        yield f"{address}/llama.cpp"
 
 
 def test_light_and_annotated_tags_come_as_commits_without_history(remote, url):

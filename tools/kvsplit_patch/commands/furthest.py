@@ -1,0 +1,23 @@
+"""``kvsplit-patch furthest``"""
+
+import click
+
+from .. import options
+
+
+@click.command()
+@click.option("--from", "first", metavar="TAG", help="Look no further back.  [default: the tag on the series' base]")
+@click.option("--to", "last", metavar="TAG", help="The newest tag to look at.  [default: the newest there is]")
+def command(first, last):
+    """Name the newest upstream tag on which every patch replays cleanly."""
+    from .. import compat, paths, replay, series, tags
+
+    loaded = series.load(paths.patchset_dir())
+    steps = replay.steps_at_base(loaded)
+    listing = tags.listing(loaded.lock.upstream.url)
+    chosen = compat.choose(listing, loaded.lock.upstream.commit, first, last)
+    row = compat.furthest(loaded, steps, listing, chosen, options.echo)
+    behind = len(chosen) - 1 - [tag.name for tag in chosen].index(row.tag)
+    click.echo(f"{row.tag} {row.commit}")
+    if behind:
+        click.echo(f"{behind} newer tags are not clean: 'kvsplit-patch bisect' names the commit that broke them.", err=True)
