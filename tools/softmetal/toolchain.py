@@ -1,0 +1,126 @@
+"""clang, which compiles Objective-C and kernels; and the two libraries' worth of C++ that stand in for Apple's.
+
+clang comes from the package ``ziglang``: a whole one, without a system package. llama.cpp's C++ is compiled by the
+compiler that compiles it elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from kvsplit_patch.errors import PatchError
+from kvsplit_patch.paths import cache_dir
+
+HERE = Path(__file__).parent
+#: What decides how a kernel is compiled: a change in any makes another cache.
+_KERNEL_SOURCES = ("msl.py", "kernels.py", "msl", "device/lane.h")
+
+
+def clang() -> str:
+    """The program that is clang when its first word is ``c++`` or ``cc``. Raises PatchError without the package."""
+    spec = importlib.util.find_spec("ziglang")
+    if spec is None or not spec.submodule_search_locations:
+        raise PatchError("The software Metal needs clang: run 'pip install ziglang', which brings one.")
+    return str(Path(list(spec.submodule_search_locations)[0]) / "zig")
+
+
+def check_platform() -> None:
+    """Raises PatchError where the software device cannot run."""
+    if not sys.platform.startswith("linux"):
+        raise PatchError("The software Metal runs on Linux: on a Mac, build with the real one.")
+    if os.uname().machine not in ("x86_64", "aarch64"):
+        raise PatchError(f"The software Metal runs on x86-64 and arm64, not on {os.uname().machine}.")
+
+
+def folder() -> Path:
+    path = cache_dir() / "softmetal"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def digest(*names: str) -> str:
+    """A name for the content of these files and folders of softmetal, and the compiler's version."""
+    whole = hashlib.sha256(_version().encode())
+    for name in names:
+        path = HERE / name
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                whole.update(file.read_bytes())
+    return whole.hexdigest()[:16]
+
+
+@lru_cache
+def _version() -> str:
+    return subprocess.run([clang(), "version"], capture_output=True, text=True).stdout
+
+
+def kernel_cache() -> Path:
+    """Where compiled kernels are kept."""
+    path = folder() / "kernels" / digest(*_KERNEL_SOURCES)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def device_library() -> Path:
+    """``libsoftmetal.so``: Foundation, Metal and the device, compiled if it is not there. Raises PatchError."""
+    path = folder() / "device" / digest("device") / "libsoftmetal.so"
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sources = sorted(str(file) for file in (HERE / "device").iterdir() if file.suffix in (".cpp", ".S"))
+    compiler = os.environ.get("CXX", "c++")
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        made = Path(scratch) / path.name
+        command = [compiler, "-std=c++17", "-O2", "-fPIC", "-shared", "-pthread", f"-Wl,-soname,{path.name}", *sources]
+        said = subprocess.run([*command, "-ldl", "-o", str(made)], capture_output=True, text=True)
+        if said.returncode:
+            errors = [line for line in said.stderr.splitlines() if "error" in line] or [said.stderr.strip()]
+            raise PatchError(f"The software Metal does not compile: {errors[0]}.")
+        os.replace(made, path)
+    return path
+
+
+def wrappers() -> dict[str, Path]:
+    """Programs for cmake to call: ``cc`` for C and Objective-C, ``as`` for the assembler files that embed kernels."""
+    bin_folder = folder() / "bin"
+    bin_folder.mkdir(exist_ok=True)
+    options = "-fobjc-runtime=objfw -fconstant-string-class=NSConstantString -fblocks -fno-sanitize=all"
+    quiet = "-Wno-incompatible-pointer-types -Wno-unused-command-line-argument"
+    cache = f'export ZIG_GLOBAL_CACHE_DIR="{folder() / "zig"}" ZIG_LOCAL_CACHE_DIR="{folder() / "zig"}"'
+    scripts = {
+        "cc": f'{cache}\nexec "{clang()}" cc {options} {quiet} -I"{HERE / "objc"}" "$@"\n',
+        # The files are written for Apple's format: its sections are named otherwise, its symbols begin with a "_".
+        "as": f'{cache}\nfor word in "$@"; do case "$word" in *.s) sed -i '
+        "-e 's/^\\.section __DATA,__ggml_metallib$/.section .rodata/' "
+        f'-e \'s/^\\(\\.globl \\)\\{{0,1\\}}_ggml_/\\1ggml_/\' "$word";; esac; done\nexec "{clang()}" cc "$@"\n',
+    }
+    paths = {}
+    for name, script in scripts.items():
+        text = f"#!/bin/sh\n{script}"
+        paths[name] = bin_folder / name
+        if not paths[name].is_file() or paths[name].read_text() != text:
+            temporary = paths[name].with_suffix(f".{os.getpid()}")
+            temporary.write_text(text)
+            temporary.chmod(0o755)
+            os.replace(temporary, paths[name])
+    return paths
+
+
+def linked_library() -> Path:
+    """``libsoftmetal.so`` under a name that stays: builds link against it, and run with ``device_library()``."""
+    path = folder() / "lib" / "libsoftmetal.so"
+    path.parent.mkdir(exist_ok=True)
+    current = device_library()
+    if not path.is_file() or path.read_bytes() != current.read_bytes():
+        temporary = path.with_suffix(f".{os.getpid()}")
+        shutil.copyfile(current, temporary)
+        os.replace(temporary, path)
+    return path
