@@ -48,7 +48,7 @@ class Results:
 
     def pairs(self) -> list[str]:
         """The measured configurations, f16 first, then from most to least bits."""
-        return sorted({name.split("/")[0] for name in self.runs if name.count("/") > 1}, key=_by_bits)
+        return sorted({name.split("/")[0] for name in self.runs if name.count("/") > 1}, key=by_bits)
 
     def lengths(self) -> list[int]:
         return sorted({int(name.split("/")[1]) for name in self.runs if name.count("/") > 1})
@@ -74,7 +74,8 @@ class Results:
         return any(name.startswith(f"{pair}/{n_ctx}/") for name in self.runs)
 
 
-def _by_bits(pair: str) -> tuple[int, int]:
+def by_bits(pair: str) -> tuple[int, int]:
+    """Sorts configurations: f16 first, then from most to least bits, of as many those with more for the keys."""
     if pair == "f16":
         return (-32, -16)
     key_bits, value_bits = map(int, pair[1:].split("V"))

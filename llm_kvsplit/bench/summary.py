@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from ..units import size
@@ -114,6 +115,48 @@ def advice(results: Results, n_ctx: int) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Table:
+    title: str
+    rows: list[tuple[str, ...]]
+    #: What a reader has to know of it; empty for nothing.
+    note: str = ""
+
+
+def tables(results: Results) -> list[Table]:
+    """Everything that was measured."""
+    trained = results.about["model"]["n_ctx_train"]
+    found = []
+    for n_ctx in results.lengths():
+        note = f"The model was trained for {trained} tokens, so quality ends there." if n_ctx > trained else ""
+        found.append(Table(f"{n_ctx} tokens of context", rows(results, n_ctx), note))
+    if cells := [cell for cell in results.cells() if "needles" in cell]:
+        found.append(_needles(cells))
+    if layers := results.runs.get("layers"):
+        note = (
+            f"Mean KL divergence in nats when {layers['cache_type']} blocks replace the f16 rows of that layer and side "
+            "alone, and the relative error of that layer's attention output."
+        )
+        found.append(Table("One layer and side at a time", _layer_rows(layers), note))
+    return found
+
+
+def _needles(cells: list[dict[str, Any]]) -> Table:
+    table = [("", "context", "numbers found")]
+    table += [(cell["pair"], str(cell["n_ctx"]), f"{cell['needles'][0]} of {cell['needles'][1]}") for cell in cells]
+    reference = [cell["needles"] for cell in cells if cell["pair"] == "f16"]
+    poor = reference and sum(right for right, _ in reference) < sum(asked for _, asked in reference) / 2
+    note = "With f16 this model finds few of them itself, so this says nothing of the caches." if poor else ""
+    return Table("Numbers planted in the text, asked for at its end", table, note)
+
+
+#: How to read the tables of ``rows``.
+LEGEND = (
+    "Speeds: median of the runs (smallest-largest), a prompt from nothing and 32 tokens behind it. Quality against the f16 "
+    "cache on the same tokens, second halves of the windows, ± half a 95 % interval; KL divergence in nats."
+)
+
+
 def page(results: Results) -> str:
     """summary.md: what was measured, on what, and how to read it."""
     about = results.about
@@ -121,26 +164,12 @@ def page(results: Results) -> str:
         f"# {about['model']['name']}: KV cache by bits\n",
         f"{caption(results)}; model SHA-256 `{about['model']['sha256']}`, text {about['text']['name']}, SHA-256 "
         f"`{about['text']['sha256']}`; made by {about['made_by']}.\n",
+        f"{LEGEND}\n",
     ]
-    for n_ctx in results.lengths():
-        parts.append(f"## {n_ctx} tokens of context\n\n{markdown(rows(results, n_ctx))}\n")
-        if n_ctx > about["model"]["n_ctx_train"]:
-            parts.append(f"The model was trained for {about['model']['n_ctx_train']} tokens, so quality ends there.\n")
-    found = [cell for cell in results.cells() if "needles" in cell]
-    if found:
-        table = [("", "context", "numbers found")]
-        table += [(c["pair"], str(c["n_ctx"]), f"{c['needles'][0]} of {c['needles'][1]}") for c in found]
-        parts.append(f"## Numbers planted in the text, asked for at its end\n\n{markdown(table)}\n")
-    if layers := results.runs.get("layers"):
-        parts.append(f"## One layer and side at a time\n\n{markdown(_layer_rows(layers))}\n")
-        parts.append(
-            "Mean KL divergence in nats when 4-bit blocks replace the f16 rows of that layer and side alone, and the "
-            "relative error of that layer's attention output.\n"
-        )
-    parts.append(
-        "Speeds: median of the runs (smallest-largest), a prompt from nothing and 32 tokens behind it. Quality against "
-        "the f16 cache on the same tokens, second halves of the windows, ± half a 95 % interval.\n"
-    )
+    for table in tables(results):
+        parts.append(f"## {table.title}\n\n{markdown(table.rows)}\n")
+        if table.note:
+            parts.append(f"{table.note}\n")
     return "\n".join(parts)
 
 

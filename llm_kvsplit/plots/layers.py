@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..bench.results import by_bits
 from . import style
 
 if TYPE_CHECKING:
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 def heat(results: "Results"):
     """KL divergence, and the attention output's error, when one side of one layer is quantized."""
     import numpy as np
-    from matplotlib.colors import LogNorm
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.ticker import LogLocator
 
     found = results.runs.get("layers")
     if not found:
@@ -21,20 +23,20 @@ def heat(results: "Results"):
     rows = found["rows"]
     width = max(6.0, 0.42 * len(rows) + 2)
     drawn, panels = style.figure(results, rows=2, width=width, height=4.4)
-    for axes, key, scale, words in (
-        (panels[0], "kl", 1, "mean KL\ndivergence (nats)"),
-        (panels[1], "error", 100, "error of attention\noutput (%)"),
+    for axes, key, scale, norm, words in (
+        (panels[0], "kl", 1, LogNorm(), "mean KL\ndivergence (nats)"),
+        (panels[1], "error", 100, Normalize(), "error of attention\noutput (%)"),
     ):
         values = scale * np.array([[row[side][key] for row in rows] for side in ("k", "v")])
-        image = axes.imshow(values, cmap="cividis", norm=LogNorm(), aspect="auto")
+        image = axes.imshow(values, cmap="cividis", norm=norm, aspect="auto")
         axes.set_yticks([0, 1], ["keys", "values"])
         axes.set_xticks(range(len(rows)), [str(row["layer"]) for row in rows])
         axes.grid(visible=False)
-        drawn.colorbar(image, ax=axes, label=words)
-        middle = (values.min() * values.max()) ** 0.5
+        bar = drawn.colorbar(image, ax=axes, label=words, format="%g", ticks=LogLocator(base=10, subs=(1, 2, 5)) if key == "kl" else None)
+        bar.minorticks_off()
         for (i, j), value in np.ndenumerate(values) if len(rows) <= 12 else ():
             text = f"{value:.1f}" if key == "error" else f"{value:.5f}"
-            axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if value < middle else "black")
+            axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if norm(value) < 0.5 else "black")
     panels[1].set_xlabel("layer")
     panels[0].set_title(f"Only this layer's keys or values in {found['cache_type']} ({found['n_ctx']} tokens of context)")
     return drawn
@@ -49,7 +51,7 @@ def attention(results: "Results"):
     if not found:
         return None
     heads, n = found["heads"], found["tokens"]
-    names = list(heads[0]["patterns"])
+    names = sorted(heads[0]["patterns"], key=by_bits)
     drawn, panels = style.figure(results, rows=len(heads), columns=len(names), width=8.0, height=2.45 * len(heads) + 0.6)
     for row, head in zip(panels.reshape(len(heads), -1), heads):
         for axes, name in zip(row, names):

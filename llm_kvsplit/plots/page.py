@@ -18,7 +18,8 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 def page(results: "Results") -> str:
     """The whole page. Its charts are drawn by a script in it; the tables are there without."""
     tables = [
-        f"<h2>{n_ctx} tokens of context</h2>\n{_table(summary.rows(results, n_ctx))}" for n_ctx in results.lengths()
+        f"<h2>{html.escape(each.title)}</h2>\n{_table(each.rows)}\n<p>{html.escape(each.note)}</p>"
+        for each in summary.tables(results)
     ]
     # "</script>" in a model's name must not end the script.
     data = json.dumps({"pairs": results.pairs(), "cells": results.cells()}).replace("<", "\\u003c")
@@ -33,6 +34,7 @@ def page(results: "Results") -> str:
     parts = {
         "TITLE": html.escape(title),
         "FACTS": "\n".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in facts),
+        "LEGEND": html.escape(summary.LEGEND),
         "TABLES": "\n".join(tables),
         "DATA": data,
     }

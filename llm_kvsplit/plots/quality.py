@@ -20,7 +20,7 @@ def measured(results: "Results", key: str = "kl_mean") -> list[dict[str, Any]]:
 
 
 def pareto(results: "Results"):
-    """Cache size against KL divergence at the longest length that has both, with the front that nothing beats."""
+    """Cache size against KL divergence at the longest length with most configurations, with the front that nothing beats."""
     if not measured(results):
         return None
     drawn, axes = style.figure(results)
@@ -30,32 +30,28 @@ def pareto(results: "Results"):
 
 
 def size_against_divergence(results: "Results", axes: "Axes") -> int:
-    n_ctx = max(cell["n_ctx"] for cell in measured(results))
+    every = [cell["n_ctx"] for cell in measured(results)]
+    n_ctx = max(every, key=lambda n: (every.count(n), n))
     cells = [cell for cell in measured(results) if cell["n_ctx"] == n_ctx]
     f16 = results.cell("f16", n_ctx).get("kv_bytes")
     points = []
     for cell in cells:
-        bytes_ = cell.get("kv_bytes") or _bytes_of(results, cell["pair"], n_ctx)
-        if bytes_ is None:
+        if "kv_bytes" not in cell:
             continue
-        x = 100 * bytes_ / f16 if f16 else bytes_ / 2**20
+        x = 100 * cell["kv_bytes"] / f16 if f16 else cell["kv_bytes"] / 2**20
         (y,), error = style.errors([cell["kl_mean"]])
         shown = style.look(cell["pair"], results.pairs()) | {"linestyle": "none"}
-        axes.errorbar([x], [max(y, _FLOOR)], yerr=error, capsize=3, markersize=7, **shown)
+        axes.errorbar([x], [max(y, _FLOOR)], yerr=error, capsize=3, **shown)
         axes.annotate(cell["pair"], (x, max(y, _FLOOR)), textcoords="offset points", xytext=(9, 4))
         points.append((x, y))
     front = [p for p in sorted(points) if not any(q[0] <= p[0] and q[1] < p[1] or q[0] < p[0] and q[1] <= p[1] for q in points)]
     axes.plot(*zip(*front), color="#999999", linewidth=1, zorder=0, drawstyle="steps-post", label="nothing is better on both")
-    axes.set_yscale("log")
+    style.log_axis(axes)
     axes.set_xlabel("KV cache (% of f16)" if f16 else "KV cache (MiB)")
     axes.set_ylabel("mean KL divergence from f16 (nats)")
     axes.margins(x=0.15)
-    axes.legend(handles=axes.get_lines()[-1:], loc="upper right")
+    axes.legend(handles=axes.get_lines()[-1:], loc="lower left")
     return n_ctx
-
-
-def _bytes_of(results: "Results", pair: str, n_ctx: int) -> int | None:
-    return results.cell(pair, n_ctx).get("kv_bytes")
 
 
 def perplexity(results: "Results"):
@@ -82,7 +78,7 @@ def divergence(results: "Results"):
 
 def divergence_bars(results: "Results", axes: "Axes") -> None:
     _bars(results, axes, "kl_mean", 1)
-    axes.set_yscale("log")
+    style.log_axis(axes)
     axes.set_ylabel("mean KL divergence (nats)")
 
 
@@ -116,7 +112,7 @@ def sides(results: "Results"):
         keys, values = (results.cell(pair, n)["kl_mean"][0] for pair in ("K4V8", "K8V4"))
         axes.annotate(f"{keys / values:.1f}x", (n, (keys * values) ** 0.5), ha="center", va="center", fontsize=8)
     style.lengths_axis(axes, lengths)
-    axes.set_yscale("log")
+    style.log_axis(axes)
     axes.margins(x=0.1)
     axes.set_ylabel("mean KL divergence (nats)")
     axes.set_title("The same bytes, spent on keys or on values")

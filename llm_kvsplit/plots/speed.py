@@ -31,5 +31,5 @@ def rate(results: "Results", axes: "Axes", key: str, words: str) -> None:
         values, error = style.errors([cell[key] for cell in cells])
         axes.errorbar([c["n_ctx"] for c in cells], values, yerr=error, capsize=3, **style.look(pair, results.pairs()))
     style.lengths_axis(axes, results.lengths())
-    axes.set_yscale("log")
+    style.log_axis(axes)
     axes.set_ylabel(words)

@@ -36,6 +36,20 @@ def test_the_published_table(tinyllama_shape, key_bits, value_bits, mib):
         context.close()
 
 
+#: Tokens -> MiB of f16, K8V8, K8V4, K4V8, K4V4. 128 tokens get 256 cells: llama.cpp pads a context to a multiple of that.
+SHORTER = {128: (5.50, 2.92, 2.23, 2.23, 1.55), 2048: (44, 23.38, 17.88, 17.88, 12.38), 4096: (88, 46.75, 35.75, 35.75, 24.75)}
+
+
+@pytest.mark.parametrize("n_ctx", SHORTER)
+def test_the_shorter_rows_of_the_published_table(tinyllama_shape, n_ctx):
+    for bits, mib in zip(((16, 16), (8, 8), (8, 4), (4, 8), (4, 4)), SHORTER[n_ctx]):
+        context = Context(tinyllama_shape, ContextOptions(CachePair.from_bits(*bits), n_ctx))
+        try:
+            assert context.kv_size.bytes / 2**20 == pytest.approx(mib, abs=0.006)
+        finally:
+            context.close()
+
+
 @pytest.mark.parametrize("n_ctx", [256, 512, 2048])
 @pytest.mark.parametrize("key_bits", BITS)
 @pytest.mark.parametrize("value_bits", BITS)
