@@ -96,7 +96,8 @@ def caption(results: Results) -> str:
 def recommended(results: Results, n_ctx: int) -> dict[str, Any]:
     """The cell with the smallest cache that does little enough harm, else f16's."""
     cells = [results.cell(pair, n_ctx) for pair in results.pairs()]
-    sound = [c for c in cells if "kl_mean" in c and c["kl_mean"][0] <= LARGEST_KL and c["same_top"][0] >= 1 - LARGEST_CHANGE]
+    cells = [c for c in cells if "kl_mean" in c and c["kl_mean"][0] <= LARGEST_KL]
+    sound = [c for c in cells if c["same_top"][0] >= 1 - LARGEST_CHANGE]
     return min(sound, key=lambda c: (c["kv_bytes"], c["kl_mean"][0]), default=results.cell("f16", n_ctx))
 
 

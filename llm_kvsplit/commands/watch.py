@@ -23,7 +23,7 @@ _WIDTH = 56
 @click.option("--pairs", default="16/16,8/4", help="Key bits/value bits to watch, one after another.")
 @positive("--n-ctx", help="Tokens of context to fill (default: 8192, less if the model was trained for less).")
 @text
-@click.option("--out", multiple=True, type=click.Path(path_type=Path), help="Save as .gif (moving), .svg or .png; repeatable.")
+@click.option("--out", multiple=True, type=click.Path(path_type=Path), help="Save as .gif (moving), .svg or .png.")
 @threads
 def command(
     model: str, pairs: str, n_ctx: int | None, text: Path | None, out: tuple[Path, ...], threads: int | None

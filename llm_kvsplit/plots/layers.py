@@ -32,7 +32,8 @@ def heat(results: "Results"):
         axes.set_yticks([0, 1], ["keys", "values"])
         axes.set_xticks(range(len(rows)), [str(row["layer"]) for row in rows])
         axes.grid(visible=False)
-        bar = drawn.colorbar(image, ax=axes, label=words, format="%g", ticks=LogLocator(base=10, subs=(1, 2, 5)) if key == "kl" else None)
+        ticks = LogLocator(base=10, subs=(1, 2, 5)) if key == "kl" else None
+        bar = drawn.colorbar(image, ax=axes, label=words, format="%g", ticks=ticks)
         bar.minorticks_off()
         for (i, j), value in np.ndenumerate(values) if len(rows) <= 12 else ():
             text = f"{value:.1f}" if key == "error" else f"{value:.5f}"

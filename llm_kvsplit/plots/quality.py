@@ -20,7 +20,7 @@ def measured(results: "Results", key: str = "kl_mean") -> list[dict[str, Any]]:
 
 
 def pareto(results: "Results"):
-    """Cache size against KL divergence at the longest length with most configurations, with the front that nothing beats."""
+    """Cache size against KL divergence, with the front that nothing beats, at the longest length with most points."""
     if not measured(results):
         return None
     drawn, axes = style.figure(results)
@@ -44,14 +44,23 @@ def size_against_divergence(results: "Results", axes: "Axes") -> int:
         axes.errorbar([x], [max(y, _FLOOR)], yerr=error, capsize=3, **shown)
         axes.annotate(cell["pair"], (x, max(y, _FLOOR)), textcoords="offset points", xytext=(9, 4))
         points.append((x, y))
-    front = [p for p in sorted(points) if not any(q[0] <= p[0] and q[1] < p[1] or q[0] < p[0] and q[1] <= p[1] for q in points)]
-    axes.plot(*zip(*front), color="#999999", linewidth=1, zorder=0, drawstyle="steps-post", label="nothing is better on both")
+    steps = {"drawstyle": "steps-post", "label": "nothing is better on both"}
+    axes.plot(*zip(*_front(points)), color="#999999", linewidth=1, zorder=0, **steps)
     style.log_axis(axes)
     axes.set_xlabel("KV cache (% of f16)" if f16 else "KV cache (MiB)")
     axes.set_ylabel("mean KL divergence from f16 (nats)")
-    axes.margins(x=0.15)
+    axes.margins(x=0.2)
     axes.legend(handles=axes.get_lines()[-1:], loc="lower left")
     return n_ctx
+
+
+def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points, from left to right, that no other is at once left of and below."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(points):
+        if not front or point[1] < front[-1][1]:
+            front.append(point)
+    return front
 
 
 def perplexity(results: "Results"):
