@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Sequence
 
-from . import paths, series, stages, tags, verify
+from . import paths, series, stages, store, tags, verify
 from .cmake import Echo
 from .errors import PatchError
 from .stages import Stage
@@ -80,7 +80,7 @@ def search(listing: Listing, good: Tag, bad: Tag, stage: Stage, flags: Sequence[
     file = _file(listing.url, good, bad, stage, flags)
     found = _read(file) or _begin(listing, good, bad, stage, echo)
     _write(file, found)
-    seen: set = set()
+    seen = store.objects_known(store.open_store())
     while commit := found.next():
         good_at, bad_at = found.borders()
         echo(f"{stage.name}: {bad_at - good_at - 1} commits left to tell apart, trying {commit}")

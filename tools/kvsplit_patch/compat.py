@@ -70,13 +70,14 @@ def table(loaded: Series, steps: Sequence[Step], url: str, chosen: Sequence[Tag]
     for tag in chosen:
         began = perf_counter()
         base = replay.base_tree(repo, tag.commit)
-        cells = dict(_cells(repo, loaded, steps, before, base))
+        cells = dict(cells_on(repo, loaded, steps, before, base))
         rows.append(Row(tag.name, tag.commit, cells, round(perf_counter() - began, 4)))
         before = base
     return Table(loaded.lock.upstream.commit, tuple(loaded.names()), tuple(rows))
 
 
-def _cells(repo, loaded: Series, steps: Sequence[Step], before: str, base: str) -> Iterator[tuple[str, Cell]]:
+def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str) -> Iterator[tuple[str, Cell]]:
+    """Each patch and what becomes of it on the tree ``base``; ``before`` is the tree that changes are told from."""
     watched: dict[str, list[str]] = {}
     if before != base:
         for change in replay.watched_changes(repo, loaded, before, base):

@@ -6,6 +6,7 @@ not do it: whoever writes looks first what is there, so the next run finds out.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -49,6 +50,12 @@ class GitHub:
         )
         if token:
             self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def beside(self, repository: str) -> GitHub:
+        """Another repository, asked with the same token."""
+        other = copy.copy(self)
+        other.repository = repository
+        return other
 
     def get(self, path: str, **parameters: Any) -> Any:
         """The answer to a GET below the repository, ``issues/1``. Raises Refused, NetworkError."""

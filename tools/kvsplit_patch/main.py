@@ -29,6 +29,7 @@ COMMANDS = (
     "smoke",
     "verify",
     "report",
+    "nightly",
 )
 _KEYWORDS = {"continue": "continue_"}  # a module cannot be named like a Python keyword
 

@@ -87,6 +87,18 @@ def download_sdist(version: str) -> Path:
     return target
 
 
+def newest_version() -> str:
+    """The newest llama-cpp-python on the index that pip is configured for. Raises NetworkError."""
+    command = [sys.executable, "-m", "pip", "index", "versions", "--disable-pip-version-check", "llama-cpp-python"]
+    command += ["--timeout", "15", "--retries", "2"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.match(r"llama[-_]cpp[-_]python \(([\w.]+)\)", said.stdout)
+    if said.returncode or not found:
+        reason = (said.stderr.strip().splitlines() or ["it named none"])[-1].removeprefix("ERROR: ")
+        raise NetworkError(f"pip could not say which llama-cpp-python is the newest ({reason}): try again later.")
+    return found[1]
+
+
 def _sha256(path: Path) -> str:
     total = hashlib.sha256()
     with open(path, "rb") as file:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
-from . import abi, build, lint, optests, paths, smoke, trees
+from . import abi, build, compat, lint, optests, paths, replay, series, smoke, store, trees, upstream
 from .cmake import Echo
 
 #: Problems, one sentence each, and numbers for the report, JSON-able.
@@ -114,3 +114,18 @@ def speed(floor: float) -> Stage:
         return [f"{phase}: K8V4 runs at {ratios[phase]:.2f} times f16's speed, less than {floor:g}." for phase in slow], ratios
 
     return Stage("speed", f"K8V4 runs at {floor:g} times f16's speed", run, after=("build",))
+
+
+def replays(patch: str) -> Stage:
+    """The stage that wants one patch to replay cleanly, whatever becomes of those above it. In memory."""
+
+    def run(work: Work) -> Found:
+        loaded = series.load(paths.patchset_dir())
+        commit, _ = upstream.resolve(loaded.lock.upstream.url, work.target)
+        repo = store.open_store()
+        base = replay.base_tree(repo, commit)
+        cell = dict(compat.cells_on(repo, loaded, replay.steps_at_base(loaded), base, base))[patch]
+        problems = [] if cell.state == replay.CLEAN else [f"{patch}: {'; '.join([cell.state, *cell.notes])}."]
+        return problems, {"state": cell.state}
+
+    return Stage(f"replay-{patch}", f"{patch} applies cleanly", run, after=())

@@ -141,6 +141,17 @@ def require_complete(repo, commit: str, source: str, seen: set | None = None):
         ) from None
 
 
+def objects_known(repo) -> set:
+    """The ids in the trees of all upstream commits that were fetched and found complete; for ``seen`` above."""
+    import pygit2
+
+    seen: set = set()
+    for ref in repo.references:
+        if is_upstream(ref):
+            seen |= {blob for _, _, blob in entries(repo, repo.references[ref].peel(pygit2.Tree).id, seen_trees=seen)}
+    return seen
+
+
 def sentence(failure: Exception) -> str:
     """What libgit2 says, to go inside a sentence of ours."""
     return str(failure).strip().rstrip(".").splitlines()[0]

@@ -92,7 +92,7 @@ def fetch(url: str, wanted: Sequence[Tag], echo: Echo) -> None:
             raise PatchError(moved(url, tag, known))
         if not known:
             missing.append(tag)
-    seen: set = set()
+    seen = store.objects_known(repo) if missing else set()
     for start in range(0, len(missing), _AT_ONCE):
         part = missing[start : start + _AT_ONCE]
         echo(f"fetching {part[0].name}{f' … {part[-1].name}' if len(part) > 1 else ''} from {url} …")

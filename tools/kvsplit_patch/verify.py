@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 from . import paths, stages
 from .cmake import Echo
@@ -37,18 +37,27 @@ class Verdict:
         return [f"{check.name}: {problem}" for check in self.checks for problem in check.problems]
 
 
-def verify(target: str | None, flags: Sequence[str], echo: Echo, names: Sequence[str] = stages.NAMES) -> Verdict:
+def verify(
+    target: str | None,
+    flags: Sequence[str],
+    echo: Echo,
+    names: Sequence[str] = stages.NAMES,
+    done: Sequence[Check] = (),
+    keep: Callable[[Sequence[Check]], None] = lambda checks: None,
+) -> Verdict:
     """Run every stage, or those of ``names``, on the series at ``target``, store the verdict, return it.
 
     A stage that cannot run because an earlier one failed is skipped, which is not a pass. Raises nothing for a
-    failed stage, it is in the verdict; Unable where this machine cannot tell.
+    failed stage, it is in the verdict; Unable where this machine cannot tell. ``done``: what an earlier run that was
+    cut short had come to, and ``keep`` hears of it after each stage.
     """
     work = stages.Work(target, flags, echo)
-    checks: list[Check] = []
+    checks: list[Check] = list(done)
     for stage in stages.STAGES:
-        if stage.name in names:
+        if stage.name in names and stage.name not in {check.name for check in done}:
             unproven = {check.name for check in checks if check.problems or check.skipped}
             checks.append(Check(stage.name, 0.0, skipped=True) if unproven & set(stage.after) else run(stage, work))
+            keep(checks)
     source = work.source if work.made("source") else None
     where = {"asked": target, "commit": source.commit, "tag": source.tag, "tree": source.tree} if source else {"asked": target}
     verdict = Verdict(datetime.now(timezone.utc).isoformat(timespec="seconds"), where, tuple(checks))

@@ -10,11 +10,10 @@ import pytest
 from kvsplit_patch import paths, replay, series, store
 
 from . import mirrors
+from .nights import CONFLICT
 from .test_releases import HERE, fetch
 from .worlds import run
 
-#: Changes the line after which kvq-args puts its own.
-CONFLICT = ("arg : sort the includes", mirrors.edit("common/arg.cpp", ('#include "json.h"\n', '#include <json.h>\n')))
 #: Touches a file that kvq-args changes, far from its hunks.
 NEAR = ("arg : say more", mirrors.edit("common/arg.cpp", ('#include "speculative.h"\n', '#include "speculative.h" // n\n')))
 COUNT, AT = 100, 67

@@ -1,0 +1,44 @@
+"""``kvsplit-patch nightly``"""
+
+import sys
+
+import click
+
+from .. import options
+
+
+@click.command()
+@click.option("--stage", "names", multiple=True, metavar="STAGE", help="Only this stage of `verify`; may be repeated.")
+@click.option("--no-branch", is_flag=True, help="Leave branches alone when everything is green.")
+@click.option("--dry-run", is_flag=True, help="Print what GitHub would be told.")
+@click.option("--date", metavar="YYYY-MM-DD", help="The night this counts as.  [default: today, in UTC]")
+@options.flags
+def command(names, no_branch, dry_run, date, flags):
+    """Prove the series on upstream's newest tags and bindings, find the commit behind each break, and report it.
+
+    With GITHUB_TOKEN and GITHUB_REPOSITORY set, opens, updates and closes issues, and opens a pull request.
+    Exit code 0: green; 1: red; 75: nothing could be told, mostly for want of the network.
+    """
+    from datetime import datetime, timezone
+
+    from .. import github, nightly, stages
+    from ..errors import NetworkError
+
+    if set(names) - set(stages.NAMES):
+        raise click.UsageError(f"--stage is one of {', '.join(stages.NAMES)}.")
+    chosen = [name for name in stages.NAMES if not names or name in names]
+    hub = github.from_environment(dry_run, options.echo)
+    with nightly.locked():
+        night = nightly.look(chosen, flags, hub, date or str(datetime.now(timezone.utc).date()), options.echo)
+        report = nightly.as_markdown(night)
+        (nightly.folder() / "report.md").write_text(report)
+        click.echo(report, nl=False)
+        result = night.result
+        try:
+            nightly.tell(night, chosen, hub, not no_branch, options.echo)
+        except NetworkError as failure:  # what was found out is kept; the next run passes it on
+            click.echo(f"GitHub could not be told: {failure.message}", err=True)
+            result = result if result == nightly.RED else nightly.UNTOLD
+    if not hub:
+        click.echo("There is no GITHUB_TOKEN, so GitHub was not told.", err=True)
+    sys.exit(nightly.EXIT[result])
