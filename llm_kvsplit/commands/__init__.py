@@ -9,7 +9,7 @@ import click
 #: Command -> what ``--help`` says of it, so that listing them imports none.
 COMMANDS = {
     "add": "Register a GGUF file as a model.",
-    "backend": "Build, list, choose and remove builds of the patch series.",
+    "backend": "Install, build, list, choose and remove builds of the patch series.",
     "bench": "Measure pairs of cache bits at several lengths, into a folder of results.",
     "compare": "Measure five pairs of cache bits on a model, and recommend one.",
     "doctor": "Say which library is loaded and what it can do here.",

@@ -24,6 +24,30 @@ def build(cuda, vulkan):
         click.echo(f"'llm kvsplit backend use {folder.name}' makes it the one that is loaded.", err=True)
 
 
+@command.command()
+@click.pass_context
+def install(ctx):
+    """Download the libraries for the installed bindings, ready compiled; compile them where there are none."""
+    from .. import backend, prebuilt, probe
+
+    try:
+        folder = prebuilt.install(prebuilt.find())
+        found = next(each for each in backend.builds() if each.id == folder.name)
+        tried = probe.result(found)
+        if not tried.usable:
+            from kvsplit_patch import build as builder
+
+            builder.remove(folder.name)
+            raise prebuilt.NothingFits(f"The build {folder.name} does not run here ({tried.reason}).")
+    except prebuilt.NothingFits as reason:
+        click.echo(f"{reason.message} Compiling one instead, which takes some minutes.", err=True)
+        ctx.invoke(build, cuda=False, vulkan=False)
+        return
+    click.echo(folder.name)
+    if backend.choose().id != folder.name:
+        click.echo(f"'llm kvsplit backend use {folder.name}' makes it the one that is loaded.", err=True)
+
+
 @command.command("list")
 def list_builds():
     """Show the builds, newest first; * marks the one that is loaded."""

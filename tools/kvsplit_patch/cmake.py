@@ -79,6 +79,12 @@ def flags(*, cuda: bool = False, vulkan: bool = False) -> tuple[str, ...]:
     return tuple(f"-D{name}={value}" for name, value in sorted(chosen.items()))
 
 
+def portable(chosen_flags: Sequence[str]) -> tuple[str, ...]:
+    """The flags for libraries that run on other machines, too: on x86-64 those with AVX2, and without a compiler's OpenMP."""
+    kept = [flag for flag in chosen_flags if not flag.startswith("-DGGML_NATIVE=")]
+    return tuple(sorted([*kept, "-DGGML_NATIVE=OFF", "-DGGML_OPENMP=OFF"]))
+
+
 #: What never changes a library: which targets exist, where they find each other, and no network while configuring.
 _FIXED = (
     "-DLLAMA_BUILD_COMMON=ON",

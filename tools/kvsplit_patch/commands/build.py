@@ -8,12 +8,14 @@ from .. import options
 @click.command()
 @options.target
 @options.flags
+@click.option("--portable", is_flag=True, help="For other machines of this kind, too, not just for this CPU.")
 @click.option("--unpatched", is_flag=True, help="Build the commit as upstream has it.")
 @click.option("--wheel", type=click.Path(file_okay=False), metavar="FOLDER", help="Make a llama-cpp-python wheel there instead.")
-def command(target, flags, unpatched, wheel):
+def command(target, flags, portable, unpatched, wheel):
     """Compile the patched llama.cpp into a folder of libraries that the plugin loads; the same one is not built twice."""
-    from .. import build, trees
+    from .. import build, cmake, trees
 
+    flags = cmake.portable(flags) if portable else flags
     source = trees.unpatched(target) if unpatched else trees.patched(target)
     if wheel:
         from pathlib import Path
