@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 LADDER = tuple(CachePair.from_bits(*bits) for bits in ((16, 16), (8, 8), (8, 5), (8, 4), (5, 5), (4, 8), (4, 4)))
 
 
+#: Twice this many tokens is the most that llama.cpp is asked for, since its lists of cells are real; beyond, everything
+#: grows evenly.
+_EVEN = 1 << 19
+
+
 @dataclass(frozen=True)
 class Footprint:
     """Bytes that a model takes with one context."""
@@ -83,6 +88,11 @@ def footprint(weights: "Weights", pair: CachePair, n_ctx: int) -> Footprint:
     """What a (simulated) model takes with ``n_ctx`` tokens of context. Raises KvsplitError when llama.cpp refuses."""
     from .engine.context import Context, ContextOptions
 
+    if n_ctx > 2 * _EVEN:
+        near, far = (footprint(weights, pair, n) for n in (_EVEN, 2 * _EVEN))
+        steps = n_ctx / _EVEN - 2
+        kv, buffers = (b + (b - a) * steps for a, b in ((near.kv, far.kv), (near.buffers, far.buffers)))
+        return replace(far, n_ctx=n_ctx, kv=round(kv), buffers=round(buffers))
     context = Context(weights, ContextOptions(pair, n_ctx))
     try:
         return Footprint(pair, context.n_ctx, weights.size, context.kv_size.bytes, context.buffers.total)

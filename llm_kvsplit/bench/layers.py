@@ -40,12 +40,11 @@ class Rounding:
         self.context.evaluate([0])
         self.context.synchronize()
         self.tap.steps = dict(self.tap.seen)
-        missing = names - self.tap.steps.keys()
-        if missing:
+        if weights.header.mla or names != self.tap.steps.keys():
             self.context.close()
             raise KvsplitError(
-                f"llama.cpp computes no {min(missing)} for this model, so its layers cannot be measured one by one: leave "
-                "out --layers."
+                "This model has layers without keys and values of their own (latent attention, recurrent layers), so they "
+                "cannot be measured one by one: leave out --layers."
             )
 
     def run(
@@ -64,6 +63,8 @@ class Rounding:
         self.context.clear()
         self.context.evaluate(window[:half])
         parts = [self.context.logits(window[start : start + 256]) for start in range(half, len(window), 256)]
+        if self.tap.failed:
+            raise self.tap.failed
         outputs = {name: values for name, values in self.tap.found.items() if name.startswith("kqv_out")}
         return log_softmax(np.concatenate(parts)), outputs
 

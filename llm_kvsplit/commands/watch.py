@@ -15,7 +15,7 @@ from .parameters import positive, text, threads
 
 _KINDS = (".gif", ".svg", ".png")
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-_WIDTH = 56
+_WIDTH = 44
 
 
 @click.command()
@@ -66,6 +66,7 @@ def command(
 
             result, _ = memory.watch(order, heard)
             runs[str(pair)] = (result["kv_bytes"], samples)
+    click.echo()
     for pair, (kv_bytes, samples) in runs.items():
         peak = max(sample.bytes for sample in samples)
         click.echo(f"{pair:6} cache {size(kv_bytes):>11}, process at most {size(peak):>11}, {samples[-1].seconds:.1f} s")
@@ -89,9 +90,10 @@ def _live():
 
 
 def _chart(runs, n_ctx: int) -> str:
-    """A line of blocks for each cache: memory over the tokens of the prompt, all from the same bottom to the same top."""
+    """A line of blocks for each cache: memory over the tokens of the prompt, all on the same scale."""
+    runs = {pair: [sample for sample in samples if sample.tokens] or samples[-1:] for pair, samples in runs.items()}
     every = [sample.bytes for samples in runs.values() for sample in samples]
-    bottom, top = min(every), max(max(every), min(every) + 1)
+    bottom, top = 0.97 * min(every), max(every)
     lines = []
     for pair, samples in runs.items():
         columns = [0] * _WIDTH

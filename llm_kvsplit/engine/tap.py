@@ -18,7 +18,7 @@ class Tap:
 
     ``change``, by name, gets those values and returns what the computation is to go on with. A name may stand for
     several steps, such as keys before and after rotary embedding: ``seen`` counts them, ``steps`` says how many there
-    are in one graph, and only the last is changed. Source: ggml_backend_sched_eval_callback in ggml-backend.h.
+    are in one graph, and only the last is changed. What ``change`` raises is in ``failed``. Source: ggml_backend_sched_eval_callback in ggml-backend.h.
     """
 
     def __init__(self, wanted: set[str]) -> None:
@@ -26,6 +26,7 @@ class Tap:
         self.found: dict[str, np.ndarray] = {}
         self.seen: Counter[str] = Counter()
         self.steps: dict[str, int] = {}
+        self.failed: Exception | None = None
         self.change: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
         lib = library.load()
         place = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
@@ -47,7 +48,11 @@ class Tap:
             values = np.empty(self._bytes(tensor) // 4, np.float32)
             self._get(tensor, values.ctypes.data, 0, values.nbytes)
             if name in self.change and self.seen[name] % self.steps[name] == 0:
-                values = np.ascontiguousarray(self.change[name](values), np.float32)
+                try:
+                    values = np.ascontiguousarray(self.change[name](values), np.float32)
+                except Exception as error:  # C cannot pass it on
+                    self.failed = error
+                    return False
                 self._set(tensor, values.ctypes.data, 0, values.nbytes)
             self.found[name] = values
         return True

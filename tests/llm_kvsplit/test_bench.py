@@ -163,7 +163,7 @@ def test_another_schema_is_told(whole, tmp_path):
         (("bench", "--repeats", "0"), "--repeats must be 1 or more, not 0"),
         (("bench", "--depth", "-1"), "--depth must be 1 or more, not -1"),
         (("bench", "--threads", "0"), "--threads must be 1 or more, not 0"),
-        (("bench", "--seq-len", "1000000000"), "at 1000000000 tokens takes 2.8"),
+        (("bench", "--seq-len", "1000000000"), "f16 at 1000000000 tokens takes 3."),
         (("bench", "--text", "gone.txt"), "gone.txt cannot be read as text"),
         (("compare", "--n-ctx", "0"), "--n-ctx must be 1 or more, not 0"),
         (("compare", "--n-ctx", "-3"), "--n-ctx must be 1 or more, not -3"),
