@@ -131,6 +131,8 @@ def tables(results: Results) -> list[Table]:
     for n_ctx in results.lengths():
         note = f"The model was trained for {trained} tokens, so quality ends there." if n_ctx > trained else ""
         found.append(Table(f"{n_ctx} tokens of context", rows(results, n_ctx), note))
+    if any("peak_bytes" in cell for cell in results.cells()):
+        found.append(_peaks(results))
     if cells := [cell for cell in results.cells() if "needles" in cell]:
         found.append(_needles(cells))
     if layers := results.runs.get("layers"):
@@ -140,6 +142,16 @@ def tables(results: Results) -> list[Table]:
         )
         found.append(Table("One layer and side at a time", _layer_rows(layers), note))
     return found
+
+
+def _peaks(results: Results) -> Table:
+    lengths = results.lengths()
+    table = [("", *(f"{n_ctx} tokens" for n_ctx in lengths))]
+    for pair in results.pairs():
+        peaks = [results.cell(pair, n_ctx).get("peak_bytes") for n_ctx in lengths]
+        table.append((pair, *(size(peak[0]) if peak else "" for peak in peaks)))
+    note = "Of each run's own process: Python and the library, weights, cache and buffers; median of the runs."
+    return Table("Peak memory of the process", table, note)
 
 
 def _needles(cells: list[dict[str, Any]]) -> Table:

@@ -115,7 +115,7 @@ window.addEventListener("load", () => {
     assert said["figures"] == 7
     assert said["before"] == 14 and said["after"] == 0
     assert said["tip"] == "K8V4, 512 tokens\n0.609 MiB"
-    assert dom.count("<table>") == 4
+    assert dom.count("<table>") == 5
     browser(f"--screenshot={tmp_path / 'page.png'}", "--window-size=1100,1800", file.as_uri())
     assert (tmp_path / "page.png").stat().st_size > 20000
 
