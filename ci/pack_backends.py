@@ -13,11 +13,11 @@ import sys
 import tarfile
 from pathlib import Path
 
-from llm_kvsplit.prebuilt import here
-
 
 def pack(build: Path, folder: Path) -> Path:
     """``FOLDER/ID-PLATFORM.tar.gz`` and its entry, ``….tar.gz.json``; the archive."""
+    from llm_kvsplit.prebuilt import here  # here, so that ``list`` needs nothing installed
+
     manifest = json.loads((build / "manifest.json").read_text())
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{manifest['id']}-{here()}.tar.gz"
