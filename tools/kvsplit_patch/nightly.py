@@ -104,7 +104,7 @@ def _one(
         skipped = tuple(check.name for check in checks if check.skipped)
         why = []
         if failed and listing:
-            why = breaks.explain(loaded, listing, _good(loaded, listing, target), target, checks, flags, echo)
+            why = breaks.explain(loaded, listing, _good(loaded, listing, target, names, flags), target, checks, flags, echo)
         return Seen(target.name, target.commit, RED if failed else GREEN, failed, skipped), why
     except Unable as reason:  # what failed has failed, whether or not its first bad commit could be found
         return Seen(target.name, target.commit, RED if failed else UNTOLD, failed, skipped, reason.message), []
@@ -169,10 +169,10 @@ def _github_name(url: str) -> str:
     return path.removesuffix(".git") if host == "github.com" else ""
 
 
-def _good(loaded: Series, listing: Listing, target: Tag) -> Tag | None:
-    """The newest ``b`` tag before ``target`` on which this series was green, else the one it stands on."""
+def _good(loaded: Series, listing: Listing, target: Tag, names: Sequence[str], flags: Sequence[str]) -> Tag | None:
+    """The newest ``b`` tag before ``target`` on which the same stages were green, else the one the series stands on."""
     bad = listing.at(target.commit)
-    commits = _read()["green"].get(_digest(loaded), [])
+    commits = _read()["green"].get(_key(loaded, "", names, flags), [])
     known = [tag for tag in listing.builds if tag.commit in (*commits, loaded.lock.upstream.commit)]
     return next((tag for tag in reversed(known) if bad and tag.number < bad.number), None)
 
@@ -190,7 +190,8 @@ def _verdict(
 ) -> list[verify.Check]:
     """What every stage says, from an earlier run where that still holds: a green one always, a red one for the day."""
     if re.match(r"\d", target.name) and target.name != build.bindings_version():
-        names = [name for name in names if name != "abi"]  # these bindings are not here to be asked
+        echo(f"abi is left out: llama-cpp-python {build.bindings_version()} is installed, not {target.name}")
+        names = [name for name in names if name != "abi"]
     key = _key(loaded, target.commit, names, flags)
     known = _read()["verdicts"].get(key, {"checks": [], "date": date})
     done = [verify.Check(**{**check, "problems": tuple(check["problems"])}) for check in known["checks"]]
@@ -207,19 +208,21 @@ def _verdict(
         tags.fetch(loaded.lock.upstream.url, [target], echo)
     checks = list(verify.verify(target.name, flags, echo, names, done, keep).checks)
     if not any(check.problems for check in checks):
-        _change(lambda state: state["green"].setdefault(_digest(loaded), []).append(target.commit))
+        _change(lambda state: _note_green(state, _key(loaded, "", names, flags), target.commit))
     return checks
 
 
+def _note_green(state: dict[str, Any], key: str, commit: str) -> None:
+    commits = state["green"].setdefault(key, [])
+    if commit not in commits:
+        commits.append(commit)
+
+
 def _key(loaded: Series, commit: str, names: Sequence[str], flags: Sequence[str]) -> str:
-    """Of everything that decides a verdict."""
-    what = [commit, _digest(loaded), build.bindings_version(), *names, *flags]
+    """Of everything that decides a verdict. The patches, wherever they stand."""
+    patches = hashlib.sha256(b"".join(patch.text() for patch in loaded.patches)).hexdigest()
+    what = [commit, patches, build.bindings_version(), *names, *flags]
     return hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
-
-
-def _digest(loaded: Series) -> str:
-    """One name for the patches, whatever they stand on."""
-    return hashlib.sha256(b"".join(patch.text() for patch in loaded.patches)).hexdigest()[:16]
 
 
 # Passing it on.
@@ -250,7 +253,7 @@ def folder() -> Path:
 
 
 def _read() -> dict[str, Any]:
-    """``verdicts`` by ``_key``, commits that were ``green`` by series, and the ``nights`` by date."""
+    """``verdicts`` and commits that were ``green``, both by ``_key``, and the ``nights`` by date."""
     try:
         return json.loads((folder() / "state.json").read_text())
     except FileNotFoundError:

@@ -80,8 +80,10 @@ def _title(broken: Break) -> str:
 def _body(broken: Break, note: dict[str, Any]) -> str:
     nights = _red_nights(note)
     where = "; ".join(f"{platform}: {', '.join(seen)}" for platform, seen in sorted(note["nights"].items()))
+    # What upstream wrote must not pass for our note.
+    words = f"{broken.cause}\n\n{describe(broken)}".replace("<!--", "<! --")
     return (
-        f"{broken.cause}\n\n{describe(broken)}\n\n"
+        f"{words}\n\n"
         f"Red for {len(nights)} night{'s' if len(nights) > 1 else ''} ({where}). What to do: docs/maintaining.md.\n\n"
         f"<!-- kvsplit-nightly {json.dumps(note, sort_keys=True)} -->\n"
     )
@@ -89,7 +91,9 @@ def _body(broken: Break, note: dict[str, Any]) -> str:
 
 def describe(broken: Break) -> str:
     """A break's facts as Markdown."""
-    commit = f"{broken.commit} {broken.subject}"
+    # As code: a subject may name people and numbers, which GitHub would make links and mail of.
+    subject = broken.subject.replace("`", "'")
+    commit = f"`{broken.commit} {subject}`"
     lines = [
         f"- stage: {broken.stage}, on {broken.target}",
         f"- first bad commit: {commit}" if broken.known else f"- first bad commit: not known, at the latest {commit}",
