@@ -153,6 +153,7 @@ def commits_between(url: str, good: Tag, bad: Tag, echo: Echo) -> list[str] | No
             echo(f"fetching the commits between {good.name} and {bad.name} from {url} …")
             depth = bad.number - good.number + 1
             repo.remotes.create_anonymous(url).fetch([f"+refs/tags/{bad.name}:{incoming}"], depth=depth, proxy=True)
+            repo = store.open_store()  # anew: what was known of a commit's parents is out of date
             commit = repo.references[incoming].peel(pygit2.Commit)
         except pygit2.GitError as failure:
             raise NetworkError(
