@@ -54,6 +54,8 @@ def environment(*, reverse: bool = False, count_loads: bool = False, report: Pat
         "SOFTMETAL_COMPILER": f"'{sys.executable}' '{toolchain.HERE / 'kernels.py'}' '{toolchain.clang()}'",
         "SOFTMETAL_REVERSE": str(int(reverse)),
         "SOFTMETAL_COUNT_LOADS": str(int(count_loads)),
+        # test-backend-ops also tries every tuned kernel of two large heads, whatever cases are chosen: minutes, here.
+        "LLAMA_TEST_FA_VEC_DISABLE": "1",
     }
     if report:
         chosen["SOFTMETAL_REPORT"] = str(report)

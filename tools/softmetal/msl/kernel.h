@@ -33,7 +33,7 @@ struct Register {
     Register(int index, int size, void * value) : constant { index, size, value, constants } { constants = &constant; }
 };
 
-
+template <class A, class B> auto remainder(A value, B by) -> decltype(value % by) { return by ? value % by : value; }
 
 template <class T> struct Argument {
     static T from_buffer(void * pointer) { return reinterpret_cast<T>(pointer); }

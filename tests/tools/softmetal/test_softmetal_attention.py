@@ -1,0 +1,47 @@
+"""Flash attention with keys and values of different types on the software Metal, against the CPU."""
+
+import re
+
+import pytest
+
+from softmetal import attention
+
+pytestmark = [pytest.mark.build, pytest.mark.timeout(1500)]
+
+#: Head sizes of K beside 64, and V's: what upstream has kernels for that blocks of 32 values fit into.
+OTHER_HEADS = "32|96|128|192|256|320|512|576"
+
+
+def check(outcome, at_least):
+    print(f"{outcome.passed} cases passed")
+    assert outcome.died == ""
+    assert outcome.failed == ()
+    assert outcome.passed >= at_least
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["in order", "reversed"])
+def test_every_pair_agrees_with_the_cpu_at_head_size_64(patched_programs, reverse):
+    check(attention.run(patched_programs, attention.mixed("64"), reverse=reverse), 30 * 9)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["in order", "reversed"])
+def test_the_usual_pairs_agree_with_the_cpu_at_every_head_size(patched_programs, reverse):
+    check(attention.run(patched_programs, attention.mixed(OTHER_HEADS), reverse=reverse), 3 * 10 * 4)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["in order", "reversed"])
+def test_upstreams_own_cases_still_pass(patched_programs, reverse):
+    check(attention.run(patched_programs, attention.STOCK, reverse=reverse), 40)
+
+
+def test_the_device_takes_exactly_what_there_are_kernels_for(patched_programs, stock_programs):
+    ours, theirs = attention.supported(patched_programs), attention.supported(stock_programs)
+    assert len(theirs) > 4000
+    for case, supported in ours.items():
+        if attention.is_mixed(case):
+            k, v = map(int, re.match(r"hsk=(\d+),hsv=(\d+)", case).groups())
+            assert supported == (k >= v and (k, v) != (128, 64)), case
+            assert not theirs.get(case), case
+        else:
+            assert supported == theirs[case], case
+    assert sum(ours.values()) - sum(theirs.values()) >= 30 * 9 + 3 * 10 * 4

@@ -1,0 +1,94 @@
+"""Upstream's test-backend-ops on the software Metal: flash attention against the CPU, case by case."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import build
+
+OPERATION = "FLASH_ATTN_EXT"
+DEVICE = "MTL0"
+#: The types that may differ between keys and values; every ordered pair of them.
+TYPES = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+PAIRS = tuple((k, v) for k in TYPES for v in TYPES if k != v)
+
+_CASE = re.compile(rf"^\s*{OPERATION}\((?P<case>.*)\): (?P<said>.*)$", re.MULTILINE)
+_ANY_PAIR = "|".join(f"type_K={k},type_V={v}" for k, v in PAIRS)
+
+
+def mixed(heads: str = r"\d+", pairs: tuple[tuple[str, str], ...] = PAIRS) -> str:
+    """The cases of these pairs, for test-backend-ops' ``-p``; ``heads`` is a pattern of K's head size."""
+    return f"hsk=({heads}),.*({'|'.join(f'type_K={k},type_V={v},' for k, v in pairs)})"
+
+
+#: Upstream's own cases that meet every path: both kernels, padding, conversion to f16, all types.
+STOCK = (
+    r"hsk=(64|72),hsv=(64|72),nh=4,nr23=\[(1|4),1\],kv=(113|512),nb=(1|3|32|75),mask=1,sinks=0,max_bias=0.0.*"
+    r"logit_softcap=0.0.*type_K=(f16|q8_0|q4_0|q5_1),.*permute=\[0,1,2,3\],"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    passed: int
+    #: The cases that differ from the CPU's result.
+    failed: tuple[str, ...]
+    #: What the program said when it died; nothing when it did not.
+    died: str
+    #: The device's counts: kernels by name, each with dispatches, threadgroups, loaded and distinct bytes by buffer.
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def clean(self) -> bool:
+        return bool(self.passed) and not self.failed and not self.died
+
+
+def run(programs: Path, cases: str, *, fault: tuple[str, str] | None = None, **how: Any) -> Outcome:
+    """Run the cases that match ``cases``. ``how`` is ``build.environment``'s.
+
+    ``fault``: what stands in a kernel's source, and what is to stand there instead, to see whether it is noticed.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.json"
+        environment = build.environment(report=report, **how)
+        if fault:
+            planted = Path(scratch) / "fault"
+            planted.write_text("\n=====\n".join(fault))
+            environment["SOFTMETAL_FAULT"] = str(planted)
+        command = [str(programs / "test-backend-ops"), "test", "-b", DEVICE, "-o", OPERATION, "-p", cases]
+        said = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+        counts = json.loads(report.read_text()) if report.is_file() else {}
+    results = _results(said.stdout)
+    died = ""
+    if said.returncode < 0 or "tests passed" not in said.stdout:
+        lines = [line for line in said.stderr.splitlines() if line.startswith("softmetal:")]
+        died = lines[-1] if lines else f"it ended with code {said.returncode}"
+    ran = {case: result for case, result in results.items() if "not supported" not in result.lower()}
+    failed = tuple(case for case, result in ran.items() if not result.endswith("OK"))
+    return Outcome(len(ran) - len(failed), failed, died, counts)
+
+
+def supported(programs: Path) -> dict[str, bool]:
+    """Every case of flash attention that test-backend-ops has, and whether the device takes it."""
+    command = [str(programs / "test-backend-ops"), "support", "-b", DEVICE, "-o", OPERATION]
+    said = subprocess.run(command, capture_output=True, text=True, errors="replace", env=build.environment())
+    return {case: result == "SUPPORTED" for case, result in _results(said.stdout).items()}
+
+
+def is_mixed(case: str) -> bool:
+    return re.search(_ANY_PAIR, case) is not None
+
+
+def _results(printed: str) -> dict[str, str]:
+    plain = re.sub(r"\x1b\[[\d;]*m", "", printed)
+    found = {}
+    for match in _CASE.finditer(plain):
+        # What differs is printed in front, so that a line may end in the case alone: "[FLASH_ATTN_EXT] ERR = … FAIL".
+        found[match["case"]] = match["said"].strip()
+    return {**found, **{case: "FAIL" for case in re.findall(rf"^\[{OPERATION}\].*? {OPERATION}\((.*?)\): FAIL", plain, re.MULTILINE)}}
