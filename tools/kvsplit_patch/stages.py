@@ -84,6 +84,12 @@ def _optests(work: Work) -> Found:
     return optests.problems(backends), {backend.name: backend.passed for backend in backends}
 
 
+def _softmetal(work: Work) -> Found:
+    from softmetal import stage
+
+    return stage.check(work.source, work.echo)
+
+
 def _smoke(work: Work) -> Found:
     ours, found = smoke.check(work.source, work.plain, work.flags, work.echo)
     return found, ours.as_json()
@@ -96,6 +102,7 @@ STAGES = (
     Stage("build", "it compiles", _build),
     Stage("abi", "the bindings' structures and functions fit", _abi),
     Stage("optests", "attention agrees with the CPU on every backend", _optests, after=("build",)),
+    Stage("softmetal", "attention agrees with the CPU on Metal, emulated", _softmetal, after=("build",)),
     Stage("smoke", "the model's output is what it was", _smoke, after=("build",)),
 )
 NAMES = tuple(stage.name for stage in STAGES)
@@ -111,7 +118,9 @@ def speed(floor: float) -> Stage:
     def run(work: Work) -> Found:
         ratios = smoke.measured(work.source, work.flags, *smoke.demo(), work.echo).speed["K8V4"]
         slow = [phase for phase, ratio in ratios.items() if ratio < floor]
-        return [f"{phase}: K8V4 runs at {ratios[phase]:.2f} times f16's speed, less than {floor:g}." for phase in slow], ratios
+        return [
+            f"{phase}: K8V4 runs at {ratios[phase]:.2f} times f16's speed, less than {floor:g}." for phase in slow
+        ], ratios
 
     return Stage("speed", f"K8V4 runs at {floor:g} times f16's speed", run, after=("build",))
 

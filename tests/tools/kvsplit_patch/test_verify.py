@@ -27,7 +27,7 @@ def test_a_series_that_does_not_apply_stops_what_needs_it(upstream_here, project
     patch.write_text(patch.read_text().replace(" target_link_libraries(llama PUBLIC ggml)", " target_link_libraries(other)"))
     verdict = verify.verify(None, cmake.flags(), print)
     assert results(verdict) == dict.fromkeys(("replay", "lint"), "failed") | dict.fromkeys(
-        ("build", "abi", "optests", "smoke"), "skipped"
+        ("build", "abi", "optests", "softmetal", "smoke"), "skipped"
     )
     assert "marker.patch does not fit its base" in verdict.problems[0]
     assert verify.last() == verdict
@@ -42,7 +42,7 @@ def test_a_patch_that_does_not_compile_fails_the_build_only(upstream_here, proje
     verdict = verify.verify(None, cmake.flags(), print)
     # The libraries hold nothing of common/, so abi has what it needs; the programs do not compile.
     assert results(verdict) == {
-        "replay": "ok", "lint": "ok", "build": "failed", "abi": "ok", "optests": "skipped", "smoke": "skipped"
+        "replay": "ok", "lint": "ok", "build": "failed", "abi": "ok", "optests": "skipped", "softmetal": "skipped", "smoke": "skipped"
     }  # fmt: skip
     assert "kvq.h" in verdict.problems[0]
 

@@ -1,0 +1,37 @@
+"""The Metal stage of ``kvsplit-patch verify``: the series' attention on the software Metal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from kvsplit_patch.cmake import Echo
+from kvsplit_patch.trees import Source
+
+from . import attention, build
+
+PATCH = "metal-mixed-kv"
+
+
+def check(source: Source, echo: Echo) -> tuple[list[str], dict[str, Any]]:
+    """Build ``source`` with the software Metal and run flash attention on it: problems, and what passed.
+
+    Raises PatchError when it does not compile, or the device's compiler is missing.
+    """
+    if not sys.platform.startswith("linux"):
+        return [], {"left to": "the real Metal, in optests"}
+    programs = build.programs(source, echo)
+    wanted = {"upstream's cases": (attention.STOCK, False)}
+    if any(patch["name"] == PATCH for patch in source.patches):
+        wanted |= {"different types": (attention.mixed("64"), False), "different types, reversed": (attention.mixed("64"), True)}
+    problems, passed = [], {}
+    for name, (cases, reverse) in wanted.items():
+        echo(f"test-backend-ops {attention.OPERATION} on the software Metal: {name}")
+        outcome = attention.run(programs, cases, reverse=reverse)
+        passed[name] = outcome.passed
+        problems += [f"{name}: the software Metal differs from the CPU: {case}." for case in outcome.failed]
+        if outcome.died:
+            problems.append(f"{name}: test-backend-ops stopped: {outcome.died}.")
+        elif not outcome.passed and not outcome.failed:
+            problems.append(f"{name}: not one case ran on the software Metal.")
+    return problems, passed
