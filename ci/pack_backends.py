@@ -23,7 +23,10 @@ def pack(build: Path, folder: Path) -> Path:
     archive = folder / f"{manifest['id']}-{here()}.tar.gz"
     with open(archive, "wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed:
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as opened:
-            for name in ("manifest.json", *sorted(manifest["libraries"])):  # the manifest first: it says what may follow
+            for name in (
+                "manifest.json",
+                *sorted(manifest["libraries"]),
+            ):  # the manifest first: it says what may follow
                 data = (build / name).read_bytes()
                 member = tarfile.TarInfo(name)
                 member.size, member.mode = len(data), 0o644

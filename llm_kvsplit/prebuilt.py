@@ -72,7 +72,9 @@ def find() -> Archive:
         raise NothingFits(f"There is no build to download for {wanted[0]} with llama-cpp-python {wanted[1]}.")
     archive = found[0]
     if not all(_NAME.fullmatch(name) for name in (archive.file, archive.id)) or not 0 < archive.size <= _ARCHIVE:
-        raise KvsplitError(f"{base_url()}/backends.json names {archive.file!r}, which is no archive: report it; {_BUILD}.")
+        raise KvsplitError(
+            f"{base_url()}/backends.json names {archive.file!r}, which is no archive: report it; {_BUILD}."
+        )
     return archive
 
 
@@ -86,7 +88,10 @@ def install(archive: Archive) -> Path:
 
     folder = backends_dir() / archive.id
     backends_dir().mkdir(parents=True, exist_ok=True)
-    with FileLock(str(backends_dir().with_name("install.lock"))), tempfile.TemporaryFile(dir=backends_dir().parent) as file:
+    with (
+        FileLock(str(backends_dir().with_name("install.lock"))),
+        tempfile.TemporaryFile(dir=backends_dir().parent) as file,
+    ):
         if (folder / "manifest.json").is_file():
             return folder
         _download(archive, file)

@@ -26,7 +26,8 @@ def test_zizmor_finds_nothing():
 
 
 @pytest.mark.parametrize(
-    "schema, files", [("github-workflows", WORKFLOWS), ("github-actions", ACTIONS), ("dependabot", [ROOT / ".github/dependabot.yml"])]
+    "schema, files",
+    [("github-workflows", WORKFLOWS), ("github-actions", ACTIONS), ("dependabot", [ROOT / ".github/dependabot.yml"])],
 )
 def test_the_files_are_what_github_reads(schema, files):
     lint("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *files)

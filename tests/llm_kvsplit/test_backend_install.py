@@ -188,7 +188,9 @@ def test_what_is_not_what_the_list_says_is_refused(release, data, changed, words
     assert nothing_there()
 
 
-@pytest.mark.parametrize("changed", [{"file": "../x"}, {"file": "a/b"}, {"id": "../../x"}, {"id": ".hidden"}, {"size": 1 << 40}])
+@pytest.mark.parametrize(
+    "changed", [{"file": "../x"}, {"file": "a/b"}, {"id": "../../x"}, {"id": ".hidden"}, {"size": 1 << 40}]
+)
 def test_a_list_that_points_elsewhere_is_refused(release, changed):
     serve(release, tar(head()), **changed)
     with pytest.raises(KvsplitError, match="which is no archive"):

@@ -148,4 +148,3 @@ def _write(file: Path, found: Search) -> None:
     temporary = file.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(asdict(found), indent=1) + "\n")
     os.replace(temporary, file)
-

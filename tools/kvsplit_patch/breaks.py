@@ -16,8 +16,9 @@ from .verify import Check
 
 @dataclass(frozen=True)
 class Break:
-    """One thing to mend. ``patch``: of the series; "bindings" for what only they disagree with, "series" for none in particular.
+    """One thing to mend.
 
+    ``patch``: of the series; "bindings" for what only they disagree with, "series" for none in particular.
     ``commit``: the first bad one, 40 hex digits; ``known`` is False where it is only the one that was looked at.
     """
 
@@ -39,9 +40,15 @@ class Break:
 
 
 def explain(
-    loaded: Series, listing: Listing, good: Tag | None, target: Tag, checks: Sequence[Check], flags: Sequence[str], echo: Echo
+    loaded: Series,
+    listing: Listing,
+    good: Tag | None,
+    target: Tag,
+    checks: Sequence[Check],
+    flags: Sequence[str],
+    echo: Echo,
 ) -> list[Break]:
-    """Every failed check of ``target`` as a break. ``good``: a ``b`` tag before it on which they passed, if one is known.
+    """Every failed check of ``target`` as a break. ``good``: a ``b`` tag before it on which they passed, if known.
 
     Raises Unable where the search for the first bad commit could not be made.
     """
@@ -53,7 +60,11 @@ def explain(
             for name in _stopping(loaded, target):
                 found.append(_break(loaded, listing, good, target, stages.replays(name), check, name, flags, echo))
         elif check.name == "lint":
-            found.append(_unknown(loaded, target, check, "series", "patchset/ is not what its lock says: run kvsplit-patch lint."))
+            found.append(
+                _unknown(
+                    loaded, target, check, "series", "patchset/ is not what its lock says: run kvsplit-patch lint."
+                )
+            )
         else:
             found.append(_break(loaded, listing, good, target, stages.named(check.name), check, "", flags, echo))
     return found

@@ -48,7 +48,7 @@ class Table:
 
 
 def choose(listing: Listing, base: str, first: str | None, last: str | None, every: int = 1) -> tuple[Tag, ...]:
-    """The tags to look at: from ``first`` (or the series' base) to ``last`` (or the newest), each ``every``-th and the last.
+    """Each ``every``-th tag and the last, from ``first`` (or the series' base) to ``last`` (or the newest).
 
     Raises PatchError where one is not there, or the base has no tag.
     """
@@ -101,4 +101,6 @@ def furthest(loaded: Series, steps: Sequence[Step], listing: Listing, chosen: Se
             row = table(loaded, steps, listing.url, [tag], echo).rows[0]
             if row.clean:
                 return row
-    raise PatchError(f"The series is clean on no tag from {chosen[0].name} to {chosen[-1].name}: rebase it onto one of them.")
+    raise PatchError(
+        f"The series is clean on no tag from {chosen[0].name} to {chosen[-1].name}: rebase it onto one of them."
+    )

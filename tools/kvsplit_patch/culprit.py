@@ -17,8 +17,8 @@ _MOST_SYMBOLS = 12
 class Touch:
     """What a commit touches of one patch.
 
-    ``hunks``: those whose lines, or lines beside them, it changes. ``files``: those it changes that the patch changes or
-    watches. ``symbols``: names that both use on lines they change.
+    ``hunks``: those whose lines, or lines beside them, it changes. ``files``: those it changes that the patch changes
+    or watches. ``symbols``: names that both use on lines they change.
     """
 
     patch: str
@@ -38,15 +38,22 @@ class Culprit:
     @property
     def patch(self) -> str:
         """The patch it touches most closely; empty when it touches none."""
-        closest = max(self.touches, key=lambda touch: (len(touch.hunks), len(touch.files), len(touch.symbols)), default=None)
+        closest = max(
+            self.touches, key=lambda touch: (len(touch.hunks), len(touch.files), len(touch.symbols)), default=None
+        )
         return closest.patch if closest else ""
 
     def summary(self) -> str:
-        lines = [f"{self.commit}  {self.subject}", f"changes {self.files} files" + ("" if self.touches else ", none of ours")]
+        lines = [
+            f"{self.commit}  {self.subject}",
+            f"changes {self.files} files" + ("" if self.touches else ", none of ours"),
+        ]
         for touch in self.touches:
             lines.append(f"  {touch.patch}")
             lines += [f"      {hunk}" for hunk in touch.hunks]
-            lines += [f"      {path} (watched or touched elsewhere)" for path in touch.files if not _names(touch.hunks, path)]
+            lines += [
+                f"      {path} (watched or touched elsewhere)" for path in touch.files if not _names(touch.hunks, path)
+            ]
             if touch.symbols:
                 lines.append(f"      symbols: {', '.join(touch.symbols)}")
         return "\n".join(lines)

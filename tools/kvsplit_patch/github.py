@@ -38,7 +38,13 @@ class GitHub:
     """One repository, ``owner/name``, at an API address; ``dry_run`` prints each write in place of making it."""
 
     def __init__(
-        self, repository: str, token: str = "", url: str = PUBLIC, dry_run: bool = False, echo: Echo = print, pause: float = 1.0
+        self,
+        repository: str,
+        token: str = "",
+        url: str = PUBLIC,
+        dry_run: bool = False,
+        echo: Echo = print,
+        pause: float = 1.0,
     ):
         import requests
 
@@ -162,7 +168,7 @@ def _reason(error: Exception) -> str:
 
 
 def from_environment(dry_run: bool, echo: Echo) -> GitHub | None:
-    """The repository and token that GitHub's workflows have in their environment; None without a token, but for a dry run."""
+    """The repository and token that GitHub's workflows have in their environment; None without, but for a dry run."""
     token = os.environ.get("GITHUB_TOKEN", "")
     if not token and not dry_run:
         return None

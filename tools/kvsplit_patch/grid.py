@@ -35,10 +35,7 @@ def as_markdown(table: Table) -> str:
     for row in table.rows:
         lines.append(f"| {row.tag} | " + " | ".join(_short(row.cells[patch]) for patch in table.patches) + " |")
     notes = [
-        f"- {row.tag} {patch}: {note}"
-        for row in table.rows
-        for patch, cell in row.cells.items()
-        for note in cell.notes
+        f"- {row.tag} {patch}: {note}" for row in table.rows for patch, cell in row.cells.items() for note in cell.notes
     ]
     return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
 
@@ -49,8 +46,8 @@ def _short(cell: Cell) -> str:
 
 def _legend() -> str:
     return (
-        "✓ clean, ✗ conflict, upstream: is there already, partly: some of it is, deletes: would remove upstream's lines, "
-        "• upstream changed a file it touches or watches since the tag above."
+        "✓ clean, ✗ conflict, upstream: is there already, partly: some of it is, deletes: would remove upstream's "
+        "lines, • upstream changed a file it touches or watches since the tag above."
     )
 
 

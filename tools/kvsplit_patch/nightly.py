@@ -1,7 +1,7 @@
 """What happens every night: find upstream's newest, prove the series on it, and say once what broke.
 
-Everything that was found out is written down as soon as it is known (``state.json``), so a night that was cut short goes
-on where it was, and one that is run again does nothing again. The network never makes a night red.
+Everything that was found out is written down as soon as it is known (``state.json``), so a night that was cut short
+goes on where it was, and one that is run again does nothing again. The network never makes a night red.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_NIGHTS = 60
 
 @dataclass(frozen=True)
 class Seen:
-    """One target of a night, with the stages that failed or were skipped. ``reason``: what could not be told, and why."""
+    """One target of a night, with the stages that failed or were skipped. ``reason``: why something is not known."""
 
     name: str
     commit: str
@@ -94,7 +94,13 @@ def look(names: Sequence[str], flags: Sequence[str], hub: GitHub | None, date: s
 
 
 def _one(
-    loaded: Series, listing: Listing | None, target: Tag, names: Sequence[str], flags: Sequence[str], date: str, echo: Echo
+    loaded: Series,
+    listing: Listing | None,
+    target: Tag,
+    names: Sequence[str],
+    flags: Sequence[str],
+    date: str,
+    echo: Echo,
 ) -> tuple[Seen, list[Break]]:
     failed: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -104,7 +110,9 @@ def _one(
         skipped = tuple(check.name for check in checks if check.skipped)
         why = []
         if failed and listing:
-            why = breaks.explain(loaded, listing, _good(loaded, listing, target, names, flags), target, checks, flags, echo)
+            why = breaks.explain(
+                loaded, listing, _good(loaded, listing, target, names, flags), target, checks, flags, echo
+            )
         return Seen(target.name, target.commit, RED if failed else GREEN, failed, skipped), why
     except Unable as reason:  # what failed has failed, whether or not its first bad commit could be found
         return Seen(target.name, target.commit, RED if failed else UNTOLD, failed, skipped, reason.message), []
@@ -259,7 +267,9 @@ def _read() -> dict[str, Any]:
     except FileNotFoundError:
         return {"verdicts": {}, "green": {}, "nights": {}}
     except ValueError:
-        raise PatchError(f"{folder() / 'state.json'} cannot be read: remove it, and everything is proven anew.") from None
+        raise PatchError(
+            f"{folder() / 'state.json'} cannot be read: remove it, and everything is proven anew."
+        ) from None
 
 
 def _change(how: Callable[[dict[str, Any]], Any]) -> None:
@@ -284,7 +294,8 @@ def history() -> list[Night]:
     found = []
     for data in _read()["nights"].values():
         seen = tuple(
-            Seen(**{**each, "failed": tuple(each["failed"]), "skipped": tuple(each["skipped"])}) for each in data["seen"]
+            Seen(**{**each, "failed": tuple(each["failed"]), "skipped": tuple(each["skipped"])})
+            for each in data["seen"]
         )
         broken = tuple(Break(**{**each, "problems": tuple(each["problems"])}) for each in data["breaks"])
         found.append(Night(**{**data, "seen": seen, "breaks": broken}))
@@ -295,14 +306,25 @@ def as_markdown(night: Night) -> str:
     """The night's report, with the nights before it."""
     earlier = [each for each in history() if each.date < night.date]
     behind = "" if night.behind is None else f", {night.behind} commits behind upstream's newest tag"
-    lines = [f"# Nightly {night.date}, {night.platform}: {night.result}", "", f"The series stands on `{night.base}`{behind}.", ""]
+    lines = [
+        f"# Nightly {night.date}, {night.platform}: {night.result}",
+        "",
+        f"The series stands on `{night.base}`{behind}.",
+        "",
+    ]
     lines += ["| target | commit | result | failed |", "|---|---|---|---|"]
     lines += [f"| {s.name} | {s.commit[:12]} | {s.result} | {', '.join(s.failed)} |" for s in night.seen]
     lines += ["", *(f"- {seen.name}: {seen.reason}" for seen in night.seen if seen.reason)]
     for broken in night.breaks:
         lines += ["", f"## {broken.patch}: {broken.stage}", "", broken.cause, "", tracking.describe(broken)]
     told = next((each.date for each in (night, *earlier) if each.result != UNTOLD), "never")
-    lines += ["", f"Last night of which something could be told: {told}.", "", "| night | result | first bad |", "|---|---|---|"]
+    lines += [
+        "",
+        f"Last night of which something could be told: {told}.",
+        "",
+        "| night | result | first bad |",
+        "|---|---|---|",
+    ]
     for each in (night, *earlier)[:14]:
         lines.append(f"| {each.date} | {each.result} | {', '.join(broken.key for broken in each.breaks)} |")
     return "\n".join(lines) + "\n"

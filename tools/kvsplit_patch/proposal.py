@@ -21,7 +21,9 @@ def refreshed(loaded: Series, commit: str, tag: str | None) -> dict[str, bytes]:
     for step in replay.steps_at_base(loaded):
         outcome = replay.replay(repo, step, current)
         if outcome.state != replay.CLEAN:
-            raise PatchError(f"{step.name} does not replay onto {commit} ({outcome.state}): run kvsplit-patch rebase {commit}.")
+            raise PatchError(
+                f"{step.name} does not replay onto {commit} ({outcome.state}): run kvsplit-patch rebase {commit}."
+            )
         steps.append(Step(step.name, step.header, current, outcome.tree))
         current = outcome.tree
     where = series.Upstream(loaded.lock.upstream.url, commit, tag, upstream.bindings_of(repo, commit))
@@ -29,7 +31,7 @@ def refreshed(loaded: Series, commit: str, tag: str | None) -> dict[str, bytes]:
 
 
 def branch(project: Path, files: dict[str, bytes], message: str) -> bool:
-    """Put BRANCH of the checkout on one commit over HEAD with these files in ``patchset/``; False if it is there already.
+    """Put BRANCH of the checkout on one commit over HEAD with these files in ``patchset/``; False if it is there.
 
     The work tree and the index stay as they are. Raises PatchError in a checkout without a commit.
     """
@@ -70,7 +72,9 @@ def propose(github: GitHub, files: dict[str, bytes], title: str, body: str) -> N
         return  # the default branch has it
     there = github.find(f"git/ref/heads/{BRANCH}")
     if not there or github.get(f"git/commits/{there['object']['sha']}")["tree"]["sha"] != tree:
-        commit = github.write("POST", "git/commits", message=f"{title}\n\n{body}", tree=tree, parents=[head]).get("sha", "")
+        commit = github.write("POST", "git/commits", message=f"{title}\n\n{body}", tree=tree, parents=[head]).get(
+            "sha", ""
+        )
         if there:
             github.write("PATCH", f"git/refs/heads/{BRANCH}", sha=commit, force=True)
         else:

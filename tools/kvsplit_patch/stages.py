@@ -1,4 +1,4 @@
-"""The proofs of a build by name: what ``verify`` runs in order, and what ``bisect`` and ``nightly`` test a commit by."""
+"""The proofs of a build by name: ``verify`` runs them in order, ``bisect`` and ``nightly`` test commits by them."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def named(name: str) -> Stage:
 
 
 def speed(floor: float) -> Stage:
-    """The stage that wants K8V4 to run at ``floor`` times f16's speed, reading and writing. Never part of ``verify``."""
+    """The stage that wants K8V4 to run at ``floor`` times f16's speed. Never part of ``verify``: speed is noisy."""
 
     def run(work: Work) -> Found:
         ratios = smoke.measured(work.source, work.flags, *smoke.demo(), work.echo).speed["K8V4"]

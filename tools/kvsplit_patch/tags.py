@@ -44,7 +44,9 @@ class Listing:
         for tag in (*self.builds, *self.versions):
             if name in (tag.name, tag.commit):
                 return tag
-        raise PatchError(f"{self.url} has no tag {name}: its newest is {self.builds[-1].name if self.builds else 'none'}.")
+        raise PatchError(
+            f"{self.url} has no tag {name}: its newest is {self.builds[-1].name if self.builds else 'none'}."
+        )
 
     def at(self, commit: str) -> Tag | None:
         """The ``b`` tag on a commit."""

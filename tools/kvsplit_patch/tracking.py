@@ -41,7 +41,9 @@ def track(github: GitHub, breaks: Sequence[Break], ran: Collection[str], platfor
         else:
             github.write("PATCH", f"issues/{issue['number']}", state="open", **content)
         _tell_once(github, issue, note)
-    gone = {key: issue for key, issue in issues.items() if issue["state"] == "open" and key not in {b.key for b in breaks}}
+    gone = {
+        key: issue for key, issue in issues.items() if issue["state"] == "open" and key not in {b.key for b in breaks}
+    }
     for issue in gone.values():
         note = _note(issue)
         if platform in note["nights"] and note.get("stage") in ran:
@@ -117,7 +119,9 @@ def _tell_once(github: GitHub, issue: dict[str, Any], note: dict[str, Any]) -> N
 
 def _close(github: GitHub, issue: dict[str, Any], note: dict[str, Any], platform: str, night: str) -> None:
     left = {name: nights for name, nights in note["nights"].items() if name != platform}
-    body = _MARKER.sub(lambda _: f"<!-- kvsplit-nightly {json.dumps({**note, 'nights': left}, sort_keys=True)} -->", issue["body"])
+    body = _MARKER.sub(
+        lambda _: f"<!-- kvsplit-nightly {json.dumps({**note, 'nights': left}, sort_keys=True)} -->", issue["body"]
+    )
     body = f"Gone on {platform} since {night}.\n\n{body}"
     # Another machine may still see it.
     github.write("PATCH", f"issues/{issue['number']}", body=body, **({} if left else {"state": "closed"}))

@@ -179,7 +179,8 @@ class Hub:
         return 200, [
             pull
             for pull in self.pulls
-            if query.get("head") in (None, f"{owner}:{pull['head']}") and query.get("state", "open") in ("all", pull["state"])
+            if query.get("head") in (None, f"{owner}:{pull['head']}")
+            and query.get("state", "open") in ("all", pull["state"])
         ]
 
     def open_pull(self, query, body):

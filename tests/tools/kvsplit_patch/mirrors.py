@@ -59,9 +59,10 @@ def edit(path: str, *pairs: tuple[str, str]) -> dict:
 
 @contextmanager
 def serve(folder: Path, root: str, commits, history: bool = True):
-    """Serve a chain: the tree of ``root``, a commit of the store, then ``commits`` as (subject, {path: function of its text}).
+    """Serve a chain: the tree of ``root``, a commit of the store, then ``commits``.
 
-    A commit that is (subject, commit of the store) has that one's tree. Without ``history`` no commit has a parent.
+    Each is (subject, {path: function of its text}), or (subject, commit of the store) to have that one's tree.
+    Without ``history`` no commit has a parent.
     """
     repo = pygit2.init_repository(str(folder / "llama.cpp"), bare=True)
     (Path(repo.path) / "objects/info/alternates").write_text(f"{store.store_dir()}/objects\n")
@@ -114,7 +115,9 @@ def checkout(folder: Path, mirror: Mirror, monkeypatch) -> Path:
     """A git checkout of the project's series, standing on the mirror's first tag."""
     folder.mkdir()
     shutil.copytree(paths.patchset_dir(), folder / "patchset")
-    lock = replace(series.read_lock(folder / "patchset"), upstream=series.Upstream(mirror.url, mirror.commits[0], "b9000"))
+    lock = replace(
+        series.read_lock(folder / "patchset"), upstream=series.Upstream(mirror.url, mirror.commits[0], "b9000")
+    )
     (folder / "patchset" / "lock.json").write_bytes(series.write_lock(lock))
     repo = pygit2.init_repository(str(folder), initial_head="main")
     repo.index.add_all()
@@ -123,5 +126,3 @@ def checkout(folder: Path, mirror: Mirror, monkeypatch) -> Path:
     repo.create_commit("refs/heads/main", who, who, "The series\n", repo.index.write_tree(), [])
     monkeypatch.setenv("KVSPLIT_CHECKOUT", str(folder))
     return folder
-
-

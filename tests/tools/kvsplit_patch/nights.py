@@ -1,4 +1,4 @@
-"""A maintainer's machine at night: a mirror of real snapshots, a checkout, GitHub and a package index, all on loopback."""
+"""A maintainer's machine at night: a mirror of real snapshots, a checkout, GitHub and a package index, on loopback."""
 
 import os
 import subprocess
@@ -16,7 +16,10 @@ from .worlds import run
 
 #: Changes the line after which kvq-args puts its own.
 CONFLICT = ("arg : sort the includes", mirrors.edit("common/arg.cpp", ('#include "json.h"\n', "#include <json.h>\n")))
-UNDONE = ("Revert \"arg : sort the includes\"", mirrors.edit("common/arg.cpp", ("#include <json.h>\n", '#include "json.h"\n')))
+UNDONE = (
+    'Revert "arg : sort the includes"',
+    mirrors.edit("common/arg.cpp", ("#include <json.h>\n", '#include "json.h"\n')),
+)
 #: A new field in the middle of a structure that the bindings mirror.
 FIELD = (
     "llama : add a parameter",
@@ -41,7 +44,12 @@ class World:
         """The same as a process of its own, that can be killed."""
         command = [sys.executable, "-m", "kvsplit_patch.main", "nightly", "--date", date, *words]
         return subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ, start_new_session=True
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ,
+            start_new_session=True,
         )
 
     @property

@@ -15,7 +15,10 @@ from .test_releases import HERE, fetch
 from .worlds import run
 
 #: Touches a file that kvq-args changes, far from its hunks.
-NEAR = ("arg : say more", mirrors.edit("common/arg.cpp", ('#include "speculative.h"\n', '#include "speculative.h" // n\n')))
+NEAR = (
+    "arg : say more",
+    mirrors.edit("common/arg.cpp", ('#include "speculative.h"\n', '#include "speculative.h" // n\n')),
+)
 COUNT, AT = 100, 67
 
 

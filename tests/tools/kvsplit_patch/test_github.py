@@ -47,7 +47,10 @@ def test_a_write_that_may_have_been_done_is_not_repeated(hub, client):
 
 
 def test_a_rate_limit_is_waited_for_when_it_is_short(hub, client):
-    hub.faults = [(429, {"Retry-After": "0"}), (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) - 5)})]
+    hub.faults = [
+        (429, {"Retry-After": "0"}),
+        (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) - 5)}),
+    ]
     assert client.write("POST", "issues", title="once")["number"] == 1
     hub.faults = [(403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 3000)})]
     with pytest.raises(NetworkError, match=r"allows no more requests until \d\d:\d\d UTC"):
@@ -58,7 +61,8 @@ def test_a_rate_limit_is_waited_for_when_it_is_short(hub, client):
 
 
 @pytest.mark.parametrize(
-    "status, words", [(401, "make a new one"), (403, "write access"), (404, "check GITHUB_REPOSITORY"), (409, "run this again")]
+    "status, words",
+    [(401, "make a new one"), (403, "write access"), (404, "check GITHUB_REPOSITORY"), (409, "run this again")],
 )
 def test_a_refusal_is_a_sentence_with_the_next_step(hub, client, status, words):
     hub.faults = [(status, {})]

@@ -65,7 +65,9 @@ def test_a_conflict_is_one_issue_from_first_night_to_last(make):
     said = here.night(*QUICK, code=1)
     planted = here.mirror.commits[3]
     assert f"first bad commit: `{planted} arg : sort the includes`" in said
-    assert "Upstream changed the lines that kvq-args changes" in said and "common/arg.cpp lines 6-11 of the base" in said
+    assert (
+        "Upstream changed the lines that kvq-args changes" in said and "common/arg.cpp lines 6-11 of the base" in said
+    )
     (searched,) = (paths.cache_dir() / "bisect").glob("replay-kvq-args-*.json")
     assert not json.loads(searched.read_text())["by_tags"], "the history came, although the newest tag had come without"
     (issue,) = here.hub.issues
@@ -87,6 +89,32 @@ def test_a_conflict_is_one_issue_from_first_night_to_last(make):
     said = here.night(*QUICK, date="2026-11-26")
     assert issue["state"] == "closed" and "Gone on" in issue["body"] and len(here.hub.pulls) == 1
     assert "| 2026-11-26 | green |" in said and f"| 2026-11-25 | red | kvq-args@{planted[:12]} |" in said
+
+
+def test_upstreams_releases_are_looked_at_besides_its_newest(make):
+    here = make(mirrors.docs(1), mirrors.docs(2))
+    git(here.mirror.folder, "tag", "--annotate", "-m", "release", "v1.0.0", here.mirror.commits[1])
+    git(here.mirror.folder, "tag", "v0.9.0", here.mirror.commits[0])
+    said = here.night(*QUICK)
+    for name, at in (("b9002", 2), ("v1.0.0", 1)):
+        assert f"| {name} | {here.mirror.commits[at][:12]} | green |" in said
+    assert f"| {HERE} |" in said and "v0.9.0" not in said
+    assert here.hub.pulls[0]["title"] == "Series on llama.cpp b9002"
+
+
+def test_two_patches_that_two_commits_break_are_two_issues(make):
+    link = "target_link_libraries(llama PUBLIC"
+    marker = ("cmake : tidy", mirrors.edit("src/CMakeLists.txt", (f"{link} ggml)", f"{link}\n    ggml)")))
+    here = make(CONFLICT, mirrors.docs(2), marker)
+    said = here.night(*QUICK, code=1)
+    keys = {"kvq-args": 1, "marker": 3}
+    assert {issue["title"].partition(":")[0] for issue in here.hub.issues} == set(keys)
+    for patch, at in keys.items():
+        assert any(
+            issue["title"].startswith(f"{patch}: replay fails since {here.mirror.commits[at][:9]}")
+            for issue in here.hub.issues
+        )
+    assert said.count("first bad commit") == 2
 
 
 def test_two_machines_share_an_issue(make, monkeypatch):
@@ -180,7 +208,13 @@ def killed_at(night, announced) -> bool:
 @pytest.mark.parametrize("commits, result", [((mirrors.docs(1), mirrors.docs(2)), 0), ((mirrors.docs(1), CONFLICT), 1)])
 def test_killed_in_every_stage_and_write_it_finishes_all_the_same(make, commits, result):
     here = make(*commits)
-    for announced in ["=== b9002", "fetching b9002", "== replay", "== lint", *["fetching the commits", "replay-kvq-args: "] * result]:
+    for announced in [
+        "=== b9002",
+        "fetching b9002",
+        "== replay",
+        "== lint",
+        *["fetching the commits", "replay-kvq-args: "] * result,
+    ]:
         assert killed_at(here.start(*QUICK), announced), announced
 
     # Then after each write that GitHub has done and not answered.
@@ -218,7 +252,7 @@ def test_the_newest_bindings_come_from_the_index_that_pip_knows(make, monkeypatc
 @pytest.mark.build
 @pytest.mark.timeout(3600)
 def test_a_commit_that_merges_and_means_something_else_is_found_by_smoke(make):
-    """Upstream stops rotating V: no conflict, it compiles, and 4-bit values lose more. Killed in each stage on the way."""
+    """Upstream stops rotating V: no conflict, it compiles, 4-bit values lose more. Killed in each stage on the way."""
     planted = ("kv-cache : simplify", mirrors.edit(ROTATION_OFF_FOR_V.path, *ROTATION_OFF_FOR_V.edits))
     here = make(mirrors.docs(1), planted)
     words = ("--stage", "replay", "--stage", "build", "--stage", "smoke")

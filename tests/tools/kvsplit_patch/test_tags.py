@@ -15,7 +15,12 @@ pytestmark = pytest.mark.usefixtures("cache")
 def listing(remote):
     """b1, b2 (annotated), b4, and b10 on the third commit, which a sort by name would put wrong; two releases."""
     folder, commits = remote
-    for name, commit in (("b10", commits[2]), ("v1.10.0", commits[3]), ("v1.9.2", commits[2]), ("bad-name", commits[0])):
+    for name, commit in (
+        ("b10", commits[2]),
+        ("v1.10.0", commits[3]),
+        ("v1.9.2", commits[2]),
+        ("bad-name", commits[0]),
+    ):
         git(folder, "tag", name, commit)
     with serving(folder.parent) as address:
         yield tags.listing(f"{address}/llama.cpp")

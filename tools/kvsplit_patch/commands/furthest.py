@@ -20,4 +20,6 @@ def command(first, last):
     behind = len(chosen) - 1 - [tag.name for tag in chosen].index(row.tag)
     click.echo(f"{row.tag} {row.commit}")
     if behind:
-        click.echo(f"{behind} newer tags are not clean: 'kvsplit-patch bisect' names the commit that broke them.", err=True)
+        click.echo(
+            f"{behind} newer tags are not clean: 'kvsplit-patch bisect' names the commit that broke them.", err=True
+        )
