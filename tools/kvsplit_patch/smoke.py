@@ -17,7 +17,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 from .cmake import Echo
 from .errors import PatchError
@@ -45,9 +45,11 @@ _PATIENT = {"OMP_WAIT_POLICY": "passive"}
 #: A tie for ORDER's last two: V's 4 bits hardly show beside K's.
 TIE = 1.05
 #: How far a cache that a patch means to change may move from the unpatched build: it may round differently, no more.
-REORDERED = {"ppl": 0.001, "kld": 0.02, "kld_999": 0.10}
+#: A last bit that differs in one layer tips 4-bit keys of the next over to a neighbour: other attention kernels, no less
+#: exact by themselves, moved K4V4 by 0.6 % (ppl), 4.8 % (kld) and 17 % (kld_999), up in one phase and down in the other.
+REORDERED = {"ppl": 0.0075, "kld": 0.06, "kld_999": 0.50}
 #: How far a cache may move from the baseline before someone should look: other machines and upstream round differently.
-DRIFTED = {"ppl": 0.005, "kld": 0.15, "kld_999": 0.40}
+DRIFTED = {"ppl": 0.0075, "kld": 0.15, "kld_999": 0.40}
 #: What rounding alone moves, whatever the value: another order of sums changed K8V8's 0.000130 to 0.000135.
 ROUNDING = {"ppl": 0.0, "kld": 2e-5, "kld_999": 1e-3}
 
@@ -126,14 +128,14 @@ def measure(tools: Path, model: Path, text: Path, echo: Echo) -> Measurement:
             base = Path(scratch) / phase
             common = ["-m", model, "-f", text, "-c", context, "-b", context, "-ub", at_once, "--chunks", chunks]
             common += ["-t", _THREADS, "-fa", "on", "-ngl", 99, "-lv", 4, "--kl-divergence-base", base]
-            printed = _perplexity(tools, "f16", phase, common)
+            printed = perplexity(tools, "f16", phase, common)
             logits[phase] = hashlib.sha256(base.read_bytes()).hexdigest()
             results[phase] = {}
             for cache, (key_type, value_type) in CACHES.items():
                 if cache != "f16":
                     echo(f"{phase} {cache}")
                     types = ["-ctk", key_type, "-ctv", value_type, "--kl-divergence"]
-                    printed = _perplexity(tools, cache, phase, [*common, *types])
+                    printed = perplexity(tools, cache, phase, [*common, *types])
                 results[phase][cache] = read(printed, cache, phase, context)
     echo("speed")
     return Measurement(results, logits, _speed(tools, model))
@@ -277,11 +279,14 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _perplexity(tools: Path, cache: str, phase: str, arguments: list[Any]) -> str:
+def perplexity(
+    tools: Path, cache: str, phase: str, arguments: list[Any], environment: Mapping[str, str] = os.environ
+) -> str:
+    """What the llama-perplexity in ``tools`` prints. Raises PatchError, naming cache and phase, when it dies."""
     program = Path(__file__).with_name("perplexity.py")
     command = [sys.executable, str(program), str(tools), *map(str, arguments)]
-    environment = {**os.environ, **_PATIENT}
-    said = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+    patient = {**environment, **_PATIENT}
+    said = subprocess.run(command, capture_output=True, text=True, errors="replace", env=patient)
     if said.returncode:
         died = f"died of signal {-said.returncode}" if said.returncode < 0 else f"ended with code {said.returncode}"
         lines = [line for line in (said.stdout + said.stderr).splitlines() if re.search(r"(?i)error|assert|fail", line)]

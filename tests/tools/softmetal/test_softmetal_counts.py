@@ -1,0 +1,60 @@
+"""What the software Metal counts: bytes that decoding reads, and attention that the scheduler leaves to the CPU."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+import kvsplit_patch.perplexity
+from kvsplit_patch.smoke import demo
+from softmetal import attention, build
+
+pytestmark = [pytest.mark.build, pytest.mark.timeout(1200)]
+
+K, V = 2, 3  # the slots of the kernel's buffers
+
+
+def decode_bytes(programs, key_type, value_type):
+    """Distinct bytes of K and V that one decode step of one layer reads, by the kernel."""
+    case = f"hsk=64,hsv=64,nh=2,nr23=.4,1.,kv=300,.*nb=1,mask=1,sinks=0,.*type_K={key_type},type_V={value_type},"
+    outcome = attention.run(programs, case, count_loads=True)
+    assert outcome.clean
+    (counts,) = [found for name, found in outcome.report["kernels"].items() if "flash_attn_ext_vec_" + key_type in name]
+    assert counts["dispatches"] == outcome.passed
+    return counts["distinct"][K] / outcome.passed, counts["distinct"][V] / outcome.passed
+
+
+def test_decoding_with_keys_of_8_and_values_of_4_bits_reads_41_percent_of_the_bytes(patched_programs):
+    # From what the types take, 300 rows padded to blocks of 32, which come from the pad buffer: 288 are read here.
+    k, v = decode_bytes(patched_programs, "q8_0", "q4_0")
+    f16_k, f16_v = (2 * 64 * 288 * 2,) * 2  # 2 bytes, head size, rows, heads
+    print(f"K {k:.0f} of {f16_k} bytes, V {v:.0f} of {f16_v}: {(k + v) / (f16_k + f16_v):.1%}")
+    assert (k / f16_k, v / f16_v) == (8.5 / 16, 4.5 / 16)
+    assert (k + v) / (f16_k + f16_v) == pytest.approx(0.406, abs=0.001)
+
+
+def splits(programs, key_type, value_type, tmp_path):
+    """How many pieces the scheduler cuts a graph into for a token: it cuts where the device changes."""
+    model, text = demo()
+    command = [sys.executable, kvsplit_patch.perplexity.__file__, str(programs), "-m", str(model), "-f", str(text)]
+    command += ["-c", "256", "-b", "256", "-ub", "256", "--chunks", "1", "-fa", "on", "-ngl", "99", "-dev", "MTL0", "-lv", "4"]
+    report = tmp_path / "report.json"
+    said = subprocess.run(
+        [*command, "-ctk", key_type, "-ctv", value_type], capture_output=True, text=True, env=build.environment(report=report)
+    )
+    assert said.returncode == 0, said.stderr[-500:]
+    kernels = json.loads(report.read_text())["kernels"]
+    attended = sum(found["dispatches"] for name, found in kernels.items() if re.match("kernel_flash_attn_ext_(vec_)?[fq]", name))
+    return max(map(int, re.findall(r"graph splits = (\d+)", said.stdout + said.stderr))), attended
+
+
+def test_no_attention_is_left_to_the_cpu(patched_programs, stock_programs, tmp_path):
+    usual, attended = splits(stock_programs, "f16", "f16", tmp_path)
+    assert attended
+    before, none = splits(stock_programs, "q8_0", "q4_0", tmp_path)
+    after, ours = splits(patched_programs, "q8_0", "q4_0", tmp_path)
+    print(f"splits with f16: {usual}; with q8_0/q4_0 before the patch: {before}, after it: {after}")
+    assert before > 1 and none == 0
+    assert after == usual == 1 and ours == attended

@@ -1,0 +1,75 @@
+"""KL divergence of the caches on the emulated Metal beside the CPU's, at batch sizes that take different kernels.
+
+The same programs compute both, so that what differs is the device. At 256 tokens at once Metal's matrix kernel reads a
+cache that was converted to f16, at 24 it reads quantized keys and values themselves, at 8 and 1 it is the vector kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvsplit_patch.cmake import Echo
+from kvsplit_patch.smoke import CACHES, Result, demo, perplexity, read
+
+from . import build
+
+UBATCHES = (256, 24, 8, 1)
+DEVICES = ("cpu", "metal")
+CONTEXT = 256
+#: How far the devices may be apart: relative, for rounding in another order, and absolute, for numbers near 0.
+BOUNDS = {"ppl": (0.005, 0.0), "kld": (0.15, 1e-4), "kld_999": (0.5, 5e-3)}
+
+
+@dataclass(frozen=True)
+class Row:
+    ubatch: int
+    cache: str
+    cpu: Result
+    metal: Result
+
+    def problems(self) -> list[str]:
+        found = []
+        for name, (relative, absolute) in BOUNDS.items():
+            here, there = getattr(self.metal, name), getattr(self.cpu, name)
+            if not abs(here - there) <= relative * abs(there) + absolute:
+                found.append(f"{self.cache} at ubatch {self.ubatch}: {name} is {here:.6f} on Metal and {there:.6f} on the CPU.")
+        return found
+
+
+def measure(programs: Path, echo: Echo, caches: tuple[str, ...] = tuple(CACHES), ubatches: tuple[int, ...] = UBATCHES) -> list[Row]:
+    """Every cache at every batch size on both devices, 256 tokens each. Raises PatchError when a program dies."""
+    rows = []
+    for ubatch in ubatches:
+        results = {device: _measure(programs, device, ubatch, caches, echo) for device in DEVICES}
+        rows += [Row(ubatch, cache, results["cpu"][cache], results["metal"][cache]) for cache in caches]
+    return rows
+
+
+def _measure(programs: Path, device: str, ubatch: int, caches: tuple[str, ...], echo: Echo) -> dict[str, Result]:
+    model, text = demo()
+    environment = build.environment()
+    where = ["-dev", "MTL0", "-ngl", 99] if device == "metal" else ["-dev", "none", "-ngl", 0]
+    results = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        common = ["-m", model, "-f", text, "-c", CONTEXT, "-b", CONTEXT, "-ub", ubatch, "--chunks", 1, "-t", os.cpu_count() or 1]
+        common += ["-fa", "on", "-lv", 4, "--kl-divergence-base", Path(scratch) / "base", *where]
+        for cache in ("f16", *(cache for cache in caches if cache != "f16")):
+            echo(f"{cache} at ubatch {ubatch} on {device}")
+            key_type, value_type = CACHES[cache]
+            types = [] if cache == "f16" else ["-ctk", key_type, "-ctv", value_type, "--kl-divergence"]
+            printed = perplexity(programs, cache, device, [*common, *types], environment)
+            results[cache] = read(printed, cache, device, CONTEXT)
+    return results
+
+
+def table(rows: list[Row]) -> list[str]:
+    """Markdown."""
+    lines = ["| ubatch | cache | PPL, CPU | Metal | mean KLD, CPU | Metal | 99.9 % KLD, CPU | Metal |", "|---|---|---|---|---|---|---|---|"]
+    for row in rows:
+        numbers = [f"{row.cpu.ppl:.4f}", f"{row.metal.ppl:.4f}", f"{row.cpu.kld:.6f}", f"{row.metal.kld:.6f}"]
+        numbers += [f"{row.cpu.kld_999:.4f}", f"{row.metal.kld_999:.4f}"]
+        lines.append(f"| {row.ubatch} | {row.cache} | {' | '.join(numbers)} |")
+    return lines
