@@ -33,8 +33,14 @@ class Trial:
 
 @click.command()
 @click.option("as_json", "--json", is_flag=True, help="Print everything as JSON.")
-def command(as_json: bool) -> None:
+@click.option("--metal", is_flag=True, help="Build the patch series and prove its attention on this Mac's GPU (minutes).")
+def command(as_json: bool, metal: bool) -> None:
     """Say which library is loaded, its devices, and which cache types it can run where."""
+    if metal:
+        from kvsplit_patch.options import echo
+        from softmetal import confirm
+
+        return confirm.command(echo, emulated=False)
     report = _report()
     if as_json:
         click.echo(json.dumps(report, indent=2))

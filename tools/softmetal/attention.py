@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -49,14 +50,16 @@ class Outcome:
         return bool(self.passed) and not self.failed and not self.died
 
 
-def run(programs: Path, cases: str, *, fault: tuple[str, str] | None = None, **how: Any) -> Outcome:
-    """Run the cases that match ``cases``. ``how`` is ``build.environment``'s.
+def run(
+    programs: Path, cases: str, *, fault: tuple[str, str] | None = None, emulated: bool = True, **how: bool
+) -> Outcome:
+    """Run the cases that match ``cases``. ``how`` is ``build.environment``'s; without ``emulated``, on a Mac's own GPU.
 
     ``fault``: what stands in a kernel's source, and what is to stand there instead, to see whether it is noticed.
     """
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.json"
-        environment = build.environment(report=report, **how)
+        environment = build.environment(report=report, **how) if emulated else dict(os.environ)
         if fault:
             planted = Path(scratch) / "fault"
             planted.write_text("\n=====\n".join(fault))

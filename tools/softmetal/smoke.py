@@ -39,18 +39,29 @@ class Row:
         return found
 
 
-def measure(programs: Path, echo: Echo, caches: tuple[str, ...] = tuple(CACHES), ubatches: tuple[int, ...] = UBATCHES) -> list[Row]:
-    """Every cache at every batch size on both devices, 256 tokens each. Raises PatchError when a program dies."""
+def measure(
+    programs: Path,
+    echo: Echo,
+    caches: tuple[str, ...] = tuple(CACHES),
+    ubatches: tuple[int, ...] = UBATCHES,
+    emulated: bool = True,
+) -> list[Row]:
+    """Every cache at every batch size on both devices, 256 tokens each. Raises PatchError when a program dies.
+
+    Without ``emulated``, the programs are those of a Mac.
+    """
+    environment = build.environment() if emulated else dict(os.environ)
     rows = []
     for ubatch in ubatches:
-        results = {device: _measure(programs, device, ubatch, caches, echo) for device in DEVICES}
+        results = {device: _measure(programs, device, ubatch, caches, echo, environment) for device in DEVICES}
         rows += [Row(ubatch, cache, results["cpu"][cache], results["metal"][cache]) for cache in caches]
     return rows
 
 
-def _measure(programs: Path, device: str, ubatch: int, caches: tuple[str, ...], echo: Echo) -> dict[str, Result]:
+def _measure(
+    programs: Path, device: str, ubatch: int, caches: tuple[str, ...], echo: Echo, environment: dict[str, str]
+) -> dict[str, Result]:
     model, text = demo()
-    environment = build.environment()
     where = ["-dev", "MTL0", "-ngl", 99] if device == "metal" else ["-dev", "none", "-ngl", 0]
     results = {}
     with tempfile.TemporaryDirectory() as scratch:

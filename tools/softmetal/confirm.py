@@ -1,0 +1,100 @@
+"""What only a Mac can tell: the series' attention on a real GPU, as one block of text that its owner can paste.
+
+``llm kvsplit doctor --metal`` and ``ci/metal`` run it there. Here it runs on the software device, to be tested.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from kvsplit_patch import build as host
+from kvsplit_patch import cmake, trees
+from kvsplit_patch.cmake import Echo
+from kvsplit_patch.errors import PatchError
+from kvsplit_patch.smoke import CACHES, demo
+
+from . import attention, build, smoke
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    lines: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def confirm(echo: Echo, emulated: bool, cases: str = "", ubatches: tuple[int, ...] = smoke.UBATCHES) -> Confirmation:
+    """Build the series and try it: attention against the CPU, the bundled model, speed.
+
+    ``cases``: other cases of attention than all of the mixed ones and upstream's. Raises PatchError where there is no
+    Metal, or it does not compile.
+    """
+    if not emulated and sys.platform != "darwin":
+        raise PatchError("This needs a Mac: here, 'kvsplit-patch verify' proves the same on a software Metal.")
+    source = trees.patched()
+    programs = build.programs(source, echo) if emulated else host.tools(source, cmake.flags(), echo)
+    environment = build.environment() if emulated else dict(os.environ)
+    lines = [
+        f"device: {_device(programs, environment)}{' (emulated)' if emulated else ''}",
+        f"system: {platform.platform()}",
+        f"llama.cpp: {source.commit}, tree {source.tree}",
+        f"patches: {', '.join(patch['name'] for patch in source.patches)}",
+    ]
+    problems = []
+    chosen = {"chosen cases": cases} if cases else {"different types": attention.mixed(), "upstream's": attention.STOCK}
+    for name, pattern in chosen.items():
+        echo(f"test-backend-ops: {name}")
+        outcome = attention.run(programs, pattern, emulated=emulated)
+        lines.append(f"attention, {name}: {outcome.passed} passed, {len(outcome.failed)} differ{_stopped(outcome)}")
+        problems += [f"attention differs: {case}" for case in outcome.failed]
+        if not outcome.clean and not outcome.failed:
+            problems.append(f"attention, {name}: {outcome.died or 'nothing ran'}")
+    rows = smoke.measure(programs, echo, ubatches=ubatches, emulated=emulated)
+    lines += smoke.table(rows)
+    problems += [problem for row in rows for problem in row.problems()]
+    lines += _speed(programs, environment, echo)
+    return Confirmation((*lines, *(f"PROBLEM: {problem}" for problem in problems)), tuple(problems))
+
+
+def command(echo: Echo, emulated: bool) -> None:
+    """Print the block; exit code 1 when something differs."""
+    found = confirm(echo, emulated)
+    click.echo("```\n" + "\n".join(found.lines) + "\n```")
+    if found.problems:
+        raise PatchError(f"{len(found.problems)} things differ on this GPU: paste the block above into an issue.")
+
+
+def _stopped(outcome: attention.Outcome) -> str:
+    return f", stopped: {outcome.died}" if outcome.died else ""
+
+
+def _device(programs: Path, environment: dict[str, str]) -> str:
+    command = [str(programs / "llama-bench"), "--list-devices"]
+    said = subprocess.run(command, capture_output=True, text=True, env=environment)
+    found = re.search(rf"{attention.DEVICE}: (.*)", said.stdout + said.stderr)
+    if not found:
+        raise PatchError("llama.cpp finds no Metal device here: is this a Mac with a GPU that macOS lets programs use?")
+    return found[1].strip()
+
+
+def _speed(programs: Path, environment: dict[str, str], echo: Echo) -> list[str]:
+    lines = []
+    for cache in ("f16", "K8V4"):
+        echo(f"llama-bench with {cache}")
+        key_type, value_type = CACHES[cache]
+        command = [programs / "llama-bench", "-m", demo()[0], "-ctk", key_type, "-ctv", value_type, "-fa", 1, "-ngl", 99]
+        command += ["-dev", attention.DEVICE, "-p", 128, "-n", 16, "-d", 256, "-r", 2, "-o", "json"]
+        said = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+        if said.returncode:
+            raise PatchError(f"llama-bench ended with code {said.returncode} with {cache}: {said.stderr.strip()[-200:]}.")
+        rates = {"decode" if run["n_gen"] else "prefill": run["avg_ts"] for run in json.loads(said.stdout)}
+        lines.append(f"{cache}, tokens/s at depth 256: {', '.join(f'{name} {rate:.1f}' for name, rate in rates.items())}")
+    return lines
