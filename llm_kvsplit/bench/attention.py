@@ -32,7 +32,7 @@ def measure(
 ) -> dict[str, Any]:
     """Attention of the heads that 4-bit keys change most: rows are queries, columns keys, each row sums to 1.
 
-    Weights are kept as whole thousandths, a row as long as the tokens it may see.
+    The patterns are packed, see ``pack``.
     """
     found = {pair: patterns(weights, pair, tokens, n_threads, done) for pair in PAIRS}
     plain = found[PAIRS[0]]
@@ -47,16 +47,25 @@ def measure(
                 "layer": layer,
                 "head": head,
                 "moved": {str(pair): float(moved[pair][layer, head]) for pair in PAIRS[1:]},
-                "patterns": {str(pair): _thousandths(found[pair][layer, head]) for pair in PAIRS},
+                "patterns": {str(pair): pack(found[pair][layer, head]) for pair in PAIRS},
             }
             for layer, head in heads
         ],
     }
 
 
-def _thousandths(pattern: np.ndarray) -> list[list[int]]:
-    whole = np.rint(1000 * pattern).astype(int)
-    return [row[: i + 1].tolist() for i, row in enumerate(whole)]
+def pack(pattern: np.ndarray) -> list[str]:
+    """A row a query, two hexadecimal digits a key it may see: 255 times the root of the weight, for small ones to show."""
+    levels = np.rint(255 * np.sqrt(pattern)).astype(np.uint8)
+    return [row[: i + 1].tobytes().hex() for i, row in enumerate(levels)]
+
+
+def unpack(rows: list[str]) -> np.ndarray:
+    """Attention weights from ``pack``, shape (tokens, tokens)."""
+    pattern = np.zeros((len(rows), len(rows)))
+    for i, row in enumerate(rows):
+        pattern[i, : i + 1] = (np.frombuffer(bytes.fromhex(row), np.uint8) / 255) ** 2
+    return pattern
 
 
 def patterns(

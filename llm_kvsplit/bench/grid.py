@@ -26,7 +26,7 @@ _QUALITY_TOKENS = 8192
 _NEEDLES_FROM = 512
 #: Layer-wise analysis: windows of this many tokens.
 _LAYERS = (1024, 4)
-_HEADS = 128
+_HEADS = 96
 
 
 @dataclass(frozen=True)

@@ -45,21 +45,19 @@ def heat(results: "Results"):
 
 def attention(results: "Results"):
     """Heads that 4-bit keys change most, under f16, K8V4 and K4V8."""
-    import numpy as np
     from matplotlib.colors import PowerNorm
+
+    from ..bench.attention import unpack
 
     found = results.runs.get("heads")
     if not found:
         return None
-    heads, n = found["heads"], found["tokens"]
+    heads = found["heads"]
     names = sorted(heads[0]["patterns"], key=by_bits)
     drawn, panels = style.figure(results, rows=len(heads), columns=len(names), width=8.0, height=2.45 * len(heads) + 0.6)
     for row, head in zip(panels.reshape(len(heads), -1), heads):
         for axes, name in zip(row, names):
-            pattern = np.zeros((n, n))
-            for i, weights in enumerate(head["patterns"][name]):
-                pattern[i, : len(weights)] = np.array(weights) / 1000
-            image = axes.imshow(pattern, cmap="Greys", norm=PowerNorm(0.4, 0, 1), interpolation="nearest")
+            image = axes.imshow(unpack(head["patterns"][name]), cmap="Greys", norm=PowerNorm(0.4, 0, 1), interpolation="nearest")
             moved = head["moved"].get(name)
             axes.set_title(name if moved is None else f"{name}: {100 * moved:.1f} % moved", fontsize=9)
             axes.grid(visible=False)
