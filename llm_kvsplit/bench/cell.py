@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def run(job: dict[str, Any], done: Done, started: Callable[[int], None] = lambda
     assert child.stdin and child.stdout
     try:
         started(child.pid)
-        with child.stdin:
+        with suppress(BrokenPipeError), child.stdin:  # if it is dead already, its exit code tells more
             child.stdin.write(json.dumps(job))
         for line in child.stdout:
             said = json.loads(line)

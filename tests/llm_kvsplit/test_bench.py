@@ -216,6 +216,28 @@ def test_speeds_are_measured_in_turns():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("when", ["at once", "at work"])
+def test_a_measurement_that_is_killed_is_told(when):
+    """As the system does it when memory runs out."""
+    from llm_kvsplit.bench import cell
+
+    found = target.find("kvsplit-demo")
+    common = target.orders(found, None, 1)
+    order = grid.job("unused", target.pairs("8/4")[0], 8192, "speed", 8192, common).order
+    pids = []
+
+    def started(pid):
+        pids.append(pid)
+        if when == "at once":
+            os.kill(pid, signal.SIGKILL)
+
+    def done(_tokens):
+        os.kill(pids[0], signal.SIGKILL)
+
+    with pytest.raises(KvsplitError, match="^Measuring K8V4 at 8192 tokens was killed by signal 9: memory may have run out"):
+        cell.run(order, done, started)
+
+
 # --- compare -------------------------------------------------------------------------------------
 
 
