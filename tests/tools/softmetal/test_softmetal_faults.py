@@ -6,7 +6,7 @@ from softmetal import attention
 
 pytestmark = [pytest.mark.build, pytest.mark.timeout(600)]
 
-VEC = attention.mixed("64", (("q8_0", "q4_0"), ("f16", "q8_0")))
+CASES = attention.mixed("64", (("q8_0", "q4_0"), ("f16", "q8_0")))
 
 #: What stands in a kernel's source, and what the fault makes of it.
 FAULTS = {
@@ -41,12 +41,12 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_in_a_kernel_is_noticed(patched_programs, name):
-    outcomes = (attention.run(patched_programs, VEC, fault=FAULTS[name], reverse=reverse) for reverse in (False, True))
+    outcomes = (attention.run(patched_programs, CASES, fault=FAULTS[name], reverse=reverse) for reverse in (False, True))
     assert any(not outcome.clean for outcome in outcomes)
 
 
 def test_a_kernel_of_ours_must_not_write_behind_its_memory(patched_programs):
     # One element more than there is, in front of the first barrier, as upstream's kernel does with narrow heads.
     fault = ("for (short i = 0; i < DV4/NL; ++i) {", "for (short i = 0; i < DV4/NL + 2048; ++i) {")
-    outcome = attention.run(patched_programs, VEC, fault=fault)
+    outcome = attention.run(patched_programs, CASES, fault=fault)
     assert "bytes behind its" in outcome.died
