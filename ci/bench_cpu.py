@@ -1,0 +1,372 @@
+#!/usr/bin/env python
+"""Attention on a CPU over f16, quantized and mixed KV caches: the series against the same commit without it.
+
+Runs of the two builds take turns, on a model with random weights whose time is mostly attention. The cache of a depth
+is computed once, by the patched build, and read from a file by both, so that stock's slow prefill is not waited for
+before every run. Ratios are the result; the numbers themselves are this machine's.
+
+    python ci/bench_cpu.py                            # builds both, then measures: 10 to 20 minutes on 2 cores
+    python ci/bench_cpu.py --cache K8V4               # one cache alone, added to what was measured before
+    python ci/bench_cpu.py --tools STOCK PATCHED      # folders with the libraries of both, built before
+    python ci/bench_cpu.py --instructions             # callgrind's count of one decode step, at leisure
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import date
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "tools")]
+
+from llm_kvsplit.kvtypes import CachePair, from_bits  # noqa: E402
+
+#: A llama of 28M parameters. Its weights (random, f16) are small beside a long cache.
+N_LAYER, N_EMBD, N_HEAD, N_HEAD_KV, N_FF, N_VOCAB = 8, 512, 8, 4, 1408, 4096
+HEAD_DIM = N_EMBD // N_HEAD
+
+PAIRS = [CachePair(from_bits(k), from_bits(v)) for k, v in ((16, 16), (8, 8), (8, 4), (4, 4))]
+#: Depth -> pairs of runs.
+DEPTHS = {0: 3, 2048: 3, 8192: 3, 32768: 2}
+PROMPT, ANSWER, WHOLE = 512, 32, 8192
+#: Stock computes the whole of these once; of the others, not even that.
+WHOLE_OF_STOCK = ("f16", "K8V4")
+#: Prompts that take stock a minute or more are left out.
+TOO_SLOW = {(32768, pair) for pair in ("K8V8", "K8V4", "K4V4")}
+
+
+def write_model(path: Path) -> int:
+    """The model as a GGUF file; returns the bytes of weights that one decode step reads."""
+    import numpy as np
+    from gguf import GGUFWriter, TokenType
+
+    writer = GGUFWriter(path, "llama")
+    writer.add_context_length(65536)
+    writer.add_embedding_length(N_EMBD)
+    writer.add_block_count(N_LAYER)
+    writer.add_feed_forward_length(N_FF)
+    writer.add_head_count(N_HEAD)
+    writer.add_head_count_kv(N_HEAD_KV)
+    writer.add_rope_dimension_count(HEAD_DIM)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([f"t{i}" for i in range(N_VOCAB)])
+    writer.add_token_scores([0.0] * N_VOCAB)
+    writer.add_token_types([TokenType.NORMAL] * N_VOCAB)
+    random = np.random.default_rng(0)
+    read = 0
+
+    def weight(name: str, *shape: int) -> None:
+        nonlocal read
+        value = np.ones(shape, np.float32)
+        if len(shape) == 2:
+            value = (random.standard_normal(shape, np.float32) / shape[1] ** 0.5).astype(np.float16)
+        writer.add_tensor(name, value)
+        read += 0 if name.startswith("token_embd") else value.nbytes
+
+    weight("token_embd.weight", N_VOCAB, N_EMBD)
+    weight("output.weight", N_VOCAB, N_EMBD)
+    weight("output_norm.weight", N_EMBD)
+    for i in range(N_LAYER):
+        weight(f"blk.{i}.attn_norm.weight", N_EMBD)
+        weight(f"blk.{i}.ffn_norm.weight", N_EMBD)
+        weight(f"blk.{i}.attn_q.weight", N_EMBD, N_EMBD)
+        weight(f"blk.{i}.attn_k.weight", N_HEAD_KV * HEAD_DIM, N_EMBD)
+        weight(f"blk.{i}.attn_v.weight", N_HEAD_KV * HEAD_DIM, N_EMBD)
+        weight(f"blk.{i}.attn_output.weight", N_EMBD, N_EMBD)
+        weight(f"blk.{i}.ffn_gate.weight", N_FF, N_EMBD)
+        weight(f"blk.{i}.ffn_up.weight", N_FF, N_EMBD)
+        weight(f"blk.{i}.ffn_down.weight", N_EMBD, N_FF)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return read
+
+
+def run(folder: Path, **job) -> dict:
+    """``child(**job)`` in a process that loads the libraries in ``folder``."""
+    environment = {**os.environ, "LLAMA_CPP_LIB_PATH": str(folder), "LD_LIBRARY_PATH": str(folder)}
+    command = [sys.executable, __file__, "--child", json.dumps(job)]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if said.returncode:
+        raise SystemExit(f"{job} with {folder} failed:\n{said.stderr[-2000:]}")
+    return json.loads(said.stdout.splitlines()[-1])
+
+
+def child(model: str, pair: list[int], threads: int, size: int, load: str = "", save: dict[str, str] = {}, timed: str = "") -> dict:
+    """Prefill ``size`` tokens, or take them from the file ``load``; then time what ``timed`` says behind them.
+
+    ``save``: token count -> file to store the cache in when it holds so many. ``timed``: "prefill decode" or one of them.
+    """
+    import llama_cpp as cpp
+    import numpy as np
+
+    quiet = cpp.llama_log_callback(lambda level, text, data: None)
+    cpp.llama_log_set(quiet, ctypes.c_void_p(0))
+    cpp.llama_backend_init()
+    loaded = cpp.llama_model_load_from_file(model.encode(), cpp.llama_model_default_params())
+    params = cpp.llama_context_default_params()
+    params.n_ctx = size + 1024
+    params.n_batch = params.n_ubatch = PROMPT
+    params.n_threads = params.n_threads_batch = threads
+    params.type_k, params.type_v = pair
+    params.flash_attn_type = 1
+    context = cpp.llama_init_from_model(loaded, params)
+    memory = cpp.llama_get_memory(context)
+    tokens = np.random.default_rng(1).integers(3, N_VOCAB, size + 1024).astype(np.int32)
+    no_tokens = (cpp.llama_token * 1)()
+
+    def decode(start: int, count: int, at_once: int) -> float:
+        began = time.perf_counter()
+        for i in range(start, start + count, at_once):
+            some = tokens[i : i + min(at_once, start + count - i)]
+            batch = cpp.llama_batch_get_one(some.ctypes.data_as(ctypes.POINTER(cpp.llama_token)), len(some))
+            if cpp.llama_decode(context, batch) != 0:
+                raise SystemExit("llama_decode failed")
+        cpp.llama_synchronize(context)
+        return time.perf_counter() - began
+
+    def forget(start: int) -> None:
+        cpp.llama_memory_seq_rm(memory, 0, start, -1)
+
+    decode(0, 16, 16)  # reads the weights and wakes the threads
+    forget(0)
+    result: dict = {}
+    if load:
+        if not cpp.llama_state_seq_load_file(context, load.encode(), 0, no_tokens, 1, ctypes.byref(ctypes.c_size_t())):
+            raise SystemExit("the stored cache does not load")
+    else:
+        done = 0
+        for stop in sorted({*map(int, save), size}):
+            result[str(stop)] = result.get(str(done), 0.0) + decode(done, stop - done, PROMPT)
+            if str(stop) in save and not cpp.llama_state_seq_save_file(context, save[str(stop)].encode(), 0, no_tokens, 0):
+                raise SystemExit("the cache cannot be stored")
+            done = stop
+    if "prefill" in timed:
+        result["prefill"] = PROMPT / decode(size, PROMPT, PROMPT)
+        forget(size)
+    if "decode" in timed:
+        decode(size, 2, 1)
+        result["decode"] = ANSWER / decode(size + 2, ANSWER, 1)
+    return result
+
+
+def read_bandwidth(threads: int) -> float:
+    """GB/s that ``threads`` threads read together from memory, the best of a few tries."""
+    size = 2**29  # beyond any cache
+    buffers = [ctypes.create_string_buffer(size) for _ in range(threads)]
+    for buffer in buffers:
+        ctypes.memset(buffer, 1, size)
+    libc = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
+    libc.memchr.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]  # ctypes lets other threads run meanwhile
+    best = 0.0
+    for _ in range(8):
+        workers = [threading.Thread(target=libc.memchr, args=(buffer, 0, size)) for buffer in buffers]
+        began = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        best = max(best, threads * size / (time.perf_counter() - began) / 1e9)
+    return best
+
+
+def bench(stock: Path, patched: Path, threads: int, pairs: list[CachePair]) -> dict:
+    """Tokens/s of everything, with each sample; and what one decode step and this machine read."""
+    builds = {"stock": stock, "patched": patched}
+    samples: dict[tuple, list[float]] = {}
+
+    def note(what: str, depth: int, pair: str, build: str, value: float) -> None:
+        samples.setdefault((what, depth, pair, build), []).append(value)
+        print(f"{pair} {what} at {depth}, {build}: {value:.1f} tokens/s", file=sys.stderr)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch) / "model.gguf"
+        weights = write_model(model)
+        bandwidth = read_bandwidth(threads)
+        deep = max(DEPTHS)
+        for pair in pairs:
+            common = dict(model=str(model), pair=[pair.k.ggml_id, pair.v.ggml_id], threads=threads)
+            files = {str(depth): f"{scratch}/{depth}" for depth in DEPTHS if depth}
+            times = run(patched, **common, size=deep, save={**files, str(WHOLE): files[str(WHOLE)]})
+            note("whole", WHOLE, str(pair), "patched", WHOLE / times[str(WHOLE)])
+            note("whole", deep, str(pair), "patched", deep / times[str(deep)])
+            if str(pair) in WHOLE_OF_STOCK:
+                note("whole", WHOLE, str(pair), "stock", WHOLE / run(stock, **common, size=WHOLE)[str(WHOLE)])
+            for depth, count in DEPTHS.items():
+                for turn in range(count):
+                    for build in ("stock", "patched") if turn % 2 else ("patched", "stock"):
+                        timed = "decode" if build == "stock" and (depth, str(pair)) in TOO_SLOW else "prefill decode"
+                        got = run(builds[build], **common, size=depth, load=files.get(str(depth), ""), timed=timed)
+                        for what in timed.split():
+                            note(what, depth, str(pair), build, got[what])
+            for file in files.values():
+                Path(file).unlink()
+        bandwidth = max(bandwidth, read_bandwidth(threads))
+    rows = [
+        dict(what=what, depth=depth, cache=pair, build=build, median=statistics.median(values), samples=values)
+        for (what, depth, pair, build), values in samples.items()
+    ]
+    return dict(read_gb_s=bandwidth, weight_bytes=weights, rows=rows)
+
+
+def cache_bytes(pair: CachePair, tokens: int) -> float:
+    return tokens * N_LAYER * N_HEAD_KV * HEAD_DIM * (pair.k.bits_per_value + pair.v.bits_per_value) / 8
+
+
+def instructions(stock: Path, patched: Path, pairs: list[CachePair]) -> dict:
+    """Instructions of one decode step at depth 512 with one thread, as callgrind counts them: all, and attention's.
+
+    Each is the difference of two runs, of 9 tokens and of 1. Valgrind knows no AVX-512, so the builds are AVX2's.
+    """
+    counts: dict = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch) / "model.gguf"
+        write_model(model)
+        for pair in pairs:
+            for build, folder in (("stock", stock), ("patched", patched)):
+                step = {}
+                for n in (1, 9):
+                    out = Path(scratch) / "callgrind"
+                    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", folder / "llama-bench"]
+                    command += ["-m", model, "-fa", 1, "-t", 1, "-r", 1, "--no-warmup", "-p", 0, "-d", 512, "-n", n]
+                    command += ["-ctk", pair.k.name, "-ctv", pair.v.name]
+                    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+                    annotate = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(out)]
+                    said = subprocess.run(annotate, check=True, capture_output=True, text=True).stdout
+                    for name, pattern in (("all", "PROGRAM TOTALS"), ("attention", "ggml_compute_forward_flash_attn_ext ")):
+                        lines = [line for line in said.splitlines() if pattern in line + " "]
+                        step.setdefault(name, []).append(int(re.sub(r"[ ,]", "", lines[0].split("(")[0])))
+                counts.setdefault(str(pair), {})[build] = {name: (b - a) // 8 for name, (a, b) in step.items()}
+                print(pair, build, counts[str(pair)][build], file=sys.stderr)
+    return counts
+
+
+def machine() -> dict:
+    cpu = platform.processor()
+    flags = ""
+    if Path("/proc/cpuinfo").exists():
+        info = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines())
+        info = {key.strip(): value.strip() for key, value in info.items()}
+        cpu, flags = info.get("model name", cpu), info.get("flags", "")
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimddp")
+    return dict(
+        cpu=cpu, cores=os.cpu_count(), features=[name for name in known if name in flags.split()], system=platform.platform(terse=True)
+    )
+
+
+def markdown(data: dict) -> str:
+    by = {(row["what"], row["depth"], row["cache"], row["build"]): row for row in data["rows"]}
+
+    def cell(what: str, depth: int, pair: str, build: str) -> str:
+        row = by.get((what, depth, pair, build))
+        if not row:
+            return "–"
+        low, high = min(row["samples"]), max(row["samples"])
+        return f"{row['median']:.0f}" + (f" ({low:.0f}–{high:.0f})" if len(row["samples"]) > 1 else "")
+
+    def ratio(a: tuple, b: tuple) -> str:
+        return f"{by[a]['median'] / by[b]['median']:.2f}x" if a in by and b in by else "–"
+
+    m = data["machine"]
+    lines = [
+        "# Attention on a CPU",
+        "",
+        f"{m['cpu']}, {m['cores']} cores ({', '.join(m['features'])}), {data['threads']} threads, read bandwidth "
+        f"{data['read_gb_s']:.1f} GB/s. Random llama of 28M parameters: {N_LAYER} layers, {N_HEAD} heads, {N_HEAD_KV} KV heads "
+        f"x {HEAD_DIM}, f16 weights. llama.cpp {data['commit'][:12]}, {data['date']}. Medians (least–greatest) in tokens/s, "
+        "runs of both builds taking turns; made by `ci/bench_cpu.py`.",
+        "",
+        "## Prefill of a whole prompt",
+        "",
+        "| tokens | cache | stock | patched | ratio | to stock f16 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for depth in sorted({depth for what, depth, *_ in by if what == "whole"}):
+        for pair in map(str, PAIRS):
+            key = ("whole", depth, pair, "patched")
+            to_f16 = ratio(key, ("whole", depth, "f16", "stock"))
+            lines.append(
+                f"| {depth} | {pair} | {cell(*key[:3], 'stock')} | {cell(*key)} | {ratio(key, (*key[:3], 'stock'))} | {to_f16} |"
+            )
+    for what, title in (("prefill", f"Prefill of {PROMPT} tokens"), ("decode", f"Decode of {ANSWER} tokens")):
+        lines += ["", f"## {title}", ""]
+        extra = " of the read limit: stock | patched |" if what == "decode" else ""
+        lines.append("| depth | cache | stock | patched | ratio | to patched f16 |" + extra)
+        lines.append("|---|---|---|---|---|---|" + ("---|---|" if extra else ""))
+        for depth in DEPTHS:
+            for pair in PAIRS:
+                key = (what, depth, str(pair), "patched")
+                line = f"| {depth} | {pair} | {cell(what, depth, str(pair), 'stock')} | {cell(*key)} "
+                line += f"| {ratio(key, (*key[:3], 'stock'))} | {ratio(key, (what, depth, 'f16', 'patched'))} |"
+                if extra:
+                    bytes_read = data["weight_bytes"] + cache_bytes(pair, depth + ANSWER // 2)
+                    for build in ("stock", "patched"):
+                        row = by.get((*key[:3], build))
+                        line += f" {row['median'] * bytes_read / data['read_gb_s'] / 1e9:.0%} |" if row else " – |"
+                lines.append(line)
+    mib = ", ".join(f"{pair} {(data['weight_bytes'] + cache_bytes(pair, 8192)) / 1e6:.0f}" for pair in PAIRS)
+    lines += ["", f"The read limit is the bandwidth over the bytes that a step reads; at depth 8192, in MB: {mib}."]
+    if data.get("instructions"):
+        lines += ["", "## Instructions of a decode step at depth 512", ""]
+        lines += ["As callgrind counts them, AVX2 builds, one thread, in millions: the attention operations (the whole step).", ""]
+        lines += ["| cache | stock | patched | ratio |", "|---|---|---|---|"]
+        for pair, counts in data["instructions"].items():
+            cells = " | ".join(f"{counts[b]['attention'] / 1e6:.1f} ({counts[b]['all'] / 1e6:.1f})" for b in ("stock", "patched"))
+            lines.append(f"| {pair} | {cells} | {counts['patched']['attention'] / counts['stock']['attention']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder for cpu.json and cpu.md")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--tools", type=Path, nargs=2, metavar=("STOCK", "PATCHED"), help="folders of builds made before")
+    parser.add_argument("--cache", choices=[str(pair) for pair in PAIRS], action="append", help="measure these only")
+    parser.add_argument("--instructions", action="store_true", help="only callgrind's counts, added to what is there")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        print(json.dumps(child(**json.loads(given.child))))
+        return
+
+    from kvsplit_patch import build, cmake, options, trees
+
+    source = trees.patched()
+    if given.tools:
+        stock, patched = given.tools
+    else:
+        flags = cmake.flags()
+        if given.instructions:
+            flags = tuple("-DGGML_NATIVE=OFF" if flag == "-DGGML_NATIVE=ON" else flag for flag in flags)
+        stock, patched = (build.tools(tree, flags, options.echo) for tree in (trees.unpatched(), source))
+    file = given.out / "cpu.json"
+    data = json.loads(file.read_text()) if file.exists() else {}
+    pairs = [pair for pair in PAIRS if str(pair) in (given.cache or map(str, PAIRS))]
+    if given.instructions:
+        data["instructions"] = data.get("instructions", {}) | instructions(stock, patched, pairs)
+    else:
+        new = bench(stock, patched, given.threads, pairs)
+        new["rows"] = [row for row in data.get("rows", []) if row["cache"] not in map(str, pairs)] + new["rows"]
+        data |= new
+        data |= dict(machine=machine(), threads=given.threads, commit=source.commit, tree=source.tree, date=str(date.today()))
+    given.out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(data, indent=1) + "\n")
+    if "rows" in data:
+        (given.out / "cpu.md").write_text(markdown(data))
+
+
+if __name__ == "__main__":
+    main()

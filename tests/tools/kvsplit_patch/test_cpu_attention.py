@@ -1,0 +1,53 @@
+"""The patch cpu-attention: right for every pair of cache types, and in every build."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from kvsplit_patch import build, cmake, trees
+
+from .test_releases import HERE, fetch
+
+PROGRAM = "test-flash-attn-cpu"
+
+#: Every so manieth of the program's 2064 cases: some 300, with each pair of types and each head size among them.
+EVERY = 7
+
+
+@pytest.fixture(scope="module")
+def tools():
+    fetch(HERE)
+    return build.tools(trees.patched(), cmake.flags(), print, extra=(PROGRAM,))
+
+
+@pytest.mark.build
+@pytest.mark.timeout(2400)
+def test_agrees_with_double_precision_and_with_itself(tools):
+    said = subprocess.run([tools / PROGRAM, "-v", "-n", str(EVERY)], capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout
+    pairs = set(re.findall(r"^(\S+-\S+) dk=", said.stdout, re.MULTILINE))
+    assert len(pairs) == 49  # f16, q8_0, q5_1, q5_0, q4_1, q4_0 and iq4_nl on either side
+    count, failed = map(int, re.search(r"^(\d+) cases, (\d+) failed", said.stdout, re.MULTILINE).groups())
+    assert count > 250 and failed == 0
+
+
+@pytest.mark.build
+@pytest.mark.timeout(600)
+def test_agrees_with_upstreams_plain_path(tools):
+    """test-backend-ops skips what a backend refuses, so the cases that ran are counted."""
+    pattern = "type_K=q8_0,type_V=q4_0"
+    command = [tools / "test-backend-ops", "test", "-b", "CPU", "-o", "FLASH_ATTN_EXT", "-p", pattern]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout[-2000:]
+    assert len(re.findall(rf"{pattern}.*OK", said.stdout)) >= 4
+    assert "not supported" not in said.stdout
+
+
+@pytest.mark.build
+@pytest.mark.timeout(2400)
+def test_the_build_says_that_it_has_it():
+    fetch(HERE)
+    folder = build.build(trees.patched(), cmake.flags(), print)
+    assert "cpu-attention" in json.loads((folder / "manifest.json").read_text())["features"]
