@@ -25,23 +25,21 @@ SWAPPED_TYPES = Fault(
 )
 V_WITH_K_BLOCKS = Fault(
     "v-with-k-blocks",
-    "ggml/src/ggml-cpu/ops.cpp",
+    "ggml/src/ggml-cpu/fattn/decode.cpp",
     (
         (
-            "const char * v_data = ((const char *) v->data + (ic*nbv1 + iv2*nbv2 + iv3*nbv3));",
-            "const char * v_data = ((const char *) v->data + (ic*nbk1 + iv2*nbv2 + iv3*nbv3));",
+            "const fattn_tile v = fattn_tile_at(f.v, kb, h, i, k1, KEYS, v_pad);",
+            "const fattn_tile v = { (const char *) f.v->data + i*f.k->nb[1] + h*f.v->nb[2], f.k->nb[1] }; GGML_UNUSED(v_pad);",
         ),
     ),
 )
 SCALES_DROPPED = Fault(
     "scales-dropped",
-    "ggml/src/ggml-quants.c",
+    "ggml/src/ggml-cpu/fattn/blocks.h",
     (
         (
-            "    static const int qk = QK4_0;\n\n    assert(k % qk == 0);\n\n    const int nb = k / qk;\n\n"
-            "    for (int i = 0; i < nb; i++) {\n        const float d = GGML_FP16_TO_FP32(x[i].d);",
-            "    static const int qk = QK4_0;\n\n    assert(k % qk == 0);\n\n    const int nb = k / qk;\n\n"
-            "    for (int i = 0; i < nb; i++) {\n        const float d = 1.0f;",
+            "static ggml_half d(const fattn_quant & q) { return q.b.d; }",
+            "static ggml_half d(const fattn_quant & q) { return TYPE == GGML_TYPE_Q4_0 ? 0x3c00 : q.b.d; }",
         ),
     ),
 )

