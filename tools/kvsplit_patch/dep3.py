@@ -18,6 +18,7 @@ class Header:
 
     ``changes_numerics``: the caches (``f16``, ``K8V4``, …, or ``all``) whose results the patch means to change;
     ``smoke`` holds every other one to the unpatched build's bits.
+    ``needs``: files of upstream's without which there is nothing to patch; a commit that lacks one is out of range.
     """
 
     description: str
@@ -29,6 +30,7 @@ class Header:
     applied_upstream: str = ""
     watch: tuple[str, ...] = ()
     changes_numerics: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 _FIELDS = {
@@ -41,6 +43,7 @@ _FIELDS = {
     "Last-Update": "last_update",
     "Watch": "watch",
     "Changes-Numerics": "changes_numerics",
+    "Needs": "needs",
 }
 
 
@@ -70,7 +73,7 @@ def parse_header(text: str, name: str) -> Header:
         raise PatchError(
             f"{name}.patch: Last-Update is {found['last_update']!r}, not a date like 2026-10-01."
         ) from None
-    for key in ("watch", "changes_numerics"):
+    for key in ("watch", "changes_numerics", "needs"):
         found[key] = tuple(sorted(item.strip() for item in found.get(key, "").split(",") if item.strip()))
     return Header(**found)
 

@@ -124,6 +124,7 @@ def apply_series(commit: str | None = None, through: str | None = None) -> Appli
     else:
         repo = store.open_store()
         base, after = base_tree(repo, commit), []
+        require_range(repo, steps, base, commit)
         for step in steps:
             outcome = replay(repo, step, after[-1] if after else base)
             if outcome.state != CLEAN:
@@ -132,6 +133,17 @@ def apply_series(commit: str | None = None, through: str | None = None) -> Appli
                 )
             after.append(outcome.tree)
     return Applied(commit, base, tuple(after), after[-1] if after else base)
+
+
+def require_range(repo, steps, base: str, target: str):
+    """Raises PatchError when the tree ``base`` of ``target`` lacks a file that a patch needs: it is out of range."""
+    for step in steps:
+        for path in step.header.needs:
+            if not store.entry_at(repo, base, path):
+                raise PatchError(
+                    f"{target} is outside the range of the series: {step.name} needs {path}, which llama.cpp does not have "
+                    "there; name a later commit, or take the patch out of patchset/series and run kvsplit-patch export."
+                )
 
 
 def base_tree(repo, commit: str) -> str:
@@ -160,13 +172,25 @@ def _untouched(repo, step: Step, current: str) -> str | None:
 
     That is what a merge would give, in a tenth of the time; most of upstream's commits are like that.
     """
-    changes = {}
-    for path in changed_paths(repo, step.before, step.after):
-        before = store.entry_at(repo, step.before, path)
+    changes = _changes(repo, step.before, step.after)
+    for path, (before, _) in changes.items():
         if store.entry_at(repo, current, path) != before or (before is None and _is_under_a_file(repo, current, path)):
             return None
-        changes[path] = store.entry_at(repo, step.after, path)
-    return store.tree_with(repo, current, changes) if changes else None
+    return store.tree_with(repo, current, {path: after for path, (_, after) in changes.items()}) if changes else None
+
+
+#: (tree before, tree after) -> what ``_changes`` says: the same for every commit that a patch is replayed onto.
+_known_changes: dict[tuple[str, str], dict] = {}
+
+
+def _changes(repo, before: str, after: str) -> dict:
+    """path -> what is at it before and after, as ``store.entry_at`` has it."""
+    if (before, after) not in _known_changes:
+        paths = changed_paths(repo, before, after)
+        _known_changes[before, after] = {
+            path: (store.entry_at(repo, before, path), store.entry_at(repo, after, path)) for path in paths
+        }
+    return _known_changes[before, after]
 
 
 def _is_under_a_file(repo, tree: str, path: str) -> bool:

@@ -27,12 +27,16 @@ class Upstream:
 
 @dataclass(frozen=True)
 class LockedPatch:
-    """What a patch file must hash to, its ``git patch-id --stable``, and the tree after it on the base."""
+    """What a patch file must hash to, its ``git patch-id --stable``, and the tree after it on the base.
+
+    ``needs``: files that an upstream commit must have for the patch to go onto it: how far back the series reaches.
+    """
 
     name: str
     sha256: str
     patch_id: str
     tree: str
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def read_lock(folder: Path) -> Lock:
             upstream=Upstream(**data["upstream"]),
             base_tree=data["base_tree"],
             result_tree=data["result_tree"],
-            patches=tuple(LockedPatch(**patch) for patch in data["patches"]),
+            patches=tuple(LockedPatch(**{**patch, "needs": tuple(patch.get("needs", ()))}) for patch in data["patches"]),
         )
     except FileNotFoundError:
         raise PatchError(f"{folder} has no lock.json: restore it with git checkout.") from None
@@ -129,7 +133,11 @@ def read_lock(folder: Path) -> Lock:
 
 
 def write_lock(lock: Lock) -> bytes:
-    return (json.dumps({"schema": 1, **asdict(lock)}, indent=2) + "\n").encode()
+    data = asdict(lock)
+    for patch in data["patches"]:
+        if not patch["needs"]:
+            del patch["needs"]
+    return (json.dumps({"schema": 1, **data}, indent=2) + "\n").encode()
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,7 @@ def export(repo, version: str, upstream: Upstream, base_tree: str, steps) -> dic
     """
     patches = [Patch(s.name, s.header, gitdiff.write_diff(repo, s.before, s.after, s.name)) for s in steps]
     locked = tuple(
-        LockedPatch(patch.name, hashlib.sha256(patch.text()).hexdigest(), patch.patch_id(), step.after)
+        LockedPatch(patch.name, hashlib.sha256(patch.text()).hexdigest(), patch.patch_id(), step.after, patch.header.needs)
         for patch, step in zip(patches, steps)
     )
     lock = Lock(version, upstream, base_tree, steps[-1].after if steps else base_tree, locked)

@@ -19,7 +19,7 @@ _UNROLL = re.compile(r"^[ \t]*#\s*pragma\s+(?:clang\s+loop\s+)?unroll.*$", re.MU
 # Lane 0 alone: in lock-step the other lanes have read by then what it is about to write.
 _FIRST_LANE = re.compile(r"\bif\s*\(\s*(tiisg\s*==\s*0)\b")
 # Without a mask its sizes are 0, and kernels divide by them before they look: anything on a GPU, the end of a program here.
-_REMAINDER = re.compile(r"\b(\w+(?:\[\w+\])?)\s*%\s*(args\.\w+)")
+_REMAINDER = re.compile(r"\(\s*(\w+)\s*%\s*(args\.\w+)\s*\)")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def translate(text: str, name: str) -> str:
     )
     body = _UNROLL.sub("", body)
     body = _FIRST_LANE.sub(r"if (softmetal::lockstep() && \1", body)
-    body = _REMAINDER.sub(r"softmetal::remainder(\1, \2)", body)
+    body = _REMAINDER.sub(r"(softmetal::remainder(\1, \2))", body)
     body = _without_attributes(body)
     return f'#include "kernel.h"\n{body}\n{_entry(found)}'
 

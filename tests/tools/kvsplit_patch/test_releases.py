@@ -42,10 +42,32 @@ def added(patch) -> set:
     return {text for section in patch.sections() for hunk in section.hunks for kind, text in hunk.lines if kind == b"+"}
 
 
+def drop(project, name):
+    """Take a patch out of the checkout's series, the way a maintainer does."""
+    names = project / "patchset" / "series"
+    names.write_text(names.read_text().replace(f"{name}.patch\n", ""))
+    (project / "patchset" / f"{name}.patch").unlink()
+    run("export")
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_a_release_outside_the_range_is_refused_in_words(project, version):
+    fetch(HERE)
+    fetch(version)
+    before = series.digest(project / "patchset")
+    for arguments in (("--plan", version), (version,)):
+        said = run("rebase", *arguments, code=1)
+        assert f"{version} is outside the range of the series: metal-mixed-kv needs ggml/src/ggml-metal/" in said
+    assert series.digest(project / "patchset") == before
+    with pytest.raises(PatchError, match="outside the range"):
+        replay.apply_series(upstream.resolve("", version)[0])
+
+
 @pytest.mark.parametrize("version", RELEASES)
 def test_the_series_reaches_another_release(project, version):
     fetch(HERE)
     commit = fetch(version)
+    drop(project, "metal-mixed-kv")  # which needs the Metal kernels of a later llama.cpp
     before = series.load(project / "patchset")
     plan = run("rebase", "--plan", version)
     assert series.load(project / "patchset") == before

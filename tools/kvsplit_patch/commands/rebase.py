@@ -25,6 +25,7 @@ def command(target, plan, worktree):
         steps = replay.steps_at_base(loaded)
         repo = store.open_store()
         base = replay.base_tree(repo, commit)
+        replay.require_range(repo, steps, base, target)
         where = series.Upstream(loaded.lock.upstream.url, commit, tag, upstream.bindings_of(repo, commit))
         click.echo(f"from llama.cpp {loaded.lock.upstream.commit}\nto   llama.cpp {commit}")
         if plan:
