@@ -108,6 +108,8 @@ template <class T, int C, int R> struct matrix {
     template <class... V> matrix(const vec<T, R> & first, const V &... rest) : columns { first, rest... } {}
     vec<T, R> & operator[](int c) { return columns[c]; }
     const vec<T, R> & operator[](int c) const { return columns[c]; }
+    friend matrix operator*(const matrix & m, T by) { matrix r; for (int c = 0; c < C; c++) r[c] = m[c] * by; return r; }
+    friend matrix operator*(T by, const matrix & m) { return m * by; }
 };
 
 #define SOFTMETAL_VECTORS(T) using T##2 = vec<T, 2>; using T##3 = vec<T, 3>; using T##4 = vec<T, 4>;
