@@ -35,8 +35,8 @@ class Break:
 
     @property
     def key(self) -> str:
-        """What makes two breaks the same one."""
-        return f"{self.patch}@{self.commit[:12]}"
+        """What makes two breaks the same one; the commit only where it is the first, since upstream's newest changes."""
+        return f"{self.patch}@{self.commit[:12] if self.known else self.stage}"
 
 
 def explain(

@@ -84,6 +84,10 @@ def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str
             watched.setdefault(change.patch, []).append(change.path)
     current = base
     for step in steps:
+        missing = [path for path in step.header.needs if not store.entry_at(repo, base, path)]
+        if missing:
+            yield step.name, Cell(replay.CONFLICT, tuple(f"it needs {path}, which is not there" for path in missing))
+            continue
         outcome = replay.replay(repo, step, current)
         current = outcome.tree
         notes = tuple(f"{path}: {why}" for path, why in outcome.conflicts)

@@ -6,6 +6,7 @@ A diff is written here from libgit2's hunks instead of by a git command, because
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .errors import PatchError
 from .store import entry_at, read_blob, tree_with
@@ -38,6 +39,7 @@ class FileDiff:
     hunks: tuple[Hunk, ...]
 
 
+@lru_cache(maxsize=64)  # every tag of a compatibility table asks what each patch touches
 def parse_diff(diff: bytes, name: str) -> tuple[FileDiff, ...]:
     """Read a git diff whose every count is right. Raises PatchError on anything this project does not carry."""
     lines = diff.split(b"\n")

@@ -86,6 +86,9 @@ def look(names: Sequence[str], flags: Sequence[str], hub: GitHub | None, date: s
         each, why = _one(loaded, listing, target, names, flags, date, echo)
         seen.append(each)
         found += why
+    # Of two targets that the same thing breaks, one may lack the tags to say since when.
+    dated = {(broken.patch, broken.stage) for broken in found if broken.known}
+    found = [broken for broken in found if broken.known or (broken.patch, broken.stage) not in dated]
     unique = tuple({broken.key: broken for broken in found}.values())
     platform = f"{machine.system()}-{machine.machine()}".lower()
     night = Night(date, platform, base, _behind(listing, base), tuple(seen), unique)

@@ -156,27 +156,21 @@ def base_tree(repo, commit: str) -> str:
 
 def replay(repo, step: Step, current: str) -> Outcome:
     """Merge what a patch does at its base into the tree ``current``, and say what became of it."""
-    untouched = _untouched(repo, step, current)
-    if untouched:
-        return Outcome(CLEAN, untouched)
-    index = merge(repo, step, current)
+    changes = _changes(repo, step.before, step.after)
+    now = {path: store.entry_at(repo, current, path) for path in changes}
+    if changes and all(now[path] == before and _has_room(repo, current, path) for path, (before, _) in changes.items()):
+        # Upstream left every file of the patch as it was: most of its commits do.
+        return Outcome(CLEAN, store.tree_with(repo, current, {path: after for path, (_, after) in changes.items()}))
+    whole = _needs_all(repo, changes, current)
+    index = merge(repo, step, current) if whole else _merge_files(repo, changes, now)
     conflicts = tuple(_describe(repo, sides) for sides in index.conflicts or ())
     if conflicts:
         return Outcome(CONFLICT, current, conflicts)
-    merged = str(index.write_tree(repo))
+    if whole:
+        merged = str(index.write_tree(repo))
+    else:
+        merged = store.tree_with(repo, current, {entry.path: (int(entry.mode), str(entry.id)) for entry in index})
     return classify(repo, step, current, merged)
-
-
-def _untouched(repo, step: Step, current: str) -> str | None:
-    """The merged tree where every file of the patch is as it was at its base, else None.
-
-    That is what a merge would give, in a tenth of the time; most of upstream's commits are like that.
-    """
-    changes = _changes(repo, step.before, step.after)
-    for path, (before, _) in changes.items():
-        if store.entry_at(repo, current, path) != before or (before is None and _is_under_a_file(repo, current, path)):
-            return None
-    return store.tree_with(repo, current, {path: after for path, (_, after) in changes.items()}) if changes else None
 
 
 #: (tree before, tree after) -> what ``_changes`` says: the same for every commit that a patch is replayed onto.
@@ -193,9 +187,32 @@ def _changes(repo, before: str, after: str) -> dict:
     return _known_changes[before, after]
 
 
-def _is_under_a_file(repo, tree: str, path: str) -> bool:
+def _has_room(repo, tree: str, path: str) -> bool:
+    """Whether no file of the tree lies where a path needs a folder."""
     found = (store.entry_at(repo, tree, str(parent)) for parent in PurePosixPath(path).parents[:-1])
-    return any(entry and entry[0] != 0o040000 for entry in found)
+    return not any(entry and entry[0] != 0o040000 for entry in found)
+
+
+def _needs_all(repo, changes: dict, current: str) -> bool:
+    """Whether a merge has to look at other files than the patch's: only a file that is gone can have been renamed."""
+    return any(
+        before and (after is None or store.entry_at(repo, current, path) is None) or not _has_room(repo, current, path)
+        for path, (before, after) in changes.items()
+    )
+
+
+def _merge_files(repo, changes: dict, now: dict):
+    """``merge`` for the patch's own files: between releases, going through all the others takes a second."""
+    from pygit2.enums import MergeFlag
+
+    sides = []
+    for entries in (
+        {p: before for p, (before, _) in changes.items()},
+        now,
+        {p: after for p, (_, after) in changes.items()},
+    ):
+        sides.append(store.tree_with(repo, None, {path: entry for path, entry in entries.items() if entry}))
+    return repo.merge_trees(*sides, flags=MergeFlag(0))
 
 
 def merge(repo, step: Step, current: str):
@@ -228,13 +245,16 @@ def changed_paths(repo, old, new) -> list[str]:
 
 def line_changes(repo, old, new) -> Counter:
     """How many more copies of each line the new tree holds than the old one, over the files that differ."""
+    from pygit2.enums import DiffOption
+
     total = Counter()
-    for delta in repo.diff(repo[str(old)], repo[str(new)]).deltas:
-        for side, sign in ((delta.old_file, -1), (delta.new_file, 1)):
-            blob = repo.get(side.id)
-            if blob is not None and side.mode:
-                for line in blob.data.split(b"\n"):
-                    total[line.decode(errors="replace").rstrip("\r")] += sign
+    # Lines that did not change count the same on both sides, so those that a diff shows are enough.
+    for file in repo.diff(repo[str(old)], repo[str(new)], flags=DiffOption.FORCE_TEXT, context_lines=0):
+        for hunk in file.hunks:
+            for line in hunk.lines:
+                if line.origin in "+-":
+                    text = line.raw_content.decode(errors="replace").rstrip("\r\n")
+                    total[text] += 1 if line.origin == "+" else -1
     return Counter({line: count for line, count in total.items() if count})
 
 

@@ -104,13 +104,20 @@ def test_a_tag_that_moved_is_refused_by_name(mirror):
     assert f"The tag b9002 at {mirror.url} has moved from {mirror.commits[2]} to {mirror.commits[5]}" in said
 
 
-def test_what_upstream_left_alone_replays_as_the_merge_would(mirror):
-    """The short way, over every patch, gives the tree of the three-way merge."""
+def test_short_ways_end_where_the_merge_of_everything_does():
+    """Over every patch, on the base, on another release, and on a tree that lacks or blocks what the patch changes."""
+    fetch(HERE)
     loaded = series.load(paths.patchset_dir())
     repo = store.open_store()
-    steps = replay.steps_at_base(loaded)
-    current = loaded.lock.base_tree
-    for step in steps:
-        merged = str(replay.merge(repo, step, current).write_tree(repo))
-        assert replay._untouched(repo, step, current) == merged
-        current = merged
+    base, other = loaded.lock.base_tree, replay.base_tree(repo, fetch("0.3.35"))
+    blocked = store.tree_with(repo, base, {"src/kvsplit": store.entry_at(repo, base, "LICENSE")})
+    for start in (base, other, store.tree_with(repo, base, {"common/arg.cpp": None}), blocked):
+        current = start
+        for step in replay.steps_at_base(loaded):
+            outcome = replay.replay(repo, step, current)
+            index = replay.merge(repo, step, current)
+            conflicts = tuple(replay._describe(repo, sides) for sides in index.conflicts or ())
+            assert outcome.conflicts == conflicts
+            if not conflicts:
+                assert outcome.tree == str(index.write_tree(repo))
+            current = outcome.tree

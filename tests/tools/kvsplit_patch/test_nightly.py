@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pygit2
 import pytest
@@ -103,8 +106,9 @@ def test_upstreams_releases_are_looked_at_besides_its_newest(make):
 
 
 def test_two_patches_that_two_commits_break_are_two_issues(make):
-    link = "target_link_libraries(llama PUBLIC"
-    marker = ("cmake : tidy", mirrors.edit("src/CMakeLists.txt", (f"{link} ggml)", f"{link}\n    ggml)")))
+    rest = "\n    set_target_properties(llama PROPERTIES POSITION"
+    beside = (f"if (BUILD_SHARED_LIBS){rest}", f"if (${{BUILD_SHARED_LIBS}}){rest}")
+    marker = ("cmake : tidy", mirrors.edit("src/CMakeLists.txt", beside))
     here = make(CONFLICT, mirrors.docs(2), marker)
     said = here.night(*QUICK, code=1)
     keys = {"kvq-args": 1, "marker": 3}
@@ -154,6 +158,14 @@ def test_without_a_network_nothing_is_red(make, monkeypatch):
     assert ": untold" in said and "cannot be listed" in said and "which llama-cpp-python is the newest" in said
     assert "Last night of which something could be told: 2026-11-22" in said
     assert here.hub.writes == [("POST", "issues")]
+
+    # And the script that the workflow calls makes a warning of it, beside the report.
+    script, summary = Path(__file__).parents[3] / "ci" / "nightly", here.project.parent / "summary.md"
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": programs, "GITHUB_STEP_SUMMARY": str(summary)}
+    done = subprocess.run([script, *QUICK, "--date", "2026-11-24"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "::warning::Nothing could be told tonight" in done.stdout
+    assert "# Nightly 2026-11-24" in summary.read_text()
 
 
 def test_red_stays_red_when_github_is_away_and_is_told_later(make, monkeypatch):
