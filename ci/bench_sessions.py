@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from llm_kvsplit import demo  # noqa: E402
 from llm_kvsplit.kvtypes import CachePair, bytes_per_token  # noqa: E402
+from llm_kvsplit.paths import backends_dir  # noqa: E402
 from tests.llm_kvsplit.ggufs import write_llama  # noqa: E402
 
 #: SmolLM-135M's layers, width and heads, the smallest model that people chat with; 32768 tokens of context, and a byte
@@ -92,14 +93,14 @@ def one_length(work: Path, start: Path, n_tokens: int, runs: int, llm_gguf: str 
 
     for i in range(runs):
         for name, extra in (("first, storing", ()), ("first, not storing", ("-o", "kv_sessions", "false"))):
-            shutil.copytree(start, now)
+            shutil.copytree(start, now, symlinks=True)
             run(name, now, "-m", "bench", *extra, stdin=text, to_the_end=True)
             now.rename(asked) if not extra and i == 0 else shutil.rmtree(now)
     stored = logged(asked)
     disk, restoring = [], []
     for i in range(runs):
         for name in ("stored, warm", "nothing stored", "stored, dropped"):
-            shutil.copytree(asked, now)
+            shutil.copytree(asked, now, symlinks=True)
             if name == "stored, dropped":
                 disk.append(read_from_disk(now))
                 drop_from_page_cache(now)
@@ -143,7 +144,9 @@ def read_from_disk(user: Path) -> float:
 
 
 def register(user: Path, model: Path) -> Path:
-    user.mkdir(parents=True)
+    """A user directory with the model, and with the builds of the person who runs this."""
+    (user / "kvsplit").mkdir(parents=True)
+    (user / "kvsplit" / "backends").symlink_to(backends_dir())
     subprocess.run(
         [sys.executable, "-m", "llm", "kvsplit", "add", str(model), "--name", "bench"],
         env={**os.environ, "LLM_USER_PATH": str(user)},
@@ -219,7 +222,7 @@ def markdown(results: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", default="1024,4096,8192,16384")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each kind, which take turns")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each kind, which take turns; one beyond 8192 tokens")
     parser.add_argument("--llm-gguf", metavar="PYTHON")
     parser.add_argument("--out", type=Path, help="folder for sessions.json and sessions.md")
     options = parser.parse_args()
@@ -238,7 +241,8 @@ def main() -> None:
             "lengths": [],
         }
         for n in map(int, options.lengths.split(",")):
-            results["lengths"].append(one_length(work, start, n, options.runs, options.llm_gguf))
+            runs = options.runs if n <= 8192 else 1
+            results["lengths"].append(one_length(work, start, n, runs, options.llm_gguf))
             print(json.dumps(results["lengths"][-1]), file=sys.stderr, flush=True)
         results["sizes"] = state_sizes(work, model, 1500)
     print(markdown(results))
