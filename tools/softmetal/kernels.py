@@ -12,6 +12,8 @@ from pathlib import Path
 import msl  # beside this file: a program has no package
 
 HERE = Path(__file__).parent / "msl"
+# Where lanes wait must stay one place in the code, by which the device knows that all wait for the same.
+_ONE_PLACE = ["-disable-tail-duplicate", "-disable-early-taildup", "-tail-dup-placement=0"]
 _OPTIMIZED = ["-O2", "-ffp-contract=off"]
 # Every load where the source has one, none merged; and a call with its address in front.
 _COUNTED = ["-O1", "-fno-vectorize", "-fno-slp-vectorize", "-DSOFTMETAL_COUNT_LOADS=1"]
@@ -37,6 +39,7 @@ def main(clang: str, what: str, source: str, result: str, *macros: str) -> int:
             cpp.write_text(msl.translate(text, name))
             command = [clang, "c++", "-std=c++17", "-march=native", "-fPIC", "-shared", "-nostdlib", "-w", f"-I{HERE}"]
             command += ["-fno-sanitize=all", "-fno-math-errno", "-Xclang", "-ffloat16-excess-precision=none"]
+            command += [word for option in _ONE_PLACE for word in ("-mllvm", option)]
             command += _COUNTED if step == "count" else _OPTIMIZED
             said = subprocess.run([*command, str(cpp), "-o", temporary], capture_output=True, text=True)
             cpp.unlink()

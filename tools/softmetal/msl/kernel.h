@@ -3,7 +3,9 @@
 
 #include "simdgroups.h"
 
-extern "C" __attribute__((noinline, convergent, visibility("hidden"))) void softmetal_wait(bool threadgroup) {
+// convergent: the compiler may not move or double a call so that some lanes make it elsewhere. Not optimized, or it would
+// see that nothing in here needs that, and forget it.
+extern "C" __attribute__((noinline, optnone, convergent, visibility("hidden"))) void softmetal_wait(bool threadgroup) {
     softmetal::Lane & self = softmetal::lane();
     self.wait(&self, __builtin_return_address(0), threadgroup);
 }
