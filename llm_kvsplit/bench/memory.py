@@ -55,6 +55,8 @@ def watch(job: dict[str, Any], heard: Callable[[Sample], None]) -> tuple[dict[st
     def done(count: int) -> None:
         nonlocal tokens
         tokens += count
+        if tokens >= job["n_ctx"]:
+            over.set()  # what follows is the process giving everything back
 
     try:
         result = cell.run(job, done, started)

@@ -92,18 +92,19 @@ def _live():
 def _chart(runs, n_ctx: int) -> str:
     """A line of blocks for each cache: memory over the tokens of the prompt, all on the same scale."""
     runs = {pair: [sample for sample in samples if sample.tokens] or samples[-1:] for pair, samples in runs.items()}
-    every = [sample.bytes for samples in runs.values() for sample in samples]
-    bottom, top = 0.97 * min(every), max(every)
+    bottom = 0.97 * min(samples[0].bytes for samples in runs.values())
+    top = max(sample.bytes for samples in runs.values() for sample in samples)
     lines = []
     for pair, samples in runs.items():
         columns = [0] * _WIDTH
         for sample in samples:
-            columns[min(_WIDTH - 1, sample.tokens * _WIDTH // n_ctx)] = sample.bytes
+            column = min(_WIDTH - 1, sample.tokens * _WIDTH // n_ctx)
+            columns[column] = max(columns[column], sample.bytes)
         last = samples[-1].tokens * _WIDTH // n_ctx
         before, drawn = 0, ""
         for column, held in enumerate(columns):
             before = held or before
             level = 1 + round((len(_BLOCKS) - 2) * max(0, before - bottom) / (top - bottom)) if column <= last else 0
             drawn += _BLOCKS[level]
-        lines.append(f"{pair:5} {drawn} {size(samples[-1].bytes):>11}  {samples[-1].tokens} tokens")
+        lines.append(f"{pair:5} {drawn} {size(before):>11}  {samples[-1].tokens} tokens")
     return "\n".join(lines)

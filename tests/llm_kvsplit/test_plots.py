@@ -124,8 +124,10 @@ def test_watch_sees_the_smaller_cache(llm, tmp_path):
     done = llm("kvsplit", "watch", "kvsplit-demo", "--n-ctx", "2048", "--out", "w.gif", "--out", "w.svg", "--out", "w.png")
     assert re.search(r"^f16 +cache +6.00 MiB, process at most", done.stdout, re.M)
     assert re.search(r"^K8V4 +cache +2.44 MiB, process at most", done.stdout, re.M)
-    levels = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines() if "█" in line}
-    assert max(levels["K8V4"]) < max(levels["f16"]) == "█"  # the blocks' code points rise with their height
+    drawn = [line.split()[:2] for line in done.stdout.splitlines() if line.endswith(" tokens")]
+    # The blocks' code points rise with their height.
+    heights = {pair: sum(map(ord, blocks)) for pair, blocks in drawn}
+    assert heights["K8V4"] < heights["f16"]
     from PIL import Image
 
     with Image.open(tmp_path / "w.gif") as picture:
