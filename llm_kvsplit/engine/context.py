@@ -283,6 +283,7 @@ def buffers(lines: list[str]) -> Buffers:
 def _graph_splits(lines: list[str]) -> int | None:
     """Parts the compute graph is cut into; more than one a device means that something falls back to the CPU."""
     for line in lines:
-        if found := re.search(r"graph splits = (\d+)", line):
-            return int(found[1])
+        # "graph: nodes = 264, splits = 14, …", or "14 / 2" where reading and writing differ.
+        if found := re.search(r"\bsplits = (\d+)(?: / (\d+))?", line):
+            return max(int(number) for number in found.groups() if number)
     return None
