@@ -19,8 +19,9 @@ from . import build
 UBATCHES = (256, 24, 8, 1)
 DEVICES = ("cpu", "metal")
 CONTEXT = 256
-#: How far the devices may be apart: relative, for rounding in another order, and absolute, for numbers near 0.
-BOUNDS = {"ppl": (0.005, 0.0), "kld": (0.15, 1e-4), "kld_999": (0.5, 5e-3)}
+#: How far the devices may be apart, relative and absolute. They round differently (the CPU quantizes queries for quantized
+#: keys, Metal does not), and 128 tokens are few; a fault in a kernel is farther off than any of this.
+BOUNDS = {"ppl": (0.02, 0.0), "kld": (0.25, 1e-4), "kld_999": (0.6, 5e-3)}
 
 
 @dataclass(frozen=True)
