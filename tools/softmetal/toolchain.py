@@ -16,7 +16,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from kvsplit_patch.errors import PatchError
+from kvsplit_patch.errors import PatchError, Unable
 from kvsplit_patch.paths import cache_dir
 
 HERE = Path(__file__).parent
@@ -25,10 +25,10 @@ _KERNEL_SOURCES = ("msl.py", "kernels.py", "msl", "device/lane.h")
 
 
 def clang() -> str:
-    """The program that is clang when its first word is ``c++`` or ``cc``. Raises PatchError without the package."""
+    """The program that is clang when its first word is ``c++`` or ``cc``. Raises Unable without the package."""
     spec = importlib.util.find_spec("ziglang")
     if spec is None or not spec.submodule_search_locations:
-        raise PatchError("The software Metal needs clang: run 'pip install ziglang', which brings one.")
+        raise Unable("The software Metal needs clang: run 'pip install ziglang', which brings one.")
     return str(Path(list(spec.submodule_search_locations)[0]) / "zig")
 
 
