@@ -121,6 +121,17 @@ def test_two_patches_that_two_commits_break_are_two_issues(make):
     assert said.count("first bad commit") == 2
 
 
+def test_without_a_tag_on_the_base_there_is_still_one_issue(make):
+    """Then nobody knows since when it fails, and upstream's newest is another commit each night."""
+    here = make(CONFLICT)
+    pygit2.Repository(str(here.mirror.folder)).references.delete("refs/tags/b9000")
+    assert "first bad commit: not known" in here.night(*QUICK, code=1)
+    here.mirror.add(*mirrors.docs(2))
+    here.night(*QUICK, date="2026-11-23", code=1)
+    (issue,) = here.hub.issues
+    assert "Red for 2 nights" in issue["body"] and here.mirror.commits[1] not in issue["body"]
+
+
 def test_two_machines_share_an_issue(make, monkeypatch):
     here = make(CONFLICT)
     here.night(*QUICK, code=1)
