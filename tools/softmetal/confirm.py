@@ -31,7 +31,13 @@ class Confirmation:
     problems: tuple[str, ...]
 
 
-def confirm(echo: Echo, emulated: bool, cases: str = "", ubatches: tuple[int, ...] = smoke.UBATCHES) -> Confirmation:
+def confirm(
+    echo: Echo,
+    emulated: bool,
+    cases: str = "",
+    caches: tuple[str, ...] = tuple(CACHES),
+    ubatches: tuple[int, ...] = smoke.UBATCHES,
+) -> Confirmation:
     """Build the series and try it: attention against the CPU, the bundled model, speed.
 
     ``cases``: other cases of attention than all of the mixed ones and upstream's. Raises PatchError where there is no
@@ -57,7 +63,7 @@ def confirm(echo: Echo, emulated: bool, cases: str = "", ubatches: tuple[int, ..
         problems += [f"attention differs: {case}" for case in outcome.failed]
         if not outcome.clean and not outcome.failed:
             problems.append(f"attention, {name}: {outcome.died or 'nothing ran'}")
-    rows = smoke.measure(programs, echo, ubatches=ubatches, emulated=emulated)
+    rows = smoke.measure(programs, echo, caches, ubatches, emulated)
     lines += smoke.table(rows)
     problems += [problem for row in rows for problem in row.problems()]
     lines += _speed(programs, environment, echo)
