@@ -1,6 +1,11 @@
 import os
+import tempfile
 
 import pytest
+
+#: No test sees the models, states and builds of the person who runs it.
+NOBODY = tempfile.TemporaryDirectory(prefix="llm-kvsplit-tests-")
+os.environ["LLM_USER_PATH"] = NOBODY.name
 
 
 def pytest_addoption(parser):
