@@ -34,6 +34,18 @@ def test_decoding_with_keys_of_8_and_values_of_4_bits_reads_41_percent_of_the_by
     assert (k + v) / (f16_k + f16_v) == pytest.approx(0.406, abs=0.001)
 
 
+def test_starting_compiles_no_more_than_upstream_does(patched_programs, stock_programs):
+    equal, unequal = (f"hsk=64,.*kv=512,nb=1,mask=0,sinks=0,.*type_K=q8_0,type_V={value_type}," for value_type in ("q8_0", "q4_0"))
+    theirs, ours, mixed = (
+        attention.run(programs, cases).report
+        for programs, cases in ((stock_programs, equal), (patched_programs, equal), (patched_programs, unequal))
+    )
+    print(f"{ours['libraries']} libraries of {ours['functions']} kernels in {ours['source_bytes']} bytes")
+    assert all(ours[count] == theirs[count] for count in ("libraries", "functions", "source_bytes"))
+    # One pair's decoding is one library of one kernel more.
+    assert (mixed["libraries"], mixed["functions"]) == (ours["libraries"] + 1, ours["functions"] + 1)
+
+
 def splits(programs, key_type, value_type, tmp_path):
     """How many pieces the scheduler cuts a graph into for a token: it cuts where the device changes."""
     model, text = demo()

@@ -1,10 +1,13 @@
 """Faults in kernels and in the host's code, planted one at a time: the software Metal notices each."""
 
+from dataclasses import replace
+
 import pytest
 
-from softmetal import attention
+from kvsplit_patch import store, trees
+from softmetal import attention, build
 
-pytestmark = [pytest.mark.build, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.build, pytest.mark.timeout(1200)]
 
 CASES = attention.mixed("64", (("q8_0", "q4_0"), ("f16", "q8_0")))
 
@@ -50,3 +53,29 @@ def test_a_kernel_of_ours_must_not_write_behind_its_memory(patched_programs):
     fault = ("for (short i = 0; i < DV4/NL; ++i) {", "for (short i = 0; i < DV4/NL + 2048; ++i) {")
     outcome = attention.run(patched_programs, CASES, fault=fault)
     assert "bytes behind its" in outcome.died
+
+
+#: What stands in the host's code of the series, and what the fault makes of it.
+HOST = "ggml/src/ggml-metal/ggml-metal-ops.cpp"
+HOST_FAULTS = {
+    "no barrier between the kernel and the sum of its parts": (
+        "            // sync the 2 kernels\n            ggml_metal_op_concurrency_reset(ctx);\n",
+        "            // sync the 2 kernels\n",
+    ),
+    "threadgroup memory by K's type alone": (
+        "(ggml_is_quantized(op->src[1]->type) || ggml_is_quantized(op->src[2]->type)) ? 1 : 0;",
+        "ggml_is_quantized(op->src[1]->type) ? 1 : 0;",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOST_FAULTS)
+def test_softmetal_a_fault_in_the_hosts_code_is_noticed(name):
+    source, repo = trees.patched(), store.open_store()
+    mode, blob = store.entry_at(repo, source.tree, HOST)
+    text, (old, new) = store.read_blob(repo, blob).decode(), HOST_FAULTS[name]
+    assert text.count(old) == 1
+    tree = store.tree_with(repo, source.tree, {HOST: (mode, repo.create_blob(text.replace(old, new).encode()))})
+    programs = build.programs(replace(source, tree=tree), lambda line: None)
+    outcomes = (attention.run(programs, CASES, reverse=reverse) for reverse in (False, True))
+    assert any(not outcome.clean for outcome in outcomes)
