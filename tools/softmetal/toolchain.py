@@ -1,4 +1,4 @@
-"""clang, which compiles Objective-C and kernels; and the two libraries' worth of C++ that stand in for Apple's.
+"""clang, which compiles Objective-C and kernels, and the C++ that stands in for Apple's frameworks.
 
 clang comes from the package ``ziglang``: a whole one, without a system package. llama.cpp's C++ is compiled by the
 compiler that compiles it elsewhere.

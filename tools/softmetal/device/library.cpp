@@ -17,7 +17,7 @@ namespace {
 // which are added: what to do, the source, the result, the macros. kernels.py is that program.
 std::string setting(const char * name) {
     const char * value = getenv(name);
-    if (!value) fail("%s is not set: run this program through softmetal (kvsplit-patch softmetal)", name);
+    if (!value) fail("%s is not set: run this program in the environment of softmetal/build.py", name);
     return value;
 }
 
