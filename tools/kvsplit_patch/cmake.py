@@ -120,6 +120,7 @@ def compiled(
     toolchain = find_toolchain()
     workspace = cache_dir() / "build" / _key(chosen_flags, toolchain)
     workspace.mkdir(parents=True, exist_ok=True)
+    workspace = workspace.resolve()  # the path is in what is compiled, and ccache leaves it out only where it knows it
     with _locked(workspace / "lock", echo) as lock:
         with disk_full_told(workspace):
             copy_changed(tree, workspace / "src")

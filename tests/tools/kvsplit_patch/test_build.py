@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,25 @@ def test_a_second_tree_compiles_only_what_differs(tmp_path, cache):
     steps, answers = compiled(small(tmp_path / "b", **{"two.cpp": 'extern "C" int two() { return 22; }\n'}))
     assert len(steps) == 1 and answers == ["1", "22"]
     assert compiled(tmp_path / "b") == ([], ["1", "22"])
+
+
+def test_a_cache_behind_a_link_makes_the_same_bytes(tmp_path, cache, monkeypatch):
+    """A header's path is compiled into assertions: what is compiled anew must be what was there before."""
+    where = 'inline const char * where() { return __FILE__; }\n'
+    uses = '#include "where.h"\nextern "C" const char * one() { return where(); }\n'
+    lists = SMALL["CMakeLists.txt"] + "target_include_directories(llama PRIVATE ${CMAKE_SOURCE_DIR})\n"
+
+    def made(name, text):
+        tree = small(tmp_path / name, **{"CMakeLists.txt": lists, "where.h": where, "one.cpp": text})
+        with cmake.compiled(tree, "", flags, ("llama",), print) as out:
+            return build.library(out).read_bytes()
+
+    flags = ["-DCMAKE_BUILD_TYPE=Release", *(["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else [])]
+    first = made("a", uses)
+    made("b", uses + "int more = 1;\n")
+    (tmp_path / "link").symlink_to(cache)
+    monkeypatch.setenv("KVSPLIT_CACHE", str(tmp_path / "link"))
+    assert made("c", uses) == first
 
 
 def test_a_library_has_one_name(tmp_path, cache):
