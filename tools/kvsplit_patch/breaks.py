@@ -35,7 +35,7 @@ class Break:
 
     @property
     def key(self) -> str:
-        """What makes two breaks the same one; the commit only where it is the first, since upstream's newest changes."""
+        """What makes two breaks the same one; the commit only where it is the first: the newest changes."""
         return f"{self.patch}@{self.commit[:12] if self.known else self.stage}"
 
 
