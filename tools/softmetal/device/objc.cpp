@@ -6,12 +6,12 @@
 #include <cstring>
 
 void fail(const char * format, ...) {
+    char text[1024];
     va_list arguments;
     va_start(arguments, format);
-    fprintf(stderr, "softmetal: ");
-    vfprintf(stderr, format, arguments);
-    fprintf(stderr, "\n");
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    fputs(("softmetal: " + std::string(text) + "\n").c_str(), stderr);  // at once: another thread may fail too
     abort();
 }
 
