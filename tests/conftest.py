@@ -10,7 +10,7 @@ os.environ["LLM_USER_PATH"] = NOBODY.name
 
 def pytest_addoption(parser):
     parser.addoption("--build", action="store_true", help="also run the tests that compile llama.cpp (minutes)")
-    parser.addoption("--long", action="store_true", help="also run the tests that download many releases (minutes)")
+    parser.addoption("--long", action="store_true", help="also run the tests that need many releases or further builds (an hour)")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(config, items):
         if "build" in item.keywords and not compile_too:
             item.add_marker(pytest.mark.skip(reason="compiles llama.cpp: run with --build"))
         if "long" in item.keywords and not config.getoption("--long"):
-            item.add_marker(pytest.mark.skip(reason="downloads many releases: run with --long"))
+            item.add_marker(pytest.mark.skip(reason="needs many releases or further builds: run with --long"))
 
 
 @pytest.fixture

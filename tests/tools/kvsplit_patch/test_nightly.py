@@ -273,6 +273,7 @@ def test_the_newest_bindings_come_from_the_index_that_pip_knows(make, monkeypatc
 
 
 @pytest.mark.build
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_commit_that_merges_and_means_something_else_is_found_by_smoke(make):
     """Upstream stops rotating V: no conflict, it compiles, 4-bit values lose more. Killed in each stage on the way."""

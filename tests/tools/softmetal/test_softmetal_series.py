@@ -122,6 +122,7 @@ CASES = attention.mixed("64", (("q8_0", "q4_0"), ("f16", "q8_0"), ("q5_1", "q4_0
 
 
 @pytest.mark.build
+@pytest.mark.long
 @pytest.mark.timeout(2400)
 def test_softmetal_a_clean_replay_means_the_same(copy):
     both = {**CONTEXT, **FIELD, OPS: CONTEXT[OPS] + FIELD[OPS]}
@@ -129,6 +130,7 @@ def test_softmetal_a_clean_replay_means_the_same(copy):
 
 
 @pytest.mark.build
+@pytest.mark.long
 @pytest.mark.timeout(2400)
 def test_softmetal_a_resolved_conflict_means_the_same(copy):
     resolve_argument(copy(ARGUMENT))
@@ -136,6 +138,7 @@ def test_softmetal_a_resolved_conflict_means_the_same(copy):
 
 
 @pytest.mark.build
+@pytest.mark.long
 @pytest.mark.timeout(2400)
 def test_softmetal_a_silent_break_merges_cleanly_and_verify_catches_it(copy):
     problems, _ = stage.check(trees.patched(copy(SILENT)), print)
