@@ -1,7 +1,6 @@
 """Fetching a GGUF over HTTP: resumed after a cut, checked, and never under its name before it is whole."""
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from . import files
 from .errors import KvsplitError
 from .gguf_format import MAGIC
 from .sources import Cut, Source, as_sha256, get, host, public, refusal
@@ -194,7 +194,7 @@ def _finish(target: Path, part: Path, total: int | None, expected: str | None) -
     if total is not None and size != total:
         _forget(part)
         raise KvsplitError(f"{target.name} came as {size} bytes instead of {total} and was deleted: try again.")
-    digest = file_sha256(part)
+    digest = files.sha256(part)
     if expected and digest != expected:
         _forget(part)
         raise KvsplitError(
@@ -208,7 +208,7 @@ def _finish(target: Path, part: Path, total: int | None, expected: str | None) -
 
 def _reuse(target: Path, total: int | None, expected: str | None) -> Download:
     if total == _size(target):
-        digest = file_sha256(target)
+        digest = files.sha256(target)
         if not expected or digest == expected:
             return Download(target, _size(target), digest, reused=True)
     raise KvsplitError(f"{target} exists and is not what the server has: move it away, or delete it.")
@@ -221,14 +221,6 @@ def _validator(response) -> str | None:
 
 
 # Files.
-
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _size(path: Path) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
+from . import files
 from .backend import bindings_version
 from .errors import KvsplitError
 from .paths import backends_dir
@@ -110,11 +111,9 @@ def _download(archive: Archive, file: IO[bytes]) -> None:
     if file.tell() != archive.size:
         raise _refused(archive, f"came as {file.tell()} bytes instead of {archive.size}")
     file.seek(0)
-    total = hashlib.sha256()
-    while piece := file.read(_PIECE):
-        total.update(piece)
-    if total.hexdigest() != archive.sha256:
-        raise _refused(archive, f"came with SHA-256 {total.hexdigest()} instead of {archive.sha256}")
+    came = files.sha256_of(file)
+    if came != archive.sha256:
+        raise _refused(archive, f"came with SHA-256 {came} instead of {archive.sha256}")
 
 
 def _get(url: str, most: int, file: IO[bytes] | None = None) -> bytes:

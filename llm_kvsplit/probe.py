@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import demo
+from . import demo, files
 from .paths import cache_dir
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ def result(chosen: "Backend") -> Result:
         pass
     found = _try(chosen)
     file.parent.mkdir(exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(found)))
-    temporary.replace(file)
+    files.write_whole(file, json.dumps(asdict(found)))
     return found
 
 

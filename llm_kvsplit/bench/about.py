@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import backend, demo
-from .target import sha256
+from .. import backend, demo, files
+from ..sessions import fingerprint
 
 if TYPE_CHECKING:
     from .target import Target
@@ -28,7 +28,7 @@ def describe(target: "Target", text: Path | None, threads: int, seed: int) -> di
         "made_by": f"llm-kvsplit {version('llm-kvsplit')}",
         "model": {
             "name": target.name,
-            "sha256": sha256(target.path),
+            "sha256": fingerprint.file_sha256(target.path),
             "architecture": header.architecture,
             "weights": header.weights,
             "file_bytes": header.size,
@@ -39,7 +39,7 @@ def describe(target: "Target", text: Path | None, threads: int, seed: int) -> di
             "head_dim_v": header.head_dim_v,
             "n_ctx_train": header.n_ctx_train,
         },
-        "text": {"name": text.name if text else "bundled", "sha256": sha256(text or demo.SMOKE_TEXT)},
+        "text": {"name": text.name if text else "bundled", "sha256": files.sha256(text or demo.SMOKE_TEXT)},
         "machine": _machine() | {"devices": [d["description"] for d in library.devices() if d["type"] != "cpu"]},
         "backend": {
             "id": chosen.id,

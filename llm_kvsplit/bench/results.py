@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..errors import KvsplitError
 from .speed import spread
 
@@ -83,16 +83,10 @@ def by_bits(pair: str) -> tuple[int, int]:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write beside, sync, rename. Raises KvsplitError when the disk refuses."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    """``files.write_whole``. Raises KvsplitError when the disk refuses."""
     try:
-        with temporary.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, file)
+        files.write_whole(file, text)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise KvsplitError(f"{file} cannot be written ({error.strerror}): choose another folder.") from error
 
 

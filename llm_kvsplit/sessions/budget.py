@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
+from .. import files
 from . import store
 
 #: Share of the disk's free space that states may take when the person has set no budget.
@@ -27,9 +27,7 @@ def set_budget(n_bytes: int | None) -> None:
     if n_bytes is None:
         file.unlink(missing_ok=True)
         return
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"bytes": n_bytes}))
-    temporary.replace(file)
+    files.write_whole(file, json.dumps({"bytes": n_bytes}))
 
 
 def used() -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+from contextlib import suppress
 from pathlib import Path
 
+from .. import files
 from . import store
 
-_BLOCK = 4 << 20
 _PAGE = 4096
 
 
@@ -22,14 +22,15 @@ def model_sha256(paths: tuple[Path, ...], *, compute: bool) -> str | None:
     """
     digest = hashlib.sha256()
     for path in paths:
-        one = _file_sha256(path, compute)
+        one = file_sha256(path, compute=compute)
         if one is None:
             return None
         digest.update(one.encode())
     return digest.hexdigest()
 
 
-def _file_sha256(path: Path, compute: bool) -> str | None:
+def file_sha256(path: Path, *, compute: bool = True) -> str | None:
+    """One file's SHA-256, as ``model_sha256`` remembers it."""
     remembered = _remembered()
     status = path.stat()
     now = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sample": _sample(path)}
@@ -38,12 +39,9 @@ def _file_sha256(path: Path, compute: bool) -> str | None:
         return before["sha256"]
     if not compute:
         return None
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    _remember({**remembered, str(path): {**now, "sha256": digest.hexdigest()}})
-    return digest.hexdigest()
+    digest = files.sha256(path)
+    _remember({**remembered, str(path): {**now, "sha256": digest}})
+    return digest
 
 
 def _remembered() -> dict:
@@ -55,10 +53,8 @@ def _remembered() -> dict:
 
 
 def _remember(fingerprints: dict) -> None:
-    file = store.folder() / "fingerprints.json"
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(fingerprints))
-    temporary.replace(file)
+    with suppress(OSError):  # what is not remembered is computed again
+        files.write_whole(store.folder() / "fingerprints.json", json.dumps(fingerprints))
 
 
 def _sample(path: Path) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from llm_kvsplit import demo, registry
 
-from .ggufs import CHAT, write_llama, write_scripted
+from .ggufs import write_llama, write_scripted
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Sequence
+
+from llm_kvsplit import files
 
 from . import paths, series, stages, store, tags, verify
 from .cmake import Echo
@@ -145,6 +146,4 @@ def _read(file: Path) -> Search | None:
 
 
 def _write(file: Path, found: Search) -> None:
-    temporary = file.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(found), indent=1) + "\n")
-    os.replace(temporary, file)
+    files.write_whole(file, json.dumps(asdict(found), indent=1) + "\n")

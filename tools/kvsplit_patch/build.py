@@ -19,6 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Iterator, Sequence
 
+from llm_kvsplit import files
+
 from . import cmake
 from .cmake import Echo
 from .errors import PatchError, Unable
@@ -170,9 +172,7 @@ def use(name: str) -> str:
             )
     folder = backends_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".active-{os.getpid()}"
-    temporary.write_text(identity + "\n")
-    os.replace(temporary, folder / "active")
+    files.write_whole(folder / "active", identity + "\n")
     return identity
 
 
@@ -214,7 +214,7 @@ def copy_libraries(out: Path, folder: Path, names: str = "*") -> dict[str, str]:
     for file in sorted(out.iterdir()):
         if file.suffix in (".so", ".dylib", ".dll") and fnmatch(file.stem.removeprefix("lib"), names):
             shutil.copy2(file, folder / file.name)
-            libraries[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+            libraries[file.name] = files.sha256(file)
     return libraries
 
 

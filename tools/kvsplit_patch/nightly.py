@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform as machine
 import re
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
+
+from llm_kvsplit import files
 
 from . import breaks, build, github, paths, proposal, sdist, series, tags, tracking, upstream, verify
 from .breaks import Break
@@ -245,15 +246,15 @@ def _branch(night: Night, hub: GitHub | None, echo: Echo) -> None:
     if newest.commit == night.base:
         return
     loaded = series.load(paths.patchset_dir())
-    files = proposal.refreshed(loaded, newest.commit, newest.name if newest.name[0] in "bv" else None)
+    changed = proposal.refreshed(loaded, newest.commit, newest.name if newest.name[0] in "bv" else None)
     title = f"Series on llama.cpp {newest.name}"
     body = f"llama.cpp {newest.commit}: every stage of `kvsplit-patch nightly` passed."
     if hub and hub.dry_run:
         echo(f"would put the series on {newest.name} on the branch {proposal.BRANCH}")
-    elif proposal.branch(paths.checkout(), files, f"{title}\n\n{body}\n"):
+    elif proposal.branch(paths.checkout(), changed, f"{title}\n\n{body}\n"):
         echo(f"the series on {newest.name} is on the branch {proposal.BRANCH}")
     if hub:
-        proposal.propose(hub, files, title, body)
+        proposal.propose(hub, changed, title, body)
 
 
 # Remembering.
@@ -278,9 +279,7 @@ def _read() -> dict[str, Any]:
 def _change(how: Callable[[dict[str, Any]], Any]) -> None:
     state = _read()
     how(state)
-    temporary = folder() / f".state-{os.getpid()}"
-    temporary.write_text(json.dumps(state, indent=1) + "\n")
-    os.replace(temporary, folder() / "state.json")
+    files.write_whole(folder() / "state.json", json.dumps(state, indent=1) + "\n")
 
 
 def _keep_night(night: Night) -> None:

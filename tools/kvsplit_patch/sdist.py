@@ -1,6 +1,5 @@
 """The llama.cpp commit that an sdist of llama-cpp-python carries as git objects: downloaded, checked, imported."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -12,6 +11,8 @@ import zlib
 from pathlib import Path
 
 import click
+
+from llm_kvsplit import files
 
 from . import store
 from .errors import NetworkError, PatchError
@@ -63,7 +64,7 @@ def download_sdist(version: str) -> Path:
     kept = sdists_dir() / f"llama_cpp_python-{version}.sha256"
     if kept.is_file():
         path = sdists_dir() / kept.read_text().strip() / f"llama_cpp_python-{version}.tar.gz"
-        if path.is_file() and _sha256(path) == path.parent.name:
+        if path.is_file() and files.sha256(path) == path.parent.name:
             return path
     sdists_dir().mkdir(parents=True, exist_ok=True)
     click.echo(f"downloading the sdist of llama-cpp-python {version} (about 75 MB) through pip …", err=True)
@@ -79,7 +80,7 @@ def download_sdist(version: str) -> Path:
                 f"pip could not download the sdist of llama-cpp-python {version} ({reason.removeprefix('ERROR: ')}): "
                 "try again, or download it elsewhere and give the file to kvsplit-patch fetch --sdist."
             )
-        sha256 = _sha256(found[0])
+        sha256 = files.sha256(found[0])
         target = sdists_dir() / sha256 / f"llama_cpp_python-{version}.tar.gz"
         target.parent.mkdir(exist_ok=True)
         os.replace(found[0], target)
@@ -97,14 +98,6 @@ def newest_version() -> str:
         reason = (said.stderr.strip().splitlines() or ["it named none"])[-1].removeprefix("ERROR: ")
         raise NetworkError(f"pip could not say which llama-cpp-python is the newest ({reason}): try again later.")
     return found[1]
-
-
-def _sha256(path: Path) -> str:
-    total = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()
 
 
 def _import_sdist(repo, path: Path, version: str) -> str:
@@ -147,8 +140,8 @@ def _import_sdist(repo, path: Path, version: str) -> str:
             raise PatchError(f"{path.name} names {head}, but does not carry that commit: download it again.") from None
         store.require_complete(quarantine, head, path.name)
         # The .idx last: a pack counts only from then on.
-        files = [file for file in (Path(folder) / "objects").rglob("*") if file.is_file()]
-        for file in sorted(files, key=lambda file: file.suffix == ".idx"):
+        unpacked = [file for file in (Path(folder) / "objects").rglob("*") if file.is_file()]
+        for file in sorted(unpacked, key=lambda file: file.suffix == ".idx"):
             target = store_objects / file.relative_to(Path(folder) / "objects")
             target.parent.mkdir(exist_ok=True)
             os.replace(file, target)

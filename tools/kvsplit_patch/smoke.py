@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+from llm_kvsplit import files
+
 from .cmake import Echo
 from .errors import PatchError
 from .trees import Source
@@ -106,7 +108,7 @@ def measured(source: Source, flags: Sequence[str], model: Path, text: Path, echo
     from .build import tools
 
     folder = tools(source, flags, echo)
-    settings = json.dumps([PHASES, CACHES, _THREADS, _sha256(model), _sha256(text)])
+    settings = json.dumps([PHASES, CACHES, _THREADS, files.sha256(model), files.sha256(text)])
     kept = folder / f"smoke-{hashlib.sha256(settings.encode()).hexdigest()[:10]}.json"
     if not kept.is_file():
         echo(f"measuring the {'patched' if source.patches else 'unpatched'} build")
@@ -129,7 +131,7 @@ def measure(tools: Path, model: Path, text: Path, echo: Echo) -> Measurement:
             common = ["-m", model, "-f", text, "-c", context, "-b", context, "-ub", at_once, "--chunks", chunks]
             common += ["-t", _THREADS, "-fa", "on", "-ngl", 99, "-lv", 4, "--kl-divergence-base", base]
             printed = perplexity(tools, "f16", phase, common)
-            logits[phase] = hashlib.sha256(base.read_bytes()).hexdigest()
+            logits[phase] = files.sha256(base)
             results[phase] = {}
             for cache, (key_type, value_type) in CACHES.items():
                 if cache != "f16":
@@ -253,7 +255,7 @@ def read_baseline(model: Path, text: Path, file: Path = BASELINE) -> dict[str, A
     if not file.is_file():
         raise PatchError("There is no baseline yet: run 'kvsplit-patch smoke --accept'.")
     baseline = json.loads(file.read_text())
-    if baseline["model"] != _sha256(model) or baseline["text"] != _sha256(text):
+    if baseline["model"] != files.sha256(model) or baseline["text"] != files.sha256(text):
         raise PatchError("The baseline was measured with another model or text: run 'kvsplit-patch smoke --accept'.")
     return baseline
 
@@ -261,11 +263,11 @@ def read_baseline(model: Path, text: Path, file: Path = BASELINE) -> dict[str, A
 def write_baseline(measurement: Measurement, commit: str, model: Path, text: Path, file: Path = BASELINE) -> None:
     baseline = {
         "upstream_commit": commit,
-        "model": _sha256(model),
-        "text": _sha256(text),
+        "model": files.sha256(model),
+        "text": files.sha256(text),
         "results": measurement.as_json()["results"],
     }
-    file.write_text(json.dumps(baseline, indent=1) + "\n")
+    files.write_whole(file, json.dumps(baseline, indent=1) + "\n")
 
 
 def demo() -> tuple[Path, Path]:
@@ -273,10 +275,6 @@ def demo() -> tuple[Path, Path]:
     from llm_kvsplit.demo import MODEL, SMOKE_TEXT
 
     return MODEL, SMOKE_TEXT
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def perplexity(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable, Sequence
+
+from llm_kvsplit import files
 
 from . import paths, stages
 from .cmake import Echo
@@ -83,9 +84,7 @@ def file() -> Path:
 
 
 def store(verdict: Verdict) -> None:
-    temporary = file().with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(verdict), indent=1) + "\n")
-    os.replace(temporary, file())
+    files.write_whole(file(), json.dumps(asdict(verdict), indent=1) + "\n")
 
 
 def last() -> Verdict:

@@ -27,7 +27,6 @@ def make(source: Source, flags: Sequence[str], folder: Path, echo: Echo) -> Path
     """
     from . import abi
     from .build import bindings_version
-    from .sdist import download_sdist
 
     found = abi.mismatches(source.folder)
     if found:

@@ -1,0 +1,40 @@
+"""Files as everything here writes and names them: whole or not at all, and by their SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import IO
+
+_BLOCK = 4 << 20
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write beside, sync, rename: who reads it, or kills this process, finds the old file or the new one.
+
+    Raises OSError, with the old file as it was.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return sha256_of(file)
+
+
+def sha256_of(file: IO[bytes]) -> str:
+    """Of what is left to read."""
+    total = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        total.update(block)
+    return total.hexdigest()
