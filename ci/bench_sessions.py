@@ -2,10 +2,11 @@
 """Time to the first token of `llm -c`, with the stored KV state and without it, and against llm-gguf.
 
 Every run is a new process, as a person's question is, timed from its start to the first byte of its answer; runs
-with and without the state take turns. The model has random weights: time does not depend on what they are.
+with and without the state take turns. The models have random weights: time does not depend on what they are.
 
-    python ci/bench_sessions.py --out docs/results
-    python ci/bench_sessions.py --llm-gguf PYTHON   # a Python with llm and llm-gguf, for that column
+    python ci/bench_sessions.py --out docs/results                            # 20 minutes on 2 quiet cores
+    python ci/bench_sessions.py --out docs/results --lengths 16384 --runs 1   # one more row beside those there
+    python ci/bench_sessions.py --llm-gguf PYTHON                             # a Python with llm and llm-gguf, for that column
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from llm_kvsplit import demo  # noqa: E402
+from llm_kvsplit import demo, files  # noqa: E402
 from llm_kvsplit.kvtypes import CachePair, bytes_per_token  # noqa: E402
 from llm_kvsplit.paths import backends_dir  # noqa: E402
 from tests.llm_kvsplit.ggufs import write_llama  # noqa: E402
 
-#: SmolLM-135M's layers, width and heads, the smallest model that people chat with; 32768 tokens of context, and a byte
-#: vocabulary, so that tokens are bytes of text.
-SHAPE = dict(n_layer=30, n_embd=576, n_head=9, n_head_kv=3, n_ctx=32768)
+#: Layers, width and heads of SmolLM-135M, the smallest model that people chat with, and of its bigger sister; 32768
+#: tokens of context, and a byte vocabulary, so that tokens are bytes of text.
+SHAPES = {
+    "135M": dict(n_layer=30, n_embd=576, n_head=9, n_head_kv=3, n_ctx=32768),
+    "360M": dict(n_layer=32, n_embd=960, n_head=15, n_head_kv=5, n_ctx=32768),
+}
 PAIRS = [(16, 16), (8, 8), (8, 4), (4, 4)]
 K8V4 = ("-o", "kv_key_bits", "8", "-o", "kv_value_bits", "4", "-o", "temperature", "0", "-o", "max_tokens", "4")
 
@@ -118,6 +122,7 @@ def one_length(work: Path, start: Path, n_tokens: int, runs: int, llm_gguf: str 
     median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "tokens": stored["prompt_tokens"],
+        "runs": runs,
         "seconds": {name: [round(value, 3) for value in values] for name, values in seconds.items()},
         "median": {name: round(value, 3) for name, value in median.items()},
         "ratio": round(median["nothing stored"] / median["stored, warm"], 1),
@@ -164,7 +169,7 @@ def with_a_first_question(user: Path) -> Path:
     return user
 
 
-def state_sizes(work: Path, model: Path, n_tokens: int) -> list[dict]:
+def state_sizes(work: Path, model: Path, shape: dict, n_tokens: int) -> list[dict]:
     """Bytes of a stored state for each pair beside the arithmetic, for a conversation of ``n_tokens``."""
     rows = []
     text = demo.SMOKE_TEXT.read_text(encoding="ascii", errors="ignore")[:n_tokens]
@@ -176,7 +181,7 @@ def state_sizes(work: Path, model: Path, n_tokens: int) -> list[dict]:
         response = logged(user)
         tokens = response["prompt_tokens"]
         pair = CachePair.from_bits(k, v)
-        per_token = bytes_per_token(pair.k, pair.v, [SHAPE["n_head_kv"]] * SHAPE["n_layer"], 64, 64)
+        per_token = bytes_per_token(pair.k, pair.v, [shape["n_head_kv"]] * shape["n_layer"], 64, 64)
         rows.append(
             {"pair": str(pair), "tokens": tokens, "file": response["session"]["saved_bytes"], "arithmetic": int(per_token * tokens)}
         )
@@ -188,30 +193,31 @@ def markdown(results: dict) -> str:
         "# `llm -c` from a stored KV state",
         "",
         "Seconds from the start of the process to the first byte of the answer, medians; q8_0 keys and q4_0 values, but",
-        "f16 for llm-gguf, which has nothing else; random weights in SmolLM-135M's shape;",
+        "f16 for llm-gguf, which has nothing else; random weights in the shapes of SmolLM-135M and SmolLM-360M;",
         f"{results['machine']}; llama-cpp-python {results['bindings']}, {results['backend']}.",
-        "Made by `python ci/bench_sessions.py --llm-gguf PYTHON --out docs/results`.",
+        "Made by `python ci/bench_sessions.py`.",
         "",
-        "| tokens | nothing stored | stored | ratio | stored, page cache dropped | ratio | llm-gguf | ratio "
+        "| model | tokens | nothing stored | stored | ratio | stored, page cache dropped | ratio | llm-gguf | ratio "
         "| storing costs the first answer |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in results["lengths"]:
         m = row["median"]
         gguf = (f"{m['llm-gguf']:.2f}", f"{row['ratio_llm_gguf']:.1f}x") if row["ratio_llm_gguf"] else ("-", "-")
         lines.append(
-            f"| {row['tokens']} | {m['nothing stored']:.2f} | {m['stored, warm']:.2f} | **{row['ratio']:.1f}x** "
+            f"| {row['model']} | {row['tokens']} | {m['nothing stored']:.2f} | {m['stored, warm']:.2f} | **{row['ratio']:.1f}x** "
             f"| {m['stored, dropped']:.2f} | {row['ratio_dropped']:.1f}x | {gguf[0]} | {gguf[1]} "
             f"| {100 * row['overhead']:+.1f} % |"
         )
     lines += ["", "The file: written after the answer is out, read with nothing of it in the page cache, by the plugin (checked and"]
     lines += ["put into llama.cpp's cache) and by a loop that only reads:", ""]
-    lines += ["| tokens | MiB | written, s | restored, s | only read, s | share of the disk's speed |"]
-    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    lines += ["| model | tokens | MiB | written, s | restored, s | only read, s | share of the disk's speed |"]
+    lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
     for row in results["lengths"]:
         lines.append(
-            f"| {row['tokens']} | {row['saved_bytes'] / 2**20:.2f} | {row['saved_seconds']:.3f} | {row['restored_seconds']:.3f} "
-            f"| {row['read_seconds']:.3f} | {100 * row['read_seconds'] / row['restored_seconds']:.0f} % |"
+            f"| {row['model']} | {row['tokens']} | {row['saved_bytes'] / 2**20:.2f} | {row['saved_seconds']:.3f} "
+            f"| {row['restored_seconds']:.3f} | {row['read_seconds']:.3f} "
+            f"| {100 * row['read_seconds'] / row['restored_seconds']:.0f} % |"
         )
     lines += ["", "Bytes of a stored state, file and arithmetic (tokens and checksums are in the file as well):", ""]
     lines += ["| cache | tokens | file | arithmetic |", "| --- | --- | --- | --- |"]
@@ -221,35 +227,46 @@ def markdown(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=SHAPES, default="135M")
     parser.add_argument("--lengths", default="1024,4096,8192,16384")
     parser.add_argument("--runs", type=int, default=3, help="runs of each kind, which take turns; one beyond 8192 tokens")
     parser.add_argument("--llm-gguf", metavar="PYTHON")
-    parser.add_argument("--out", type=Path, help="folder for sessions.json and sessions.md")
+    parser.add_argument("--out", type=Path, help="folder for sessions.json and sessions.md, written after every length")
     options = parser.parse_args()
     from llm_kvsplit import backend
 
+    where = {
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "bindings": version("llama-cpp-python"),
+        "backend": f"library: {backend.choose().id}",
+    }
+    shape = SHAPES[options.model]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        model = write_llama(work / "bench.gguf", **SHAPE)
+        model = write_llama(work / "bench.gguf", **shape)
         start = with_a_first_question(register(work / "start", model))
         if options.llm_gguf:
             register_llm_gguf(options.llm_gguf, work / "llm-gguf", model)
-        results = {
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "bindings": version("llama-cpp-python"),
-            "backend": f"library: {backend.choose().id}",
-            "lengths": [],
-        }
+        results = measured_before(options.out, where) or where | {"lengths": [], "sizes": state_sizes(work, model, shape, 1500)}
         for n in map(int, options.lengths.split(",")):
             runs = options.runs if n <= 8192 else 1
-            results["lengths"].append(one_length(work, start, n, runs, options.llm_gguf))
-            print(json.dumps(results["lengths"][-1]), file=sys.stderr, flush=True)
-        results["sizes"] = state_sizes(work, model, 1500)
+            row = {"model": options.model} | one_length(work, start, n, runs, options.llm_gguf)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+            kept = [old for old in results["lengths"] if (old["model"], old["tokens"]) != (row["model"], row["tokens"])]
+            results["lengths"] = sorted([*kept, row], key=lambda row: (row["model"], row["tokens"]))
+            if options.out:
+                options.out.mkdir(parents=True, exist_ok=True)
+                files.write_whole(options.out / "sessions.json", json.dumps(results, indent=2) + "\n")
+                files.write_whole(options.out / "sessions.md", markdown(results))
     print(markdown(results))
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "sessions.json").write_text(json.dumps(results, indent=2) + "\n")
-        (options.out / "sessions.md").write_text(markdown(results))
+
+
+def measured_before(out: Path | None, where: dict) -> dict | None:
+    """The results in ``out``, to add rows to; None when there are none, or they are of another machine or library."""
+    if out is None or not (out / "sessions.json").is_file():
+        return None
+    results = json.loads((out / "sessions.json").read_text())
+    return results if where.items() <= results.items() else None
 
 
 def register_llm_gguf(python: str, user: Path, model: Path) -> None:

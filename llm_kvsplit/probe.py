@@ -99,7 +99,7 @@ def _libraries(chosen: "Backend") -> list[Path]:
         if spec is None or spec.origin is None:
             return []
         folder = Path(spec.origin).parent / "lib"
-    return [file for file in folder.glob("*") if file.is_file()]
+    return [file for file in folder.resolve().glob("*") if file.is_file()]
 
 
 def _cpu_flags() -> str:

@@ -55,26 +55,34 @@ def jobs(
 ) -> Iterator[Job]:
     """Everything to measure. Speeds come first and in turns, so that a machine that slows down slows all alike."""
     trained = target.header.n_ctx_train
-    for repeat in range(repeats):
-        for n_ctx in lengths:
-            for pair in pairs:
-                yield job(f"{pair}/{n_ctx}/speed/{repeat}", pair, n_ctx, "speed", n_ctx, common)
+    yield from speeds(pairs, lengths, repeats, common)
     for n_ctx in (n for n in lengths if n <= trained):
-        for pair in pairs:
-            if pair != F16:
-                count = windows(n_ctx)
-                order = common | {"windows": count}
-                yield job(f"{pair}/{n_ctx}/quality", pair, n_ctx, "quality", 2 * n_ctx * count, order)
+        yield from quality(pairs, n_ctx, windows(n_ctx), common)
         for pair in pairs if n_ctx >= _NEEDLES_FROM else ():
-            yield job(f"{pair}/{n_ctx}/needles", pair, n_ctx, "needles", n_ctx, common)
+            yield _job(f"{pair}/{n_ctx}/needles", pair, n_ctx, "needles", n_ctx, common)
     if layers:
         n_ctx, count = min(_LAYERS[0], trained), _LAYERS[1]
         passes = 1 + 2 * target.header.n_layer
-        yield job("layers", F16, n_ctx, "layers", passes * n_ctx * count, common | {"windows": count})
-        yield job("heads", F16, min(_HEADS, trained), "heads", 3 * min(_HEADS, trained), common)
+        yield _job("layers", F16, n_ctx, "layers", passes * n_ctx * count, common | {"windows": count})
+        yield _job("heads", F16, min(_HEADS, trained), "heads", 3 * min(_HEADS, trained), common)
 
 
-def job(name: str, pair: CachePair, n_ctx: int, kind: str, tokens: int, common: dict[str, Any]) -> Job:
+def speeds(pairs: list[CachePair], lengths: list[int], repeats: int, common: dict[str, Any]) -> Iterator[Job]:
+    for repeat in range(repeats):
+        for n_ctx in lengths:
+            for pair in pairs:
+                yield _job(f"{pair}/{n_ctx}/speed/{repeat}", pair, n_ctx, "speed", n_ctx, common)
+
+
+def quality(pairs: list[CachePair], n_ctx: int, windows: int, common: dict[str, Any]) -> Iterator[Job]:
+    """Every pair but f16, which the others are held against."""
+    for pair in pairs:
+        if pair != F16:
+            order = common | {"windows": windows}
+            yield _job(f"{pair}/{n_ctx}/quality", pair, n_ctx, "quality", 2 * n_ctx * windows, order)
+
+
+def _job(name: str, pair: CachePair, n_ctx: int, kind: str, tokens: int, common: dict[str, Any]) -> Job:
     order = common | {"kind": kind, "pair": str(pair), "bits": [pair.k.bits, pair.v.bits], "n_ctx": n_ctx}
     return Job(name, order, tokens)
 
@@ -98,4 +106,8 @@ def refuse_unless_it_fits(weights: "Weights", pairs: list[CachePair], n_ctx: int
     """Raise KvsplitError, with the numbers, unless every pair fits; asked before anything is loaded."""
     for pair in pairs:
         if reason := too_large(weights, pair, n_ctx, have):
-            raise KvsplitError(f"{reason}: measure a shorter context, or see 'llm kvsplit fit'.")
+            raise refusal(reason)
+
+
+def refusal(reason: str) -> KvsplitError:
+    return KvsplitError(f"{reason}: measure a shorter context, or see 'llm kvsplit fit'.")

@@ -56,10 +56,7 @@ def ask(context: Context, hay: Haystack, done: Callable[[int], None] = lambda to
     answers = []
     try:
         context.clear()
-        for start in range(0, len(hay.tokens), 512):
-            part = hay.tokens[start : start + 512]
-            context.evaluate(part)
-            done(len(part))
+        context.evaluate(hay.tokens, done=done)
         for depth, question, number in hay.questions:
             prompt = [*hay.tokens, *question]
             context.evaluate(prompt[context.keep_prefix(prompt) :])

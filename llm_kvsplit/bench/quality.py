@@ -137,9 +137,7 @@ def _side_by_side(weights: "Weights", contexts: dict[CachePair, Context], window
     half = len(window) // 2
     for context in contexts.values():
         context.clear()
-        for start in range(0, half, 512):
-            context.evaluate(window[start : min(start + 512, half)])
-            done(min(512, half - start))
+        context.evaluate(window[:half], done=done)
     step = max(1, min(256, _LOGITS // weights.n_vocab))
     for start in range(half, len(window) - 1, step):
         stop = min(start + step, len(window) - 1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..engine.context import Context
 
@@ -37,9 +37,6 @@ class Timing:
             "last_batch_tps": self.last_batch_tokens / self.last_batch_seconds,
             "generation_tps": self.generated_tokens / self.generated_seconds,
         }
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(context: Context, tokens: list[int], done: Callable[[int], None] = lambda tokens: None) -> Timing:

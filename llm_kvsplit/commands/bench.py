@@ -83,13 +83,14 @@ def _that_fit(target, pairs, lengths, text, *, strict: bool) -> set[tuple[str, i
         for n_ctx in lengths:
             if n_ctx <= weights.n_ctx_train:
                 targets.refuse_short_text(weights, text, n_ctx, grid.windows(n_ctx))
-            if strict:
-                grid.refuse_unless_it_fits(weights, pairs, n_ctx, have)
             for pair in pairs:
-                if reason := grid.too_large(weights, pair, n_ctx, have):
-                    reasons.append(reason)
-                else:
+                reason = grid.too_large(weights, pair, n_ctx, have)
+                if not reason:
                     fitting.add((str(pair), n_ctx))
+                elif strict:
+                    raise grid.refusal(reason)
+                else:
+                    reasons.append(reason)
     if not fitting:
         raise KvsplitError(f"{reasons[0]}: see 'llm kvsplit fit', or choose a smaller quantization of the model.")
     for reason in reasons:

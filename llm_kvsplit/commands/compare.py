@@ -50,7 +50,8 @@ def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, thread
     key = hashlib.sha256(json.dumps([facts, n_ctx, pairs], sort_keys=True).encode()).hexdigest()[:20]
     folder = paths.cache_dir() / "compare" / key
     kept = results.open_folder(folder, facts)
-    jobs = _jobs(wanted, n_ctx, targets.orders(target, text, threads))
+    common = targets.orders(target, text, threads)
+    jobs = [*grid.speeds(wanted, [n_ctx], _REPEATS, common), *grid.quality(wanted, n_ctx, _WINDOWS, common)]
     weights = Weights(target.load_options())
     try:
         runner.run(kept, jobs, lambda order, done: cell.measure_with(weights, order, done))
@@ -58,17 +59,6 @@ def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, thread
         weights.close()
     shutil.rmtree(folder, ignore_errors=True)
     _show(target, kept, n_ctx)
-
-
-def _jobs(pairs, n_ctx, common) -> list[grid.Job]:
-    jobs = []
-    for repeat in range(_REPEATS):
-        for pair in pairs:
-            jobs.append(grid.job(f"{pair}/{n_ctx}/speed/{repeat}", pair, n_ctx, "speed", n_ctx, common))
-    for pair in pairs[1:]:
-        order = common | {"windows": _WINDOWS}
-        jobs.append(grid.job(f"{pair}/{n_ctx}/quality", pair, n_ctx, "quality", 2 * n_ctx * _WINDOWS, order))
-    return jobs
 
 
 def _show(target, kept, n_ctx) -> None:

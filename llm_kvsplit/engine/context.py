@@ -129,8 +129,13 @@ class Context:
         oldest = self.lib.llama_memory_seq_pos_min(self.memory, 0)
         return 0 <= oldest <= max(0, n - self.weights.n_swa)
 
-    def evaluate(self, tokens: list[int], stopped: Callable[[], bool] = lambda: False) -> None:
-        """Append ``tokens`` to the cache, in batches; ``stopped`` is asked between them.
+    def evaluate(
+        self,
+        tokens: list[int],
+        stopped: Callable[[], bool] = lambda: False,
+        done: Callable[[int], None] = lambda tokens: None,
+    ) -> None:
+        """Append ``tokens`` to the cache, in batches; ``stopped`` is asked before each, ``done`` is told its tokens after it.
 
         Raises KvsplitError when llama.cpp refuses; the cache then holds what ``self.tokens`` says.
         """
@@ -150,6 +155,7 @@ class Context:
                     f"{self.n_ctx}: {cause}."
                 )
             self.tokens += part
+            done(len(part))
 
     def logits(self, tokens: list[int]) -> "np.ndarray":
         """Append ``tokens``, at most a batch, and return the logits after each: float64, shape (tokens, n_vocab)."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +112,15 @@ def _load_dynamic_backends(lib: Any, chosen: backend.Backend) -> None:
         load_all = lib._lib.ggml_backend_load_all_from_path
         load_all.argtypes, load_all.restype = [ctypes.c_char_p], None
         load_all(str(folder).encode())
+
+
+def rotates() -> bool:
+    """Whether llama.cpp turns quantized keys and values before it stores them, where their heads' sizes allow it.
+
+    Source: LLAMA_ATTN_ROT_DISABLE in llama-kv-cache.cpp, read by atoi().
+    """
+    number = re.match(r"\s*[+-]?\d+", os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""))
+    return number is None or int(number[0]) == 0
 
 
 def kvsplit_info() -> dict[str, Any] | None:

@@ -7,7 +7,6 @@ transposed, which is what flash attention makes.
 from __future__ import annotations
 
 import ctypes
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +88,7 @@ class _Reader:
 
 def values(rows: Rows) -> np.ndarray:
     """The rows as float32, shape (tokens, values of a row)."""
-    if rows.cache_type.ggml_id == 1:
+    if rows.cache_type == BITS[16]:
         return np.ascontiguousarray(rows.view).view("<f2").astype(np.float32)
     blocks = np.ascontiguousarray(rows.view)
     n = blocks.size // rows.cache_type.bytes_per_block * rows.cache_type.block
@@ -116,7 +115,7 @@ def rotation(head_dim: int, *, keys: bool) -> int:
 
     Source: attn_rot_k, build_input_k_rot and build_input_v_rot in llama-kv-cache.cpp.
     """
-    if head_dim % 64 or int(os.environ.get("LLAMA_ATTN_ROT_DISABLE") or 0):
+    if head_dim % 64 or not library.rotates():
         return 0
     width = 64
     while keys and head_dim % (2 * width) == 0:

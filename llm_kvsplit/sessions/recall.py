@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -83,16 +82,17 @@ def wanted(option: bool | None) -> bool:
 
 
 def _key(weights: "Weights", options: "ContextOptions", *, compute: bool) -> Key | None:
+    from ..engine import library
+
     sha256 = fingerprint.model_sha256(weights.header.files, compute=compute)
     if sha256 is None:
         return None
-    rotation_off = os.environ.get("LLAMA_ATTN_ROT_DISABLE", "0")
     return Key(
         model=sha256,
         k_type=options.pair.k.name,
         v_type=options.pair.v.name,
         flash_attn=options.flash_attn,
-        rotation=rotation_off.strip() in ("", "0"),
+        rotation=library.rotates(),
         library=probe.key(backend.current()),
         n_gpu_layers=weights.options.n_gpu_layers,
         state_format=weights.lib.LLAMA_STATE_SEQ_VERSION,

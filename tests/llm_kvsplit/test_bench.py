@@ -223,7 +223,7 @@ def test_a_measurement_that_is_killed_is_told(when):
 
     found = target.find("kvsplit-demo")
     common = target.orders(found, None, 1)
-    order = grid.job("unused", target.pairs("8/4")[0], 8192, "speed", 8192, common).order
+    (job,) = grid.speeds(target.pairs("8/4"), [8192], 1, common)
     pids = []
 
     def started(pid):
@@ -235,7 +235,7 @@ def test_a_measurement_that_is_killed_is_told(when):
         os.kill(pids[0], signal.SIGKILL)
 
     with pytest.raises(KvsplitError, match="^Measuring K8V4 at 8192 tokens was killed by signal 9: memory may have run out"):
-        cell.run(order, done, started)
+        cell.run(job.order, done, started)
 
 
 # --- compare -------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Sequence
 
-from . import bisection, build, culprit, replay, stages, store
+from . import bisection, build, compat, culprit, replay, stages, store
 from .cmake import Echo
 from .errors import PatchError
 from .series import Series
@@ -71,12 +71,7 @@ def explain(
 
 
 def _stopping(loaded: Series, target: Tag) -> list[str]:
-    from . import compat
-
-    repo = store.open_store()
-    base = replay.base_tree(repo, target.commit)
-    cells = compat.cells_on(repo, loaded, replay.steps_at_base(loaded), base, base)
-    return [name for name, cell in cells if cell.state != replay.CLEAN]
+    return [name for name, cell in compat.on_commit(loaded, target.commit).items() if cell.state != replay.CLEAN]
 
 
 def _break(

@@ -84,8 +84,7 @@ def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str
             watched.setdefault(change.patch, []).append(change.path)
     current = base
     for step in steps:
-        missing = [path for path in step.header.needs if not store.entry_at(repo, base, path)]
-        if missing:
+        if missing := replay.lacking(repo, step, base):
             yield step.name, Cell(replay.CONFLICT, tuple(f"it needs {path}, which is not there" for path in missing))
             continue
         outcome = replay.replay(repo, step, current)
@@ -93,6 +92,13 @@ def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str
         notes = tuple(f"{path}: {why}" for path, why in outcome.conflicts)
         notes += outcome.lines + tuple(f"now in {path}" for path in outcome.elsewhere)
         yield step.name, Cell(outcome.state, notes, tuple(watched.get(step.name, ())))
+
+
+def on_commit(loaded: Series, commit: str) -> dict[str, Cell]:
+    """Each patch of the series as it was made, and what becomes of it on a commit of the store."""
+    repo = store.open_store()
+    base = replay.base_tree(repo, commit)
+    return dict(cells_on(repo, loaded, replay.steps_at_base(loaded), base, base))
 
 
 def furthest(loaded: Series, steps: Sequence[Step], listing: Listing, chosen: Sequence[Tag], echo: Echo) -> Row:

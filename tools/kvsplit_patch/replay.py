@@ -138,12 +138,16 @@ def apply_series(commit: str | None = None, through: str | None = None) -> Appli
 def require_range(repo, steps, base: str, target: str):
     """Raises PatchError when the tree ``base`` of ``target`` lacks a file that a patch needs: it is out of range."""
     for step in steps:
-        for path in step.header.needs:
-            if not store.entry_at(repo, base, path):
-                raise PatchError(
-                    f"{target} is outside the range of the series: {step.name} needs {path}, which llama.cpp does not have "
-                    "there; name a later commit, or take the patch out of patchset/series and run kvsplit-patch export."
-                )
+        if missing := lacking(repo, step, base):
+            raise PatchError(
+                f"{target} is outside the range of the series: {step.name} needs {missing[0]}, which llama.cpp does not have "
+                "there; name a later commit, or take the patch out of patchset/series and run kvsplit-patch export."
+            )
+
+
+def lacking(repo, step, base: str) -> list[str]:
+    """The files that a patch needs and the tree ``base`` does not have."""
+    return [path for path in step.header.needs if not store.entry_at(repo, base, path)]
 
 
 def base_tree(repo, commit: str) -> str:

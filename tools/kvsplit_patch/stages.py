@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
-from . import abi, build, compat, lint, optests, paths, replay, series, smoke, store, trees, upstream
+from . import abi, build, compat, lint, optests, paths, replay, series, smoke, trees, upstream
 from .cmake import Echo
 
 #: Problems, one sentence each, and numbers for the report, JSON-able.
@@ -131,9 +131,7 @@ def replays(patch: str) -> Stage:
     def run(work: Work) -> Found:
         loaded = series.load(paths.patchset_dir())
         commit, _ = upstream.resolve(loaded.lock.upstream.url, work.target)
-        repo = store.open_store()
-        base = replay.base_tree(repo, commit)
-        cell = dict(compat.cells_on(repo, loaded, replay.steps_at_base(loaded), base, base))[patch]
+        cell = compat.on_commit(loaded, commit)[patch]
         problems = [] if cell.state == replay.CLEAN else [f"{patch}: {'; '.join([cell.state, *cell.notes])}."]
         return problems, {"state": cell.state}
 

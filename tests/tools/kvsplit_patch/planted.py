@@ -48,6 +48,19 @@ ROTATION_OFF_FOR_V = Fault(
     "src/llama-kv-cache.cpp",
     (("        attn_rot_v =\n            !attn_rot_disable &&", "        attn_rot_v =\n            false &&"),),
 )
+# What llama.cpp#27390 does to patches like ours: V is converted by the pipeline of K's type. On Metal alone.
+V_CONVERTED_AS_K = Fault(
+    "v-converted-as-k",
+    "ggml/src/ggml-metal/ggml-metal-ops.cpp",
+    (
+        (
+            "            ggml_metal_encoder_set_buffer  (enc, bid_v_f16,       2);\n",
+            "            ggml_metal_encoder_set_buffer  (enc, bid_v_f16,       2);\n"
+            "            ggml_metal_encoder_set_pipeline(enc, pipeline0);\n",
+        ),
+    ),
+)
+#: Those that any machine's own smoke notices.
 FAULTS = (SWAPPED_TYPES, V_WITH_K_BLOCKS, SCALES_DROPPED, ROTATION_OFF_FOR_V)
 
 

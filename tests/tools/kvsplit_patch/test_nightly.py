@@ -15,7 +15,7 @@ from kvsplit_patch.errors import NetworkError
 
 from . import mirrors
 from .nights import CONFLICT, FIELD, UNDONE, world
-from .planted import ROTATION_OFF_FOR_V
+from .planted import ROTATION_OFF_FOR_V, V_CONVERTED_AS_K
 from .test_releases import HERE
 from .worlds import git, run
 
@@ -292,3 +292,21 @@ def test_a_commit_that_merges_and_means_something_else_is_found_by_smoke(make):
     said = run("bisect", "--stage", "smoke")
     assert f"{here.mirror.commits[2]}  kv-cache : simplify" in said and "trying" not in said
     assert sorted((paths.cache_dir() / "tools").iterdir()) == built
+
+
+@pytest.mark.build
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_commit_that_means_something_else_on_metal_alone_is_found_by_softmetal(make):
+    """No conflict, and whatever runs on the CPU is what it was. Killed in the midst of each stage on the way."""
+    planted = ("metal : simplify", mirrors.edit(V_CONVERTED_AS_K.path, *V_CONVERTED_AS_K.edits))
+    here = make(mirrors.docs(1), planted)
+    words = [word for stage in ("replay", "build", "abi", "optests", "softmetal") for word in ("--stage", stage)]
+    for announced in ("[2", "== abi", "== optests", "test-backend-ops FLASH_ATTN_EXT on the software Metal: different types"):
+        assert killed_at(here.start(*words), announced), announced
+    said = here.night(*words, code=1)
+    assert f"first bad commit: `{here.mirror.commits[2]} metal : simplify`" in said
+    assert "| red | softmetal |" in said and "the software Metal differs from the CPU" in said
+    assert here.hub.issues[0]["title"].startswith(f"metal-mixed-kv: softmetal fails since {here.mirror.commits[2][:9]}")
+    state = json.loads(next((paths.cache_dir() / "bisect").glob("softmetal-*.json")).read_text())
+    assert len(state["candidates"]) == 2 and len(state["trials"]) == 1, "log2 of the number of commits"

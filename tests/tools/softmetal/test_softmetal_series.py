@@ -10,6 +10,7 @@ from kvsplit_patch import journal, paths, replay, series, store, trees, upstream
 from kvsplit_patch.errors import PatchError
 from softmetal import attention, build, stage
 
+from ..kvsplit_patch.planted import V_CONVERTED_AS_K
 from ..kvsplit_patch.resolving import CONFLICT
 from ..kvsplit_patch.test_releases import fetch, project  # noqa: F401
 from ..kvsplit_patch.worlds import run
@@ -39,12 +40,6 @@ ARGUMENT = {
     HOST: [
         ("        const ggml_tensor * op) {\n    assert(op->op == GGML_OP_FLASH_ATTN_EXT);\n\n    char base[256];\n\n    snprintf(base, 256, \"kernel_flash_attn_ext_kv_", "        const ggml_tensor * op,\n        bool wide) {\n    assert(op->op == GGML_OP_FLASH_ATTN_EXT);\n    GGML_UNUSED(wide);\n\n    char base[256];\n\n    snprintf(base, 256, \"kernel_flash_attn_ext_kv_")
     ],
-}  # fmt: skip
-# What llama.cpp#27390 does to patches like ours: V is converted by the pipeline of K's type.
-SILENT = {
-    OPS: [
-        ("            ggml_metal_encoder_set_buffer  (enc, bid_v_f16,       2);\n", "            ggml_metal_encoder_set_buffer  (enc, bid_v_f16,       2);\n            ggml_metal_encoder_set_pipeline(enc, pipeline0);\n")
-    ]
 }  # fmt: skip
 
 
@@ -141,6 +136,6 @@ def test_softmetal_a_resolved_conflict_means_the_same(copy):
 @pytest.mark.long
 @pytest.mark.timeout(2400)
 def test_softmetal_a_silent_break_merges_cleanly_and_verify_catches_it(copy):
-    problems, _ = stage.check(trees.patched(copy(SILENT)), print)
+    problems, _ = stage.check(trees.patched(copy({V_CONVERTED_AS_K.path: V_CONVERTED_AS_K.edits})), print)
     assert any("type_K=q8_0,type_V=q4_0" in problem for problem in problems)
     assert not any("upstream's cases" in problem for problem in problems)
