@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -38,15 +39,41 @@ SHAPES = {
     "360M": dict(n_layer=32, n_embd=960, n_head=15, n_head_kv=5, n_ctx=32768),
 }
 PAIRS = [(16, 16), (8, 8), (8, 4), (4, 4)]
+#: Seconds that llm-gguf may take to its first byte.
+PATIENCE = 300
 K8V4 = ("-o", "kv_key_bits", "8", "-o", "kv_value_bits", "4", "-o", "temperature", "0", "-o", "max_tokens", "4")
 
 
-def ask(python: str, user: Path, *arguments: str, stdin: str = "", only_first: bool = False) -> tuple[float, float]:
-    """Seconds from the start of the process to the first byte of the answer, and to its end.
+def ask(python: str, user: Path, *arguments: str, stdin: str = "") -> tuple[float, float]:
+    """Seconds from the start of the process to the first byte of the answer, and to its end."""
+    started = time.perf_counter()
+    process = _start(python, user, *arguments, stdin=stdin)
+    process.stdout.read(1)
+    first = time.perf_counter() - started
+    process.stdout.read()
+    if process.wait() != 0:
+        raise SystemExit(f"llm {' '.join(arguments)} failed")
+    return first, time.perf_counter() - started
 
-    ``only_first``: end the process there; llm-gguf has no limit on tokens, and random weights never say that they are done.
+
+def ask_llm_gguf(python: str, user: Path, text: str) -> float | None:
+    """Seconds to the first byte, where the process is ended: llm-gguf has no limit on tokens.
+
+    None when none comes: random weights may say bytes that are no text, and llm-gguf prints nothing for those.
     """
     started = time.perf_counter()
+    process = _start(python, user, "-m", "gguf/bench", stdin=text)
+    too_late = threading.Timer(PATIENCE, process.kill)
+    too_late.start()
+    came = process.stdout.read(1)
+    first = time.perf_counter() - started
+    too_late.cancel()
+    process.kill()
+    process.wait()
+    return first if came else None
+
+
+def _start(python: str, user: Path, *arguments: str, stdin: str) -> subprocess.Popen:
     process = subprocess.Popen(
         [python, "-m", "llm", *arguments],
         stdin=subprocess.PIPE,
@@ -55,14 +82,7 @@ def ask(python: str, user: Path, *arguments: str, stdin: str = "", only_first: b
     )
     process.stdin.write(stdin.encode())
     process.stdin.close()
-    process.stdout.read(1)
-    first = time.perf_counter() - started
-    if only_first:
-        process.kill()
-    process.stdout.read()
-    if process.wait() != 0 and not only_first:
-        raise SystemExit(f"llm {' '.join(arguments)} failed")
-    return first, time.perf_counter() - started
+    return process
 
 
 def logged(user: Path) -> dict:
@@ -116,8 +136,7 @@ def one_length(work: Path, start: Path, n_tokens: int, runs: int, llm_gguf: str 
             if name == "stored, dropped":
                 restoring.append(answer["session"]["restored_seconds"])
             shutil.rmtree(now)
-        if llm_gguf:
-            first, _ = ask(llm_gguf, work / "llm-gguf", "-m", "gguf/bench", stdin=text, only_first=True)
+        if llm_gguf and (first := ask_llm_gguf(llm_gguf, work / "llm-gguf", text)) is not None:
             seconds.setdefault("llm-gguf", []).append(first)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
@@ -127,7 +146,7 @@ def one_length(work: Path, start: Path, n_tokens: int, runs: int, llm_gguf: str 
         "median": {name: round(value, 3) for name, value in median.items()},
         "ratio": round(median["nothing stored"] / median["stored, warm"], 1),
         "ratio_dropped": round(median["nothing stored"] / median["stored, dropped"], 1),
-        "ratio_llm_gguf": round(median["llm-gguf"] / median["stored, warm"], 1) if llm_gguf else None,
+        "ratio_llm_gguf": round(median["llm-gguf"] / median["stored, warm"], 1) if "llm-gguf" in median else None,
         "overhead": round(median["first, storing"] / median["first, not storing"] - 1, 4),
         "saved_bytes": stored["session"]["saved_bytes"],
         "saved_seconds": stored["session"]["saved_seconds"],

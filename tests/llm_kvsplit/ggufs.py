@@ -103,6 +103,14 @@ def _byte_writer(
     return writer
 
 
+def _add_layer(writer: GGUFWriter, random, i: int, norms: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
+    """Layer ``i``: norms of one, by width, and random f16 weights, by shape."""
+    for name, width in norms.items():
+        writer.add_tensor(f"blk.{i}.{name}.weight", np.ones(width, np.float32))
+    for name, shape in shapes.items():
+        writer.add_tensor(f"blk.{i}.{name}.weight", random.normal(0, 0.05, shape).astype(np.float16))
+
+
 def _finish(writer: GGUFWriter, path: Path) -> Path:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -178,14 +186,11 @@ def write_gemma2(path: Path, *, window: int, n_ctx: int = 2048, seed: int = 0) -
         "ffn_up": (n_ff, n_embd),
         "ffn_down": (n_embd, n_ff),
     }
-    norms = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
+    norms = dict.fromkeys(("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"), n_embd)
     writer.add_tensor("token_embd.weight", random.normal(0, 0.05, (257, n_embd)).astype(np.float16))
     writer.add_tensor("output_norm.weight", np.ones(n_embd, np.float32))
     for i in range(n_layer):
-        for name in norms:
-            writer.add_tensor(f"blk.{i}.{name}.weight", np.ones(n_embd, np.float32))
-        for name, shape in shapes.items():
-            writer.add_tensor(f"blk.{i}.{name}.weight", random.normal(0, 0.05, shape).astype(np.float16))
+        _add_layer(writer, random, i, norms, shapes)
     return _finish(writer, path)
 
 
@@ -256,10 +261,7 @@ def write_deepseek2(path: Path, *, n_ctx: int = 4096, seed: int = 0) -> Path:
     writer.add_tensor("token_embd.weight", random.normal(0, 0.05, (257, n_embd)).astype(np.float16))
     writer.add_tensor("output_norm.weight", np.ones(n_embd, np.float32))
     for i in range(n_layer):
-        for name, width in norms.items():
-            writer.add_tensor(f"blk.{i}.{name}.weight", np.ones(width, np.float32))
-        for name, shape in shapes.items():
-            writer.add_tensor(f"blk.{i}.{name}.weight", random.normal(0, 0.05, shape).astype(np.float16))
+        _add_layer(writer, random, i, norms, shapes)
     return _finish(writer, path)
 
 
@@ -291,8 +293,5 @@ def write_lfm2(path: Path, *, n_ctx: int = 2048, seed: int = 0) -> Path:
         else:
             taps = random.normal(0, 0.5, (n_embd, kernel)).astype(np.float32)
             writer.add_tensor(f"blk.{i}.shortconv.conv.weight", taps)
-        for name, width in norms.items():
-            writer.add_tensor(f"blk.{i}.{name}.weight", np.ones(width, np.float32))
-        for name, shape in (dense | (attention if n_head_kv else convolution)).items():
-            writer.add_tensor(f"blk.{i}.{name}.weight", random.normal(0, 0.05, shape).astype(np.float16))
+        _add_layer(writer, random, i, norms, dense | (attention if n_head_kv else convolution))
     return _finish(writer, path)

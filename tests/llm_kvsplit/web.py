@@ -4,7 +4,9 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests import loopback
 
 
 class Web:
@@ -26,16 +28,8 @@ class Web:
             def log_message(self, *_):
                 pass
 
-        class Server(ThreadingHTTPServer):
-            def handle_error(self, *_):
-                pass  # clients hang up here, that is the point
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}"
+        self.server = loopback.Server(Handler)
+        self.url = self.server.url
 
     def ranges(self) -> list[str | None]:
         """The Range header of each request."""
@@ -45,15 +39,11 @@ class Web:
 @contextmanager
 def serving():
     web = Web()
-    thread = threading.Thread(target=web.server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield web
-    finally:
-        web.closing.set()
-        web.server.shutdown()
-        thread.join()
-        web.server.server_close()
+    with loopback.serving(web.server):
+        try:
+            yield web
+        finally:
+            web.closing.set()
 
 
 def status(code: int, **headers: str) -> Callable:

@@ -5,8 +5,10 @@ import json
 import re
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
+
+from tests import loopback
 
 REPOSITORY = "someone/llm-kvsplit"
 TOKEN = "a-token"
@@ -50,13 +52,8 @@ class Hub:
             def log_message(self, *_):
                 pass
 
-        class Server(ThreadingHTTPServer):
-            def handle_error(self, *_):
-                pass  # a client that was killed
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.server = loopback.Server(Handler)
+        self.url = self.server.url
 
     @property
     def writes(self) -> list[tuple[str, str]]:
@@ -199,11 +196,5 @@ class Hub:
 @contextmanager
 def serving():
     hub = Hub()
-    thread = threading.Thread(target=hub.server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with loopback.serving(hub.server):
         yield hub
-    finally:
-        hub.server.shutdown()
-        thread.join()
-        hub.server.server_close()

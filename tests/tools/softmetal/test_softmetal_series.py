@@ -18,6 +18,7 @@ from ..kvsplit_patch.worlds import run
 OPS = "ggml/src/ggml-metal/ggml-metal-ops.cpp"
 HOST = "ggml/src/ggml-metal/ggml-metal-device.cpp"
 HEADER = "ggml/src/ggml-metal/ggml-metal-device.h"
+CMAKE = "ggml/src/ggml-metal/CMakeLists.txt"
 ARGUMENTS = "ggml/src/ggml-metal/ggml-metal-impl.h"
 KERNEL = "ggml/src/ggml-metal/kernels/fa_vec_common.metal"
 
@@ -45,13 +46,13 @@ ARGUMENT = {
 
 @pytest.fixture
 def copy(project):  # noqa: F811
-    """Makes commits like the series' base, with edits; forgets them afterwards."""
+    """Makes commits like the series' base, with edits, moved files and parts of files; forgets them afterwards."""
     fetch("0.3.36")
     repo, made = store.open_store(), []
     lock = series.read_lock(paths.patchset_dir())
     upstream.ensure(lock.upstream)
 
-    def make(edits, moved=()):
+    def make(edits, moved=(), parts=()):
         changes = {}
         for path, replacements in edits.items():
             mode, blob = store.entry_at(repo, lock.base_tree, path)
@@ -60,6 +61,12 @@ def copy(project):  # noqa: F811
                 assert text.count(old) == 1, (path, old)
                 text = text.replace(old, new)
             changes[path] = (mode, repo.create_blob(text.encode()))
+        for whole, part, text in parts:
+            mode, blob = changes.get(whole) or store.entry_at(repo, lock.base_tree, whole)
+            left = store.read_blob(repo, blob).decode()
+            assert left.count(text) == 1, (whole, text)
+            changes[whole] = (mode, repo.create_blob(left.replace(text, "").encode()))
+            changes[part] = (mode, repo.create_blob(text.encode()))
         for old, new in moved:
             changes |= {new: store.entry_at(repo, lock.base_tree, old), old: None}
         who = pygit2.Signature("nobody", "nobody@localhost", 0, os.getpid())
@@ -88,6 +95,20 @@ def test_softmetal_a_host_file_that_moved_is_followed(copy):
 def test_softmetal_a_kernel_file_that_moved_is_out_of_range(copy):
     with pytest.raises(PatchError, match=f"metal-mixed-kv needs {KERNEL}"):
         replay.apply_series(copy({}, moved=[(KERNEL, KERNEL.replace("fa_vec_common", "fa_vec"))]))
+
+
+def split(copy):
+    """The constants of the vector kernel get a file of their own, as upstream gave one to each family of kernels."""
+    repo, lock = store.open_store(), series.read_lock(paths.patchset_dir())
+    kernel = store.read_blob(repo, store.entry_at(repo, lock.base_tree, KERNEL)[1]).decode()
+    constants = KERNEL.replace("fa_vec_common", "fa_vec_constants")
+    name = '"${CMAKE_CURRENT_SOURCE_DIR}/kernels/fa_vec_common.metal"'
+    listed = [(f"COMMON {name}", f"COMMON {name.replace('common', 'constants')} {name}")]
+    return copy({CMAKE: listed}, parts=[(KERNEL, constants, kernel[: kernel.index("template<")])])
+
+
+def test_softmetal_a_kernel_file_that_was_split_replays_cleanly(copy):
+    assert replay.apply_series(split(copy)).result_tree
 
 
 def resolve_argument(commit):
@@ -122,6 +143,13 @@ CASES = attention.mixed("64", (("q8_0", "q4_0"), ("f16", "q8_0"), ("q5_1", "q4_0
 def test_softmetal_a_clean_replay_means_the_same(copy):
     both = {**CONTEXT, **FIELD, OPS: CONTEXT[OPS] + FIELD[OPS]}
     assert attention.run(build.programs(trees.patched(copy(both)), print), CASES).clean
+
+
+@pytest.mark.build
+@pytest.mark.long
+@pytest.mark.timeout(2400)
+def test_softmetal_a_split_kernel_file_means_the_same(copy):
+    assert attention.run(build.programs(trees.patched(split(copy)), print), CASES).clean
 
 
 @pytest.mark.build
