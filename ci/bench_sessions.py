@@ -214,7 +214,7 @@ def markdown(results: dict) -> str:
         "Seconds from the start of the process to the first byte of the answer, medians; q8_0 keys and q4_0 values, but",
         "f16 for llm-gguf, which has nothing else; random weights in the shapes of SmolLM-135M and SmolLM-360M;",
         f"{results['machine']}; llama-cpp-python {results['bindings']}, {results['backend']}.",
-        "Made by `python ci/bench_sessions.py`.",
+        "Made by `python ci/bench_sessions.py`; single runs differ by up to 10 %, and 16384 tokens are one run.",
         "",
         "| model | tokens | nothing stored | stored | ratio | stored, page cache dropped | ratio | llm-gguf | ratio "
         "| storing costs the first answer |",
