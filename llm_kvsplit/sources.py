@@ -95,6 +95,10 @@ def _only_file(repo: str) -> str:
             if response.status_code != 200:
                 raise refusal(response, source)
             names = [each["rfilename"] for each in response.json()["siblings"]]
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise KvsplitError(
+            f"{_endpoint()} cannot be reached for the files of {repo}: check the network, and try again."
+        ) from error
     except (requests.RequestException, Cut) as error:
         raise KvsplitError(
             f"{_endpoint()} cannot be asked for the files of {repo} ({error}): name the file."
