@@ -58,13 +58,13 @@ def command(
     with live() as screen:
         for pair in wanted:
             samples: list[memory.Sample] = []
-            order = grid.job(str(pair), pair, n_ctx, "speed", n_ctx, common).order
+            (job,) = grid.speeds([pair], [n_ctx], 1, common)
 
             def heard(sample, pair=pair, samples=samples):
                 samples.append(sample)
                 screen.update(_chart({**{name: found for name, (_, found) in runs.items()}, str(pair): samples}, n_ctx))
 
-            result, _ = memory.watch(order, heard)
+            result, _ = memory.watch(job.order, heard)
             runs[str(pair)] = (result["kv_bytes"], samples)
     click.echo()
     for pair, (kv_bytes, samples) in runs.items():
