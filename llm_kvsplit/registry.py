@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from . import files
 from .errors import KvsplitError
 from .paths import registry_file
 
@@ -150,12 +151,7 @@ def _update(change: Callable[[dict[str, Entry]], None]) -> None:
             entries = _read(file)
             change(entries)
             text = json.dumps({"models": {name: _fields(entry) for name, entry in entries.items()}}, indent=2) + "\n"
-            new = Path(f"{file}.new")  # only the holder of the lock writes it
-            with new.open("w", encoding="utf-8") as out:
-                out.write(text)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(new, file)
+            files.write_whole(file, text)
     except Timeout:
         raise KvsplitError(f"Another process has held {file}.lock for 30 seconds: end it, then try again.") from None
     except OSError as error:

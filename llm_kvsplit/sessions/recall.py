@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .. import backend, probe
+from ..engine import library
 from . import fingerprint, store
 from .file import Key, Session
 
@@ -82,8 +83,6 @@ def wanted(option: bool | None) -> bool:
 
 
 def _key(weights: "Weights", options: "ContextOptions", *, compute: bool) -> Key | None:
-    from ..engine import library
-
     sha256 = fingerprint.model_sha256(weights.header.files, compute=compute)
     if sha256 is None:
         return None

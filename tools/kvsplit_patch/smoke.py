@@ -112,9 +112,7 @@ def measured(source: Source, flags: Sequence[str], model: Path, text: Path, echo
     kept = folder / f"smoke-{hashlib.sha256(settings.encode()).hexdigest()[:10]}.json"
     if not kept.is_file():
         echo(f"measuring the {'patched' if source.patches else 'unpatched'} build")
-        written = kept.with_suffix(f".{os.getpid()}")
-        written.write_text(json.dumps(measure(folder, model, text, echo).as_json(), indent=1))
-        os.replace(written, kept)
+        files.write_whole(kept, json.dumps(measure(folder, model, text, echo).as_json(), indent=1))
     return Measurement.from_json(json.loads(kept.read_text()))
 
 

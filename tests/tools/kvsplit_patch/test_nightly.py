@@ -19,7 +19,12 @@ from .planted import ROTATION_OFF_FOR_V, V_CONVERTED_AS_K
 from .test_releases import HERE
 from .worlds import git, run
 
-QUICK = ("--stage", "replay", "--stage", "lint")
+
+def stages(*names):
+    return [word for name in names for word in ("--stage", name)]
+
+
+QUICK = stages("replay", "lint")
 NOBODY = "127.0.0.1:1"
 
 
@@ -147,7 +152,7 @@ def test_two_machines_share_an_issue(make, monkeypatch):
 
 def test_bindings_that_do_not_know_a_new_field(make):
     here = make(mirrors.docs(1), FIELD)
-    said = here.night("--stage", "replay", "--stage", "abi", code=1)
+    said = here.night(*stages("replay", "abi"), code=1)
     planted = here.mirror.commits[2]
     assert f"first bad commit: `{planted} llama : add a parameter`" in said
     assert f"llama-cpp-python {HERE} does not know" in said and "llama_context_params.n_seq_max is at offset" in said
@@ -272,6 +277,18 @@ def test_the_newest_bindings_come_from_the_index_that_pip_knows(make, monkeypatc
 # --- real builds --------------------------------------------------------------------------------
 
 
+def found_by(stage, here, subject, words, kills) -> str:
+    """A night, killed at each of ``kills`` before: ``stage`` finds the last of two commits, which has this subject."""
+    for announced in kills:
+        assert killed_at(here.start(*words), announced), announced
+    said = here.night(*words, code=1)
+    assert f"first bad commit: `{here.mirror.commits[2]} {subject}`" in said
+    assert f"| red | {stage} |" in said
+    state = json.loads(next((paths.cache_dir() / "bisect").glob(f"{stage}-*.json")).read_text())
+    assert len(state["candidates"]) == 2 and len(state["trials"]) == 1, "log2 of the number of commits"
+    return said
+
+
 @pytest.mark.build
 @pytest.mark.long
 @pytest.mark.timeout(3600)
@@ -279,15 +296,9 @@ def test_a_commit_that_merges_and_means_something_else_is_found_by_smoke(make):
     """Upstream stops rotating V: no conflict, it compiles, 4-bit values lose more. Killed in each stage on the way."""
     planted = ("kv-cache : simplify", mirrors.edit(ROTATION_OFF_FOR_V.path, *ROTATION_OFF_FOR_V.edits))
     here = make(mirrors.docs(1), planted)
-    words = ("--stage", "replay", "--stage", "build", "--stage", "smoke")
-    for stage in ("build", "smoke"):
-        assert killed_at(here.start(*words), f"== {stage}")
-    said = here.night(*words, code=1)
-    assert f"first bad commit: `{here.mirror.commits[2]} kv-cache : simplify`" in said
-    assert "| b9002 |" in said and "| red | smoke |" in said and "the baseline has" in said
+    said = found_by("smoke", here, "kv-cache : simplify", stages("replay", "build", "smoke"), ["== build", "== smoke"])
+    assert "| b9002 |" in said and "the baseline has" in said
     assert "The unpatched build moved just as much" in said or "no longer gives the unpatched" in said
-    state = json.loads(next((paths.cache_dir() / "bisect").glob("smoke-*.json")).read_text())
-    assert len(state["candidates"]) == 2 and len(state["trials"]) == 1, "log2 of the number of commits"
     built = sorted((paths.cache_dir() / "tools").iterdir())
     said = run("bisect", "--stage", "smoke")
     assert f"{here.mirror.commits[2]}  kv-cache : simplify" in said and "trying" not in said
@@ -301,12 +312,8 @@ def test_a_commit_that_means_something_else_on_metal_alone_is_found_by_softmetal
     """No conflict, and whatever runs on the CPU is what it was. Killed in the midst of each stage on the way."""
     planted = ("metal : simplify", mirrors.edit(V_CONVERTED_AS_K.path, *V_CONVERTED_AS_K.edits))
     here = make(mirrors.docs(1), planted)
-    words = [word for stage in ("replay", "build", "abi", "optests", "softmetal") for word in ("--stage", stage)]
-    for announced in ("[2", "== abi", "== optests", "test-backend-ops FLASH_ATTN_EXT on the software Metal: different types"):
-        assert killed_at(here.start(*words), announced), announced
-    said = here.night(*words, code=1)
-    assert f"first bad commit: `{here.mirror.commits[2]} metal : simplify`" in said
-    assert "| red | softmetal |" in said and "the software Metal differs from the CPU" in said
+    midst = "test-backend-ops FLASH_ATTN_EXT on the software Metal: different types"
+    words = stages("replay", "build", "abi", "optests", "softmetal")
+    said = found_by("softmetal", here, "metal : simplify", words, ["[2", "== abi", "== optests", midst])
+    assert "the software Metal differs from the CPU" in said
     assert here.hub.issues[0]["title"].startswith(f"metal-mixed-kv: softmetal fails since {here.mirror.commits[2][:9]}")
-    state = json.loads(next((paths.cache_dir() / "bisect").glob("softmetal-*.json")).read_text())
-    assert len(state["candidates"]) == 2 and len(state["trials"]) == 1, "log2 of the number of commits"
