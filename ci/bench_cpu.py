@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Attention on a CPU over f16, quantized and mixed KV caches: the series against the same commit without it.
 
-Runs of the two builds take turns, on a model with random weights whose time is mostly attention. The cache of a depth
+Runs of the two builds and of all caches take turns, on a model with random weights whose time is mostly attention. The cache of a depth
 is computed once, by the patched build, and read from a file by both, so that stock's slow prefill is not waited for
 before every run. Ratios are the result; the numbers themselves are this machine's.
 
@@ -197,23 +197,23 @@ def bench(stock: Path, patched: Path, threads: int, pairs: list[CachePair]) -> d
         weights = write_model(model)
         bandwidth = read_bandwidth(threads)
         deep = max(DEPTHS)
+        common = {pair: dict(model=str(model), pair=[pair.k.ggml_id, pair.v.ggml_id], threads=threads) for pair in pairs}
+        files = {pair: {str(depth): f"{scratch}/{pair}-{depth}" for depth in DEPTHS if depth} for pair in pairs}
         for pair in pairs:
-            common = dict(model=str(model), pair=[pair.k.ggml_id, pair.v.ggml_id], threads=threads)
-            files = {str(depth): f"{scratch}/{depth}" for depth in DEPTHS if depth}
-            times = run(patched, **common, size=deep, save={**files, str(WHOLE): files[str(WHOLE)]})
+            times = run(patched, **common[pair], size=deep, save={**files[pair], str(WHOLE): files[pair][str(WHOLE)]})
             note("whole", WHOLE, str(pair), "patched", WHOLE / times[str(WHOLE)])
             note("whole", deep, str(pair), "patched", deep / times[str(deep)])
             if str(pair) in WHOLE_OF_STOCK:
-                note("whole", WHOLE, str(pair), "stock", WHOLE / run(stock, **common, size=WHOLE)[str(WHOLE)])
-            for depth, count in DEPTHS.items():
-                for turn in range(count):
+                note("whole", WHOLE, str(pair), "stock", WHOLE / run(stock, **common[pair], size=WHOLE)[str(WHOLE)])
+        for depth, count in DEPTHS.items():
+            for turn in range(count):
+                for pair in pairs:
                     for build in ("stock", "patched") if turn % 2 else ("patched", "stock"):
                         timed = "decode" if build == "stock" and (depth, str(pair)) in TOO_SLOW else "prefill decode"
-                        got = run(builds[build], **common, size=depth, load=files.get(str(depth), ""), timed=timed)
+                        load = files[pair].get(str(depth), "")
+                        got = run(builds[build], **common[pair], size=depth, load=load, timed=timed)
                         for what in timed.split():
                             note(what, depth, str(pair), build, got[what])
-            for file in files.values():
-                Path(file).unlink()
         bandwidth = max(bandwidth, read_bandwidth(threads))
     rows = [
         dict(what=what, depth=depth, cache=pair, build=build, median=statistics.median(values), samples=values)
@@ -303,9 +303,9 @@ def markdown(data: dict) -> str:
             )
     for what, title in (("prefill", f"Prefill of {PROMPT} tokens"), ("decode", f"Decode of {ANSWER} tokens")):
         lines += ["", f"## {title}", ""]
-        extra = " of the read limit: stock | patched |" if what == "decode" else ""
+        extra = " of the read limit: stock | patched | its attention |" if what == "decode" else ""
         lines.append("| depth | cache | stock | patched | ratio | to patched f16 |" + extra)
-        lines.append("|---|---|---|---|---|---|" + ("---|---|" if extra else ""))
+        lines.append("|---|---|---|---|---|---|" + ("---|---|---|" if extra else ""))
         for depth in DEPTHS:
             for pair in PAIRS:
                 key = (what, depth, str(pair), "patched")
@@ -316,9 +316,16 @@ def markdown(data: dict) -> str:
                     for build in ("stock", "patched"):
                         row = by.get((*key[:3], build))
                         line += f" {row['median'] * bytes_read / data['read_gb_s'] / 1e9:.0%} |" if row else " – |"
+                    none = by.get((what, 0, str(pair), "patched"))
+                    if depth and none and key in by:
+                        seconds = 1 / by[key]["median"] - 1 / none["median"]
+                        line += f" {cache_bytes(pair, depth) / seconds / data['read_gb_s'] / 1e9:.0%} |"
+                    else:
+                        line += " – |"
                 lines.append(line)
     mib = ", ".join(f"{pair} {(data['weight_bytes'] + cache_bytes(pair, 8192)) / 1e6:.0f}" for pair in PAIRS)
     lines += ["", f"The read limit is the bandwidth over the bytes that a step reads; at depth 8192, in MB: {mib}."]
+    lines += ["Its attention: the bytes of the cache in the time by which a step is longer than at depth 0."]
     if data.get("instructions"):
         lines += ["", "## Instructions of a decode step at depth 512", ""]
         lines += ["As callgrind counts them, AVX2 builds, one thread, in millions: the attention operations (the whole step).", ""]
