@@ -38,7 +38,7 @@ HEAD_DIM = N_EMBD // N_HEAD
 
 PAIRS = [CachePair(from_bits(k), from_bits(v)) for k, v in ((16, 16), (8, 8), (8, 4), (4, 4))]
 #: Depth -> pairs of runs.
-DEPTHS = {0: 3, 2048: 3, 8192: 3, 32768: 2}
+DEPTHS = {0: 3, 2048: 3, 8192: 3, 32768: 3}
 PROMPT, ANSWER, WHOLE = 512, 32, 8192
 #: Stock computes the whole of these once; of the others, not even that.
 WHOLE_OF_STOCK = ("f16", "K8V4")
