@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Attention on a CPU over f16, quantized and mixed KV caches: the series against the same commit without it.
 
-Runs of the two builds and of all caches take turns, on a model with random weights whose time is mostly attention. The cache of a depth
-is computed once, by the patched build, and read from a file by both, so that stock's slow prefill is not waited for
-before every run. Ratios are the result; the numbers themselves are this machine's.
+Runs of the two builds and of all caches take turns, on a model with random weights whose time is mostly attention. The
+cache of a depth is computed once, by the patched build, and read from a file by both, so that stock's slow prefill is not
+waited for before every run. Ratios are the result; the numbers themselves are this machine's.
 
     python ci/bench_cpu.py                            # builds both, then measures: 10 to 20 minutes on 2 cores
     python ci/bench_cpu.py --cache K8V4               # one cache alone, added to what was measured before
@@ -200,7 +200,7 @@ def bench(stock: Path, patched: Path, threads: int, pairs: list[CachePair]) -> d
         common = {pair: dict(model=str(model), pair=[pair.k.ggml_id, pair.v.ggml_id], threads=threads) for pair in pairs}
         files = {pair: {str(depth): f"{scratch}/{pair}-{depth}" for depth in DEPTHS if depth} for pair in pairs}
         for pair in pairs:
-            times = run(patched, **common[pair], size=deep, save={**files[pair], str(WHOLE): files[pair][str(WHOLE)]})
+            times = run(patched, **common[pair], size=deep, save=files[pair])
             note("whole", WHOLE, str(pair), "patched", WHOLE / times[str(WHOLE)])
             note("whole", deep, str(pair), "patched", deep / times[str(deep)])
             if str(pair) in WHOLE_OF_STOCK:
@@ -280,6 +280,9 @@ def markdown(data: dict) -> str:
     def ratio(a: tuple, b: tuple) -> str:
         return f"{by[a]['median'] / by[b]['median']:.2f}x" if a in by and b in by else "–"
 
+    def of_limit(read: float, seconds: float) -> str:
+        return f"{read / seconds / data['read_gb_s'] / 1e9:.0%}"
+
     m = data["machine"]
     lines = [
         "# Attention on a CPU",
@@ -312,14 +315,14 @@ def markdown(data: dict) -> str:
                 line = f"| {depth} | {pair} | {cell(what, depth, str(pair), 'stock')} | {cell(*key)} "
                 line += f"| {ratio(key, (*key[:3], 'stock'))} | {ratio(key, (what, depth, 'f16', 'patched'))} |"
                 if extra:
-                    bytes_read = data["weight_bytes"] + cache_bytes(pair, depth + ANSWER // 2)
+                    cache = cache_bytes(pair, depth + ANSWER // 2)
                     for build in ("stock", "patched"):
                         row = by.get((*key[:3], build))
-                        line += f" {row['median'] * bytes_read / data['read_gb_s'] / 1e9:.0%} |" if row else " – |"
+                        line += f" {of_limit(data['weight_bytes'] + cache, 1 / row['median'])} |" if row else " – |"
                     none = by.get((what, 0, str(pair), "patched"))
                     if depth and none and key in by:
-                        seconds = 1 / by[key]["median"] - 1 / none["median"]
-                        line += f" {cache_bytes(pair, depth) / seconds / data['read_gb_s'] / 1e9:.0%} |"
+                        longer = 1 / by[key]["median"] - 1 / none["median"]
+                        line += f" {of_limit(cache_bytes(pair, depth), longer)} |"
                     else:
                         line += " – |"
                 lines.append(line)
