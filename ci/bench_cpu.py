@@ -356,6 +356,9 @@ def main() -> None:
 
     source = trees.patched()
     if given.tools:
+        for folder in given.tools:
+            if not any(folder.glob("*llama.*")):
+                parser.error(f"there is no library of llama.cpp in {folder}: name the folders of two builds, or leave --tools out")
         stock, patched = given.tools
     else:
         flags = cmake.flags()
