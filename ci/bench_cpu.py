@@ -5,7 +5,7 @@ Runs of the two builds and of all caches take turns, on a model with random weig
 cache of a depth is computed once, by the patched build, and read from a file by both, so that stock's slow prefill is not
 waited for before every run. Ratios are the result; the numbers themselves are this machine's.
 
-    python ci/bench_cpu.py                            # builds both, then measures: 10 to 20 minutes on 2 cores
+    python ci/bench_cpu.py                            # builds both, then measures: about 20 minutes on 2 cores
     python ci/bench_cpu.py --cache K8V4               # one cache alone, added to what was measured before
     python ci/bench_cpu.py --tools STOCK PATCHED      # folders with the libraries of both, built before
     python ci/bench_cpu.py --instructions             # callgrind's count of one decode step, at leisure
@@ -37,8 +37,9 @@ N_LAYER, N_EMBD, N_HEAD, N_HEAD_KV, N_FF, N_VOCAB = 8, 512, 8, 4, 1408, 4096
 HEAD_DIM = N_EMBD // N_HEAD
 
 PAIRS = [CachePair(from_bits(k), from_bits(v)) for k, v in ((16, 16), (8, 8), (8, 4), (4, 4))]
-#: Depth -> pairs of runs.
-DEPTHS = {0: 3, 2048: 3, 8192: 3, 32768: 3}
+DEPTHS = (0, 2048, 8192, 32768)
+#: Runs of everything; prompts, which take stock long, are timed in the first of them only.
+TURNS, PREFILL_TURNS = 7, 3
 PROMPT, ANSWER, WHOLE = 512, 32, 8192
 #: Stock computes the whole of these once; of the others, not even that.
 WHOLE_OF_STOCK = ("f16", "K8V4")
@@ -108,7 +109,8 @@ def run(folder: Path, **job) -> dict:
 def child(model: str, pair: list[int], threads: int, size: int, load: str = "", save: dict[str, str] = {}, timed: str = "") -> dict:
     """Prefill ``size`` tokens, or take them from the file ``load``; then time what ``timed`` says behind them.
 
-    ``save``: token count -> file to store the cache in when it holds so many. ``timed``: "prefill decode" or one of them.
+    ``save``: token count -> file to store the cache in when it holds so many. ``timed``: some of prefill, decode, shallow
+    (decoding behind nothing, seconds later), in tokens/s.
     """
     import llama_cpp as cpp
     import numpy as np
@@ -160,6 +162,10 @@ def child(model: str, pair: list[int], threads: int, size: int, load: str = "", 
     if "decode" in timed:
         decode(size, 2, 1)
         result["decode"] = ANSWER / decode(size + 2, ANSWER, 1)
+    if "shallow" in timed:
+        forget(0)
+        decode(0, 2, 1)
+        result["shallow"] = ANSWER / decode(2, ANSWER, 1)
     return result
 
 
@@ -214,11 +220,13 @@ def bench(stock: Path, patched: Path, threads: int, pairs: list[CachePair]) -> d
             note("whole", deep, str(pair), "patched", deep / times[str(deep)])
             if str(pair) in WHOLE_OF_STOCK:
                 note("whole", WHOLE, str(pair), "stock", WHOLE / run(stock, **common[pair], size=WHOLE)[str(WHOLE)])
-        for depth, count in DEPTHS.items():
-            for turn in range(count):
+        for depth in DEPTHS:
+            for turn in range(TURNS):
                 for pair in pairs:
                     for build in ("stock", "patched") if turn % 2 else ("patched", "stock"):
-                        timed = "decode" if build == "stock" and (depth, str(pair)) in TOO_SLOW else "prefill decode"
+                        timed = "decode shallow"
+                        if turn < PREFILL_TURNS and not (build == "stock" and (depth, str(pair)) in TOO_SLOW):
+                            timed = "prefill " + timed
                         load = files[pair].get(str(depth), "")
                         got = run(builds[build], **common[pair], size=depth, load=load, timed=timed)
                         for what in timed.split():
@@ -287,7 +295,9 @@ def markdown(data: dict) -> str:
         return f"{row['median']:.0f}" + (f" ({low:.0f}–{high:.0f})" if len(row["samples"]) > 1 else "")
 
     def ratio(a: tuple, b: tuple) -> str:
-        return f"{by[a]['median'] / by[b]['median']:.2f}x" if a in by and b in by else "–"
+        if not (a in by and b in by):
+            return "–"
+        return f"{statistics.median(x / y for x, y in zip(by[a]['samples'], by[b]['samples'])):.2f}x"
 
     def of_limit(read: float, seconds: float) -> str:
         return f"{read / seconds / data['read_gb_s'] / 1e9:.0%}"
@@ -300,7 +310,7 @@ def markdown(data: dict) -> str:
         f"{data['read_gb_s']:.1f} GB/s, or {data['read_two_places_gb_s']:.1f} if each reads from two places in turn. Random "
         f"llama of 28M parameters: {N_LAYER} layers, {N_HEAD} heads, {N_HEAD_KV} KV heads x {HEAD_DIM}, f16 weights. llama.cpp "
         f"{data['commit'][:12]}, {data['date']}. Medians (least–greatest) in tokens/s, runs of both builds "
-        "taking turns; made by `ci/bench_cpu.py`.",
+        "taking turns; ratios are medians of each turn's. Made by `ci/bench_cpu.py`.",
         "",
         "## Prefill of a whole prompt",
         "",
@@ -329,16 +339,16 @@ def markdown(data: dict) -> str:
                     for build in ("stock", "patched"):
                         row = by.get((*key[:3], build))
                         line += f" {of_limit(data['weight_bytes'] + cache, 1 / row['median'])} |" if row else " – |"
-                    none = by.get((what, 0, str(pair), "patched"))
+                    none = by.get(("shallow", *key[1:]))
                     if depth and none and key in by:
-                        longer = 1 / by[key]["median"] - 1 / none["median"]
+                        longer = statistics.median(1 / x - 1 / y for x, y in zip(by[key]["samples"], none["samples"]))
                         line += f" {of_limit(cache_bytes(pair, depth), longer)} |"
                     else:
                         line += " – |"
                 lines.append(line)
     mib = ", ".join(f"{pair} {(data['weight_bytes'] + cache_bytes(pair, 8192)) / 1e6:.0f}" for pair in PAIRS)
     lines += ["", f"The read limit is the first bandwidth over the bytes that a step reads; at depth 8192, in MB: {mib}."]
-    lines += ["Its attention: the bytes of the cache in the time by which a step is longer than at depth 0."]
+    lines += ["Its attention: the bytes of the cache in the time by which a step is longer than behind nothing, seconds later."]
     if data.get("instructions"):
         lines += ["", "## Instructions of a decode step at depth 512", ""]
         lines += ["As callgrind counts them, AVX2 builds, one thread, in millions: the attention operations (the whole step).", ""]

@@ -28,8 +28,8 @@ V_WITH_K_BLOCKS = Fault(
     "ggml/src/ggml-cpu/fattn/decode.cpp",
     (
         (
-            "const fattn_tile v = fattn_tile_at(f.v, kb, h, i, k1, KEYS, v_pad);",
-            "const fattn_tile v = { (const char *) f.v->data + i*f.k->nb[1] + h*f.v->nb[2], f.k->nb[1] }; GGML_UNUSED(v_pad);",
+            "const fattn_tile v = fattn_tile_at(f.v, kb, h, i, k1, KEYS, pads);",
+            "const fattn_tile v = { (const char *) f.v->data + i*f.k->nb[1] + h*f.v->nb[2], f.k->nb[1] };",
         ),
     ),
 )
