@@ -37,9 +37,9 @@ N_LAYER, N_EMBD, N_HEAD, N_HEAD_KV, N_FF, N_VOCAB = 8, 512, 8, 4, 1408, 4096
 HEAD_DIM = N_EMBD // N_HEAD
 
 PAIRS = [CachePair(from_bits(k), from_bits(v)) for k, v in ((16, 16), (8, 8), (8, 4), (4, 4))]
-DEPTHS = (0, 2048, 8192, 32768)
-#: Runs of everything; prompts, which take stock long, are timed in the first of them only.
-TURNS, PREFILL_TURNS = 7, 3
+#: Depth -> how many of the runs there time a prompt, too; stock takes long for one.
+DEPTHS = {0: 7, 2048: 7, 8192: 3, 32768: 3}
+TURNS = 7
 PROMPT, ANSWER, WHOLE = 512, 32, 8192
 #: Stock computes the whole of these once; of the others, not even that.
 WHOLE_OF_STOCK = ("f16", "K8V4")
@@ -220,12 +220,12 @@ def bench(stock: Path, patched: Path, threads: int, pairs: list[CachePair]) -> d
             note("whole", deep, str(pair), "patched", deep / times[str(deep)])
             if str(pair) in WHOLE_OF_STOCK:
                 note("whole", WHOLE, str(pair), "stock", WHOLE / run(stock, **common[pair], size=WHOLE)[str(WHOLE)])
-        for depth in DEPTHS:
+        for depth, prompts in DEPTHS.items():
             for turn in range(TURNS):
                 for pair in pairs:
                     for build in ("stock", "patched") if turn % 2 else ("patched", "stock"):
                         timed = "decode shallow"
-                        if turn < PREFILL_TURNS and not (build == "stock" and (depth, str(pair)) in TOO_SLOW):
+                        if turn < prompts and not (build == "stock" and (depth, str(pair)) in TOO_SLOW):
                             timed = "prefill " + timed
                         load = files[pair].get(str(depth), "")
                         got = run(builds[build], **common[pair], size=depth, load=load, timed=timed)
