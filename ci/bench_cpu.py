@@ -5,7 +5,7 @@ Runs of the two builds and of all caches take turns, on a model with random weig
 cache of a depth is computed once, by the patched build, and read from a file by both, so that stock's slow prefill is not
 waited for before every run. Ratios are the result; the numbers themselves are this machine's.
 
-    python ci/bench_cpu.py                            # builds both, then measures: about 20 minutes on 2 cores
+    python ci/bench_cpu.py                            # builds both, then measures: about 25 minutes on 2 cores
     python ci/bench_cpu.py --cache K8V4               # one cache alone, added to what was measured before
     python ci/bench_cpu.py --tools STOCK PATCHED      # folders with the libraries of both, built before
     python ci/bench_cpu.py --instructions             # callgrind's count of one decode step, at leisure
