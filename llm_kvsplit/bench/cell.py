@@ -27,7 +27,11 @@ Done = Callable[[int], None]
 def run(job: dict[str, Any], done: Done, started: Callable[[int], None] = lambda pid: None) -> dict[str, Any]:
     """Measure in a child process; ``done`` hears of tokens, ``started`` of the child's id. Raises KvsplitError."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "llm_kvsplit.bench.cell"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "llm_kvsplit.bench.cell"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is ours: a child that is still importing would answer it with a traceback
     )
     assert child.stdin and child.stdout
     try:
@@ -59,13 +63,15 @@ def main() -> None:
     def say(**words: Any) -> None:
         out.write(json.dumps(words) + "\n")
 
+    order = sys.stdin.read()
+    if not order:
+        sys.exit(130)  # the parent was interrupted before it could say what to measure
     try:
-        job = json.load(sys.stdin)
-        say(result=measure(job, lambda tokens: say(done=tokens)))
+        say(result=measure(json.loads(order), lambda tokens: say(done=tokens)))
     except KvsplitError as error:
         say(error=str(error))
-    except (KeyboardInterrupt, BrokenPipeError):
-        os._exit(130)  # the parent is interrupted too, or gone
+    except BrokenPipeError:
+        os._exit(130)  # the parent is gone
 
 
 def measure(job: dict[str, Any], done: Done) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def start(*arguments, **env):
         env={**os.environ, **env},
         # A test run in the background of a shell ignores Ctrl-C, and its children would too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        start_new_session=True,
     )
 
 
@@ -91,7 +92,7 @@ def test_interrupted_and_resumed_is_the_same_file(whole, tmp_path, user_path, ki
     for count in (1, 4):
         process = start(*BENCH, "--out", str(tmp_path))
         wait_for_runs(file, count)
-        process.send_signal(kill)
+        os.killpg(process.pid, kill)  # as a terminal does
         _, stderr = process.communicate(timeout=60)
         assert process.returncode != 0 and "Traceback" not in stderr
         results.read(file)
@@ -214,6 +215,13 @@ def test_speeds_are_measured_in_turns():
     assert [job.name for job in jobs[:6]] == [
         "f16/128/speed/0", "K8V8/128/speed/0", "K8V4/128/speed/0", "K4V8/128/speed/0", "K4V4/128/speed/0", "f16/128/speed/1",
     ]  # fmt: skip
+
+
+def test_a_measurement_whose_parent_is_gone_says_nothing():
+    done = subprocess.run(
+        [sys.executable, "-m", "llm_kvsplit.bench.cell"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("when", ["at once", "at work"])

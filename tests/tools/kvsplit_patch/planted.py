@@ -26,12 +26,7 @@ SWAPPED_TYPES = Fault(
 V_WITH_K_BLOCKS = Fault(
     "v-with-k-blocks",
     "ggml/src/ggml-cpu/fattn/decode.cpp",
-    (
-        (
-            "const fattn_tile v = fattn_tile_at(f.v, kb, h, i, k1, KEYS, pads);",
-            "const fattn_tile v = { (const char *) f.v->data + i*f.k->nb[1] + h*f.v->nb[2], f.k->nb[1] };",
-        ),
-    ),
+    (("fattn_with_block(f.v->type", "fattn_with_block(f.k->type"),),
 )
 SCALES_DROPPED = Fault(
     "scales-dropped",
