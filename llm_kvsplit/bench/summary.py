@@ -20,10 +20,11 @@ def rows(results: Results, n_ctx: int) -> list[tuple[str, ...]]:
     """The table of one length: a row for each configuration, the first the heads of the columns."""
     cells = [results.cell(pair, n_ctx) for pair in results.pairs()]
     f16 = next((cell.get("kv_bytes") for cell in cells if cell["pair"] == "f16"), None)
-    return [_HEAD, *(_row(cell, f16) for cell in cells)]
+    judged = any("ppl_change" in cell for cell in cells)
+    return [_HEAD, *(_row(cell, f16, judged) for cell in cells)]
 
 
-def _row(cell: dict[str, Any], f16_bytes: int | None) -> tuple[str, ...]:
+def _row(cell: dict[str, Any], f16_bytes: int | None, judged: bool) -> tuple[str, ...]:
     taken = cell.get("kv_bytes")
     reference = cell["pair"] == "f16"
     return (
@@ -32,7 +33,7 @@ def _row(cell: dict[str, Any], f16_bytes: int | None) -> tuple[str, ...]:
         f"{1 - taken / f16_bytes:.0%}" if taken and f16_bytes and not reference else "",
         _rate(cell.get("prompt_tps")),
         _rate(cell.get("generation_tps")),
-        "reference" if reference else _change(cell.get("ppl_change")),
+        "reference" if reference and judged else _change(cell.get("ppl_change")),
         _plus_minus(cell.get("kl_mean")),
         f"{cell['kl_999'][0]:.3f}" if "kl_999" in cell else "",
         _share(cell.get("same_top")),

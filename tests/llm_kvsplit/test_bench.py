@@ -51,6 +51,13 @@ def test_the_allocated_bytes_are_padded_to_256_cells(whole):
     assert found.cell("K8V4", 600)["kv_bytes"] == 768 * 6 * 2 * 64 * (34 + 18) / 32
 
 
+def test_a_length_without_quality_has_no_columns_for_it(whole):
+    found = results.read(whole / "results.json")
+    del found.runs["K8V4/600/quality"]
+    assert "perplexity" in summary.markdown(summary.rows(found, 128))
+    assert "perplexity" not in summary.markdown(summary.rows(found, 600))
+
+
 def test_the_csv_and_the_page_say_the_same(whole):
     import csv
 
