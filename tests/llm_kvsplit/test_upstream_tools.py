@@ -1,6 +1,5 @@
-"""Our numbers against upstream's programs, from the same build on the same tokens."""
+"""Our quality against upstream's program, from the same build on the same tokens; of speeds see docs/measuring.md."""
 
-import json
 import os
 import subprocess
 import sys
@@ -59,26 +58,3 @@ def test_quality_of_a_quantized_cache(ours, perplexity, cache):
     assert cell["kl_mean"][0] == pytest.approx(theirs.kld, rel=0.03)
     assert cell["kl_999"][1] <= theirs.kld_999 <= cell["kl_999"][2]  # of 4080 tokens, four are beyond it
     assert 100 * cell["same_top"][0] == pytest.approx(theirs.same_top, abs=0.5)
-
-
-@pytest.mark.parametrize("cache", ["f16", *TYPES])
-def test_speed(tools, ours, cache):
-    """The best runs, within three times, since other work may run; docs/measuring.md has a quiet machine's figures."""
-    k, v = TYPES.get(cache, ("f16", "f16"))
-    prompt = N_CTX - 32
-    command = [tools / "llama-bench", "-m", demo.MODEL, "-ctk", k, "-ctv", v, "-fa", 1, "-t", 2, "-r", 2, "-o", "json"]
-    env = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-
-    def rate(*arguments: object) -> float:
-        # Three times anew, as ours were: what else runs comes and goes.
-        samples = []
-        for _ in range(3):
-            words = [*map(str, command), *map(str, arguments)]
-            said = subprocess.run(words, capture_output=True, text=True, env=env, check=True)
-            samples += json.loads(said.stdout)[0]["samples_ts"]
-        return max(samples)
-
-    cell = ours.cell(cache, N_CTX)
-    for key, theirs in (("prompt_tps", rate("-p", prompt, "-n", 0)), ("generation_tps", rate("-p", 0, "-n", 32, "-d", prompt))):
-        print(cache, key, cell[key], theirs)
-        assert theirs / 3 < cell[key][2] < theirs * 3
