@@ -28,7 +28,7 @@ def ours(tools, tmp_path_factory):
     folder = tmp_path_factory.mktemp("upstream")
     env = {**os.environ, "LLM_USER_PATH": str(folder), "LLAMA_CPP_LIB_PATH": str(tools)}
     command = [sys.executable, "-m", "llm", "kvsplit", "bench", "kvsplit-demo", "--config", "f16,8/4,4/4", "--threads", "2"]
-    subprocess.run([*command, "--seq-len", str(N_CTX), "--out", str(folder / "out")], env=env, check=True)
+    subprocess.run([*command, "--seq-len", str(N_CTX), "--repeats", "1", "--out", str(folder / "out")], env=env, check=True)
     return results.read(folder / "out" / "results.json")
 
 
