@@ -23,8 +23,9 @@ def models_dir() -> Path:
 
 
 def backends_dir() -> Path:
-    """One folder a backend build, see ``backend.py``."""
-    return user_dir() / "backends"
+    """One folder a backend build, see ``backend.py``; ``KVSPLIT_BUILDS`` names another place."""
+    override = os.environ.get("KVSPLIT_BUILDS")
+    return Path(override) if override else user_dir() / "backends"
 
 
 def cache_dir() -> Path:

@@ -29,3 +29,10 @@ def user_path(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv("LLM_USER_PATH", str(folder))
     return folder
+
+
+@pytest.fixture
+def no_builds(user_path, monkeypatch):
+    """The same, without the build that serves the other tests; the folder where builds are looked for."""
+    monkeypatch.delenv("KVSPLIT_BUILDS", raising=False)
+    return user_path / "kvsplit" / "backends"

@@ -7,7 +7,14 @@ import sys
 
 import pytest
 
-pytest.importorskip("llama_cpp")
+from kvsplit_patch import build, cmake, trees
+from llm_kvsplit.paths import cache_dir
+
+# One build of the series serves all tests, whatever llm's user folder is. A clone whose first question was answered has
+# compiled it already, and it is copied from there.
+_series = trees.patched()
+os.environ["KVSPLIT_BUILDS"] = str(cache_dir() / "tests" / _series.tree)
+build.build(_series, cmake.flags(), lambda line: print(line, file=sys.stderr))
 
 
 @pytest.fixture

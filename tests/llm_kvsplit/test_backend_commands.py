@@ -32,7 +32,7 @@ def a_build(identity, created, **manifest):
     (folder / "manifest.json").write_text(json.dumps({**whole, **manifest}))
 
 
-def test_the_newest_that_fits_is_marked_until_another_is_chosen(user_path):
+def test_the_newest_that_fits_is_marked_until_another_is_chosen(no_builds):
     assert kvsplit("list").splitlines() == ["* stock  the library that came with the bindings"]
     a_build("first", "2026-11-01T00:00:00+00:00")
     a_build("second", "2026-11-02T00:00:00+00:00")
@@ -44,14 +44,14 @@ def test_the_newest_that_fits_is_marked_until_another_is_chosen(user_path):
     assert backend.choose().id == "stock"
 
 
-def test_what_does_not_fit_cannot_be_chosen(user_path):
+def test_what_does_not_fit_cannot_be_chosen(no_builds):
     lines = ["llama_context_params.n_ctx is at offset 0 in the bindings and at offset 4 in the tree"]
     a_build("moved", "2026-11-03T00:00:00+00:00", abi="mismatch", abi_mismatches=lines)
     assert lines[0] in kvsplit("use", "moved", code=1)
     assert backend.choose().id == "stock"
 
 
-def test_removing_the_chosen_one_goes_back_to_what_is_left(user_path):
+def test_removing_the_chosen_one_goes_back_to_what_is_left(no_builds):
     a_build("first", "2026-11-01T00:00:00+00:00")
     a_build("second", "2026-11-02T00:00:00+00:00")
     kvsplit("use", "second")

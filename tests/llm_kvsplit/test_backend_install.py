@@ -60,7 +60,7 @@ def real(tmp_path_factory, packer):
 
 
 @pytest.fixture
-def release(user_path, monkeypatch):
+def release(no_builds, monkeypatch):
     """A server where the newest release is looked for, with nothing in it yet."""
     with serving() as web:
         monkeypatch.setenv("KVSPLIT_BACKENDS_URL", f"{web.url}/release")

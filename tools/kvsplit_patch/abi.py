@@ -68,11 +68,8 @@ def mismatches(tree: Path, libraries: Path | None = None) -> list[Mismatch]:
 
 def bindings() -> dict[str, Any]:
     """The installed bindings' structures and functions, see ``bindings.py``."""
-    # Their own library, not the one under test: importing them binds every function.
-    environment = {k: v for k, v in os.environ.items() if k not in ("LLAMA_CPP_LIB_PATH", "MTMD_CPP_LIB")}
-    said = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("bindings.py"))], capture_output=True, text=True, env=environment
-    )
+    program = Path(__file__).with_name("bindings.py")
+    said = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
     if said.returncode:
         reason = (said.stderr.strip().splitlines() or [f"exit code {said.returncode}"])[-1]
         raise PatchError(f"The installed llama-cpp-python cannot be imported ({reason}): reinstall it.")

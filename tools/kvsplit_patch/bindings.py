@@ -3,14 +3,18 @@
 ``{"structs": {name: {"size": bytes, "fields": {field: [offset, kind, name of its structure or ""]}}},
 "functions": {symbol: [kinds]}}`` where a kind is a C type's sort and size (``int4``, ``pointer8``), and a function's
 first kind is what it returns.
-A program of its own, because importing the bindings loads their libraries for good.
+Their definitions are read without any library, since the bindings may be installed without one. A program of its own,
+because modules imported so are of no other use.
 """
 
 import ast
 import ctypes
 import json
+import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 MODULES = ("llama_cpp.llama_cpp", "llama_cpp.mtmd_cpp")
 _POINTERS = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_wchar_p, ctypes.py_object)
@@ -54,13 +58,31 @@ def layout(struct) -> dict:
     return {"size": ctypes.sizeof(struct), "fields": fields}
 
 
+class NoLibrary:
+    """Stands in for a shared library: each name is a harmless function, since the modules call a few of theirs."""
+
+    def __getattr__(self, name: str):
+        function = ctypes.pythonapi["Py_IsInitialized"]  # an item, unlike an attribute, is made anew each time
+        function.__name__ = name
+        return function
+
+
+def without_library() -> None:
+    """Let the bindings' modules be imported one by one, the package itself unread, each with no library."""
+    spec = find_spec("llama_cpp")
+    if spec is None:
+        raise ImportError("there is no llama_cpp")
+    package = ModuleType("llama_cpp")
+    package.__path__ = list(spec.submodule_search_locations or ())
+    sys.modules["llama_cpp"] = package
+    import_module("llama_cpp._ctypes_extensions").load_shared_library = lambda *_: NoLibrary()
+
+
 def main() -> None:
+    without_library()
     structs, functions = {}, {}
     for name in MODULES:
-        try:
-            module = import_module(name)
-        except (ImportError, FileNotFoundError):
-            continue  # built without mtmd
+        module = import_module(name)
         symbol = symbols(module)
         for value in vars(module).values():
             if isinstance(value, ctypes._CFuncPtr) and value.__name__ in symbol:

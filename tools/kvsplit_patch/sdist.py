@@ -70,7 +70,7 @@ def download_sdist(version: str) -> Path:
     click.echo(f"downloading the sdist of llama-cpp-python {version} (about 75 MB) through pip …", err=True)
     with tempfile.TemporaryDirectory(dir=sdists_dir()) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-deps", "--no-binary", ":all:", "--dest", folder, f"llama-cpp-python=={version}"]
+        command += ["--no-deps", "--no-binary", "llama-cpp-python", "--dest", folder, f"llama-cpp-python=={version}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = list(Path(folder).glob("*.tar.gz"))
         if done.returncode or not found:

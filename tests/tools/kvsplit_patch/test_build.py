@@ -135,7 +135,7 @@ def test_a_full_disk_is_told(tmp_path):
             raise FileNotFoundError(errno.ENOENT, "other errors stay what they are")
 
 
-def test_nothing_half_written_is_left_where_builds_are_looked_for(user_path, tmp_path):
+def test_nothing_half_written_is_left_where_builds_are_looked_for(no_builds, tmp_path):
     folder = build.backends_dir() / "0.3.36-kvsplit-0000000-1"
     with pytest.raises(KeyboardInterrupt):
         with build.whole(folder) as temporary:
@@ -145,7 +145,7 @@ def test_nothing_half_written_is_left_where_builds_are_looked_for(user_path, tmp
     assert not folder.exists() and not temporary.exists()
 
 
-def test_a_killed_build_is_swept_by_the_next(user_path):
+def test_a_killed_build_is_swept_by_the_next(no_builds):
     folder = build.backends_dir() / "killed"
     program = (
         "import sys, time; from pathlib import Path; from kvsplit_patch import build\n"
@@ -168,7 +168,7 @@ def a_build(identity, created="2026-11-22T00:00:00+00:00", **manifest):
     (folder / "manifest.json").write_text(json.dumps(whole))
 
 
-def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(user_path):
+def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(no_builds):
     a_build("one-1", "2026-11-22T00:00:00+00:00")
     a_build("one-2", "2026-11-23T00:00:00+00:00")
     a_build("old", bindings_version="0.3.1")
@@ -196,7 +196,7 @@ def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(user_pat
 
 @pytest.mark.build
 @pytest.mark.timeout(2400)
-def test_the_patched_libraries_load_through_the_bindings(user_path, tmp_path):
+def test_the_patched_libraries_load_through_the_bindings(no_builds, tmp_path):
     fetch(HERE)
     lines = []
     folder = build.build(trees.patched(), cmake.flags(), lines.append)
