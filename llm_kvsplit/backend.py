@@ -1,15 +1,15 @@
 """Which build of llama.cpp's libraries to load: one of the patch series' builds, or the bindings' own.
 
 A *backend build* is a folder ``backends/<id>/`` with the shared libraries and a ``manifest.json`` that
-``kvsplit-patch build`` writes last, so a folder without one is not a build. The bindings read
-``LLAMA_CPP_LIB_PATH`` when they are imported (llama_cpp/llama_cpp.py), so the choice is made once a process.
+``kvsplit-patch build`` writes last, so a folder without one is not a build. The bindings may be installed without a
+library of their own; then the first question makes a build (``first_build.py``). The choice is made once a process,
+since a loaded library stays.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,21 +19,40 @@ from .errors import KvsplitError
 from .paths import backends_dir
 
 STOCK = "stock"
+#: No library at all: the bindings came without one, and no build has been made yet.
+NONE = "none"
 
 
 @dataclass(frozen=True)
 class Backend:
-    #: A build's id, "stock" for the libraries that came with the bindings, "custom" for LLAMA_CPP_LIB_PATH.
+    #: A build's id, "stock" for the libraries that came with the bindings, "custom" for LLAMA_CPP_LIB_PATH, or "none".
     id: str
-    #: Where the libraries are; None for stock.
+    #: Where the libraries are; None for stock and for none.
     folder: Path | None = None
     manifest: dict[str, Any] | None = None
     #: Why a build that was asked for, or is there, is not the one chosen; one sentence.
     note: str = ""
 
+    @property
+    def patched(self) -> bool:
+        """Whether it is a build of the patch series."""
+        return bool(self.manifest and self.manifest.get("features"))
+
 
 def bindings_version() -> str:
     return version("llama-cpp-python")
+
+
+def stock_folder() -> Path | None:
+    """Where the bindings' own library lies; None where they were installed without one."""
+    from importlib.util import find_spec
+
+    spec = find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "lib"
+    names = ("libllama.so", "libllama.dylib", "llama.dll", "libllama.dll")
+    return folder if any((folder / name).is_file() for name in names) else None
 
 
 def builds() -> list[Backend]:
@@ -68,26 +87,27 @@ def active_file() -> Path:
     return backends_dir() / "active"
 
 
-#: The build this process has pointed the bindings at; they read the variable once.
-_prepared: Backend | None = None
+#: What this process has loaded.
+_loaded: Backend | None = None
 
 
 def current() -> Backend:
-    """The build this process has loaded, or would load."""
-    return _prepared or choose()
+    """The library this process has loaded, or would load."""
+    return _loaded or choose()
 
 
 def choose() -> Backend:
-    """The person's choice, else the newest build that fits the bindings, else stock."""
+    """The person's choice, else the newest build that fits the bindings, else the bindings' own, else none."""
     custom = os.environ.get("LLAMA_CPP_LIB_PATH")
-    if custom and not (_prepared and str(_prepared.folder) == custom):
+    if custom:
         return Backend("custom", Path(custom))
     wanted = active_file().read_text().strip() if active_file().is_file() else ""
-    if wanted == STOCK:
+    stock = stock_folder() is not None
+    if wanted == STOCK and stock:
         return Backend(STOCK)
     note = ""
     for build in builds():
-        if wanted and build.id != wanted:
+        if wanted not in ("", STOCK, build.id):
             continue
         reason = misfit(build)
         if not reason:
@@ -95,28 +115,30 @@ def choose() -> Backend:
         note = note or f"{reason}; 'llm kvsplit backend build' makes one that fits."
     if wanted and not note:
         note = f"backend build {wanted} is gone; 'llm kvsplit backend list' shows what there is."
-    return Backend(STOCK, note=note)
+    return Backend(STOCK if stock else NONE, note=note)
 
 
-def prepare(chosen: Backend) -> None:
-    """Point the bindings at ``chosen``, after it was tried in a child process if it is new here.
+def ensure() -> Backend:
+    """The library to load from now on: ``choose()``, after a build was made where there is none, and after it was tried.
 
-    Raises KvsplitError for a library that cannot be used on this machine.
+    Raises KvsplitError for a library that cannot be had, or cannot be used on this machine.
     """
-    from . import probe
+    from . import first_build, probe
 
-    if "llama_cpp" in sys.modules and chosen.folder is not None and os.environ.get("LLAMA_CPP_LIB_PATH") is None:
-        raise KvsplitError(
-            f"llama_cpp was imported before backend build {chosen.id} could be chosen: start a new process, or set "
-            f"LLAMA_CPP_LIB_PATH={chosen.folder}."
-        )
+    global _loaded
+    if _loaded is not None:
+        return _loaded
+    chosen = choose()
+    if chosen.id == NONE:
+        first_build.make()
+        chosen = choose()
+        if chosen.id == NONE:
+            raise KvsplitError(f"The build that was made cannot be used: {chosen.note}")
     result = probe.result(chosen)
     if not result.usable:
         raise KvsplitError(f"{describe(chosen)} cannot be used here: {result.reason}. {_next_step(chosen)}")
-    if chosen.folder is not None:
-        os.environ["LLAMA_CPP_LIB_PATH"] = str(chosen.folder)
-    global _prepared
-    _prepared = chosen
+    _loaded = chosen
+    return chosen
 
 
 def describe(chosen: Backend) -> str:

@@ -18,6 +18,7 @@ from .errors import KvsplitError
 from .options import COMPLETION_TOKENS, Options, Settings, settle, stop_texts
 
 if TYPE_CHECKING:
+    from .backend import Backend
     from .engine.context import Context, ContextOptions
     from .engine.generate import Outcome
     from .engine.weights import Weights
@@ -39,8 +40,32 @@ class _Local:
     def __str__(self) -> str:
         return f"KV split: {self.model_id}"
 
+    def _prepare(self, prompt: Any, conversation: Any) -> Settings:
+        """Check what was asked for, then see to the library, which may be compiled for minutes where there is none.
+
+        Raises KvsplitError, click.Abort on Ctrl-C.
+        """
+        from . import backend, gguf
+        from .engine import library
+
+        settings = settle(prompt.options, self.entry)
+        # llama.cpp is given whole files and caches it can make: its own words for others are poor.
+        header = gguf.read(self.entry.path)
+        if reason := gguf.refusal(header, settings.pair.k, settings.pair.v):
+            raise KvsplitError(f"{self.model_id} {reason}.")
+        library.load()
+        _note_speed(backend.ensure(), settings, conversation and conversation.id)
+        return settings
+
     def _answer(
-        self, prompt: Any, response: Any, *, stream: bool, session: str | None, stopped: Callable[[], bool]
+        self,
+        prompt: Any,
+        settings: Settings,
+        response: Any,
+        *,
+        stream: bool,
+        session: str | None,
+        stopped: Callable[[], bool],
     ) -> Iterator[StreamEvent]:
         """``session``: the conversation to keep the KV state for, if any."""
         # Imported here, since llm imports every plugin for every command.
@@ -51,7 +76,6 @@ class _Local:
         from .engine.sampling import json_grammar
         from .sessions import recall
 
-        settings = settle(prompt.options, self.entry)
         with loaded.exclusive(), library.verbose(bool(prompt.options.verbose)):
             weights = _load(self.entry, settings)
             rendered = chat.render(
@@ -96,9 +120,10 @@ class _Local:
 
 class KvsplitModel(_Local, llm.Model):
     def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any) -> Iterator[StreamEvent]:
+        settings = self._prepare(prompt, conversation)
         session = _session(prompt, conversation)
         with _interrupt() as stopped:
-            yield from self._answer(prompt, response, stream=stream, session=session, stopped=stopped)
+            yield from self._answer(prompt, settings, response, stream=stream, session=session, stopped=stopped)
 
 
 class AsyncKvsplitModel(_Local, llm.AsyncModel):
@@ -112,8 +137,9 @@ class AsyncKvsplitModel(_Local, llm.AsyncModel):
 
         def work() -> None:
             try:
-                events = self._answer(prompt, response, stream=stream, session=session, stopped=cancelled.is_set)
-                for event in events:
+                settings = self._prepare(prompt, conversation)
+                stopped = cancelled.is_set
+                for event in self._answer(prompt, settings, response, stream=stream, session=session, stopped=stopped):
                     loop.call_soon_threadsafe(queue.put_nowait, event)
                 loop.call_soon_threadsafe(queue.put_nowait, None)
             except BaseException as ex:  # whatever it is, it is raised where the answer is awaited
@@ -152,19 +178,23 @@ def _keep(write: Callable[[], Any], report: dict[str, Any], *, wait: bool) -> No
 
 
 def _load(entry: "Entry", settings: Settings) -> "Weights":
-    from . import backend, gguf, probe
+    from . import backend, probe
     from .engine import loaded
     from .engine.weights import LoadOptions
 
-    # llama.cpp is given whole files and caches it can make: its own words for others are poor.
-    header = gguf.read(entry.path)
-    if reason := gguf.refusal(header, settings.pair.k, settings.pair.v):
-        raise KvsplitError(f"{entry.name} {reason}.")
-    chosen = backend.current()
-    if chosen.note and settings.pair.mixed:
-        print(f"Note: {chosen.note}", file=sys.stderr)
-    extra_bufts = probe.result(chosen).extra_bufts
+    extra_bufts = probe.result(backend.ensure()).extra_bufts
     return loaded.weights(LoadOptions(entry.path, settings.n_gpu_layers, extra_bufts))
+
+
+def _note_speed(chosen: "Backend", settings: Settings, conversation: str | None) -> None:
+    """Say so where the pair is slow with this library, or its attention off the GPU; once in a conversation."""
+    from . import notes, pair_speed
+
+    if not settings.pair.quantized:
+        return
+    speed = pair_speed.of(chosen, settings.pair)
+    if speed is not None and (sentence := pair_speed.sentence(speed, settings.pair, chosen)):
+        notes.once(sentence, conversation)
 
 
 def _tokens(weights: "Weights", text: str) -> list[int]:

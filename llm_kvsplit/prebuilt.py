@@ -79,6 +79,24 @@ def find() -> Archive:
     return archive
 
 
+def install_tried() -> Path:
+    """Find, install and try the build of the newest release; its folder.
+
+    Raises NothingFits where there is none, or where it does not run here.
+    """
+    from . import backend, probe
+
+    folder = install(find())
+    installed = next(build for build in backend.builds() if build.id == folder.name)
+    trial = probe.result(installed)
+    if not trial.usable:
+        import shutil
+
+        shutil.rmtree(folder)
+        raise NothingFits(f"The build {folder.name} does not run here ({trial.reason}).")
+    return folder
+
+
 def install(archive: Archive) -> Path:
     """Download, check and put in place; the build's folder, which appears whole or not at all.
 

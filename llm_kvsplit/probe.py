@@ -51,8 +51,7 @@ def result(chosen: "Backend") -> Result:
     except (OSError, ValueError, TypeError):
         pass
     found = _try(chosen)
-    file.parent.mkdir(exist_ok=True)
-    files.write_whole(file, json.dumps(asdict(found)))
+    files.write_cached(file, json.dumps(asdict(found)))
     return found
 
 
@@ -91,15 +90,10 @@ def key(chosen: "Backend") -> str:
 
 
 def _libraries(chosen: "Backend") -> list[Path]:
-    folder = chosen.folder
-    if folder is None:
-        from importlib.util import find_spec
+    from .backend import stock_folder
 
-        spec = find_spec("llama_cpp")
-        if spec is None or spec.origin is None:
-            return []
-        folder = Path(spec.origin).parent / "lib"
-    return [file for file in folder.resolve().glob("*") if file.is_file()]
+    folder = chosen.folder or stock_folder()
+    return [file for file in folder.resolve().glob("*") if file.is_file()] if folder else []
 
 
 def _cpu_flags() -> str:

@@ -28,7 +28,7 @@ class Target:
     def load_options(self) -> "LoadOptions":
         from ..engine.weights import LoadOptions
 
-        return LoadOptions(self.path, self.n_gpu_layers, probe.result(backend.current()).extra_bufts)
+        return LoadOptions(self.path, self.n_gpu_layers, probe.result(backend.ensure()).extra_bufts)
 
 
 def find(model: str) -> Target:

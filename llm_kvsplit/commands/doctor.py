@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 import click
 
-from .. import backend, demo, probe
+from .. import backend, demo, pair_speed, probe
 from ..errors import KvsplitError
 from ..kvtypes import BITS, CachePair
 from ..paths import cache_dir, registry_file
@@ -27,8 +26,10 @@ class Trial:
 
     pair: str
     runs: bool
-    #: Where attention ran, or why it did not.
-    where: str
+    #: How fast and where, or why it does not run.
+    how: str
+    #: See ``pair_speed.PairSpeed``; None where it does not run.
+    speed: dict[str, Any] | None = None
 
 
 @click.command()
@@ -52,7 +53,7 @@ def command(as_json: bool, metal: bool) -> None:
 
 def _report() -> dict[str, Any]:
     chosen = backend.choose()
-    trial = probe.result(chosen)
+    trial = probe.result(chosen) if chosen.id != backend.NONE else probe.Result(usable=False)
     report: dict[str, Any] = {
         "bindings": backend.bindings_version(),
         "backend": chosen.id,
@@ -67,9 +68,12 @@ def _report() -> dict[str, Any]:
     }
     if stored := store.note():
         report["notes"].append(f"Of the stored states, the latest trouble was at {stored}")
+    if chosen.id == backend.NONE:
+        report["notes"].append(f"There is no llama.cpp library yet: the first question makes one, or '{pair_speed.MEND}'.")
+        return report
     if not trial.usable:
         try:
-            backend.prepare(chosen)
+            backend.ensure()
         except KvsplitError as ex:
             report["problems"].append(str(ex))
         return report
@@ -78,20 +82,31 @@ def _report() -> dict[str, Any]:
             "This library's AMX path for quantized weights dies on this CPU, so models are loaded without it: a build "
             "of the patch series ('llm kvsplit backend build') has it mended."
         )
-    # In a child, so that a pair that kills its process is a line of the report.
-    child = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, env={**os.environ})
-    if child.returncode != 0:
-        report["problems"].append(f"Trying the cache types ended with exit code {child.returncode}: {child.stderr[-500:]}")
-        return report
-    report.update(json.loads(child.stdout))
+    _try_pairs(report)
     gpu = [device["name"] for device in report["devices"] if device["type"] in ("gpu", "igpu")]
-    fallen = [pair["pair"] for pair in report["pairs"] if gpu and "CPU" in pair["where"]]
-    if fallen:
+    poor = [pair["pair"] for pair in report["pairs"] if pair["speed"] and pair_speed.PairSpeed(**pair["speed"]).poor]
+    if poor and not chosen.patched:
+        what = f"kernels for {gpu[0]}" if gpu else "fast attention on a CPU"
         report["notes"].append(
-            f"With {', '.join(fallen)} attention runs on the CPU, since this library has no {gpu[0]} kernels for them: "
-            "'llm kvsplit backend build' makes one from the patch series."
+            f"For {', '.join(poor)} this library lacks {what}: '{pair_speed.MEND}' gets a build of the patch series, "
+            "which has it."
         )
     return report
+
+
+def _try_pairs(report: dict[str, Any]) -> None:
+    """Try every pair in a child, so that one that kills its process is a line of the report."""
+    child = subprocess.Popen([sys.executable, "-m", __name__], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    label = "Trying every pair of cache types"
+    with child, click.progressbar(length=len(BITS) ** 2, label=label, file=sys.stderr) as bar:
+        for line in child.stdout or ():
+            part = json.loads(line)
+            report["pairs"] += part.pop("pairs", [])
+            report.update(part)
+            bar.update(len(report["pairs"]) - bar.pos)
+        last_words = (child.stderr.read() if child.stderr else "")[-500:]
+    if child.returncode != 0:
+        report["problems"].append(f"Trying the cache types ended with exit code {child.returncode}: {last_words}")
 
 
 def _file_problems(chosen: backend.Backend) -> list[str]:
@@ -130,52 +145,34 @@ def _print(report: dict[str, Any]) -> None:
     if report["pairs"]:
         click.echo("\nCache types, tried with the bundled model:")
     for pair in report["pairs"]:
-        click.echo(f"  {pair['pair']:<6} {'runs' if pair['runs'] else 'fails'}  {pair['where']}")
+        click.echo(f"  {pair['pair']:<6} {'runs' if pair['runs'] else 'fails'}  {pair['how']}")
     for note in report["notes"]:
         click.echo(f"\nNote: {note}")
     for problem in report["problems"]:
         click.echo(f"\nProblem: {problem}")
-    if not report["problems"]:
+    if report["pairs"] and not report["problems"]:
         click.echo("\nEverything that was tried works.")
 
 
-def _child() -> dict[str, Any]:
+def _child() -> None:
+    """A line of JSON with what the library is, then one for each pair."""
     from ..engine import library
     from ..engine.weights import LoadOptions, Weights
 
     library.load()
-    weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=probe.result(backend.choose()).extra_bufts))
-    devices = library.devices()
-    trials = [_try(weights, CachePair.from_bits(k, v), devices) for k in BITS for v in BITS]
-    return {
-        "series": library.kvsplit_info(),
-        "devices": devices,
-        "pairs": [dataclasses.asdict(trial) for trial in trials],
-    }
+    print(json.dumps({"series": library.kvsplit_info(), "devices": library.devices()}), flush=True)
+    weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=probe.result(backend.ensure()).extra_bufts))
+    for pair in (CachePair.from_bits(k, v) for k in BITS for v in BITS):
+        print(json.dumps({"pairs": [dataclasses.asdict(_try(weights, pair))]}), flush=True)
 
 
-def _try(weights: Any, pair: CachePair, devices: list[dict[str, Any]]) -> Trial:
-    from ..engine.context import Context, ContextOptions
-
-    tokens = weights.tokenize(demo.SMOKE_TEXT.read_text()[:2000], add_special=True, parse_special=False)[:128]
+def _try(weights: Any, pair: CachePair) -> Trial:
     try:
-        context = Context(weights, ContextOptions(pair, 256))
+        speed = pair_speed.measure(weights, pair)
     except KvsplitError as ex:
         return Trial(str(pair), False, str(ex))
-    try:
-        context.evaluate(tokens[:-1])
-        context.evaluate(tokens[-1:])
-    except KvsplitError as ex:
-        return Trial(str(pair), False, str(ex))
-    finally:
-        context.close()
-    gpus = [device["name"] for device in devices if device["type"] in ("gpu", "igpu")]
-    if not gpus:
-        return Trial(str(pair), True, "attention on the CPU")
-    # One split for the embedding on the host and one for everything else is all that a GPU run has.
-    on_gpu = (context.graph_splits or 0) <= 2
-    return Trial(str(pair), True, f"attention on {gpus[0]}" if on_gpu else "attention on the CPU")
+    return Trial(str(pair), True, speed.words(pair), dataclasses.asdict(speed))
 
 
 if __name__ == "__main__":
-    print(json.dumps(_child()))
+    _child()

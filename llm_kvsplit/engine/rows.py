@@ -57,6 +57,23 @@ def parse(data: np.ndarray, n_tokens: int) -> State:
     return State(data, k, v)
 
 
+def repeated(data: np.ndarray, n_tokens: int, times: int) -> np.ndarray:
+    """The state of a sequence ``times`` as long, whose rows are those of ``data`` again and again; uint8.
+
+    Raises KvsplitError for a cache that is not a plain one.
+    """
+    state, total = parse(data, n_tokens), n_tokens * times
+    cells = np.ones((total, 3), "<i4")
+    cells[:, 0], cells[:, 2] = np.arange(total), 0  # position, number of sequences, sequence
+    begin = np.concatenate([data[:12].view("<u4"), [total]]).astype("<u4")
+    parts = [begin, cells, data[16 + 12 * n_tokens :][:8]]
+    for rows in (*state.k, *state.v):
+        parts.append(np.array([rows.cache_type.ggml_id], "<i4"))
+        parts.append(np.array([rows.view.shape[1]], "<u8"))
+        parts.append(np.tile(rows.view, (times, 1)))
+    return np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(-1) for part in parts])
+
+
 def _unknown() -> KvsplitError:
     return KvsplitError(
         "This model's cache is not one of plain keys and values (it has a sliding window, a recurrent state or latent "

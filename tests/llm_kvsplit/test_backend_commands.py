@@ -33,22 +33,27 @@ def a_build(identity, created, **manifest):
 
 
 def test_the_newest_that_fits_is_marked_until_another_is_chosen(no_builds):
-    assert kvsplit("list").splitlines() == ["* stock  the library that came with the bindings"]
+    assert "There is no build yet" in kvsplit("list")
     a_build("first", "2026-11-01T00:00:00+00:00")
     a_build("second", "2026-11-02T00:00:00+00:00")
-    assert [line[:8] for line in kvsplit("list").splitlines()] == ["* second", "  first ", "  stock "]
+    assert [line[:8] for line in kvsplit("list").splitlines()] == ["* second", "  first "]
     assert kvsplit("use", "fir") == "Using first.\n"
     assert backend.choose().id == "first"
-    assert [line[:8] for line in kvsplit("list").splitlines()] == ["  second", "* first ", "  stock "]
-    kvsplit("use", "stock")
-    assert backend.choose().id == "stock"
+    assert [line[:8] for line in kvsplit("list").splitlines()] == ["  second", "* first "]
+
+
+def test_the_bindings_own_library_cannot_be_chosen_where_they_have_none(no_builds):
+    """uv installs them so here; see pyproject.toml."""
+    a_build("first", "2026-11-01T00:00:00+00:00")
+    assert "llama-cpp-python was installed without a library" in kvsplit("use", "stock", code=1)
+    assert backend.choose().id == "first"
 
 
 def test_what_does_not_fit_cannot_be_chosen(no_builds):
     lines = ["llama_context_params.n_ctx is at offset 0 in the bindings and at offset 4 in the tree"]
     a_build("moved", "2026-11-03T00:00:00+00:00", abi="mismatch", abi_mismatches=lines)
     assert lines[0] in kvsplit("use", "moved", code=1)
-    assert backend.choose().id == "stock"
+    assert backend.choose().id == "none"
 
 
 def test_removing_the_chosen_one_goes_back_to_what_is_left(no_builds):

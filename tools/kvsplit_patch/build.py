@@ -81,6 +81,14 @@ def build(source: Source, flags: Sequence[str], echo: Echo) -> Path:
     return folder
 
 
+def for_bindings(echo: Echo, *, cuda: bool = False, vulkan: bool = False) -> Path:
+    """The series built for the installed bindings, for the plugin's first question. Raises PatchError."""
+    from . import trees
+
+    # What the installed bindings vendor, not the newest base of the series: their structures must match.
+    return build(trees.patched(bindings_version()), cmake.flags(cuda=cuda, vulkan=vulkan), echo)
+
+
 def _describe(source: Source, folder: Path, out: Path) -> dict[str, Any]:
     """Copy the libraries into ``folder``, ask them what they are, and see whether the bindings fit."""
     from .abi import mismatches
@@ -157,7 +165,12 @@ def use(name: str) -> str:
     Raises PatchError for a build whose structures or functions the installed bindings do not fit.
     """
     identity = STOCK
-    if name != STOCK:
+    if name == STOCK:
+        from llm_kvsplit.backend import stock_folder
+
+        if stock_folder() is None:
+            raise PatchError("llama-cpp-python was installed without a library of its own here: use a build, or install it anew.")
+    else:
         manifest = find(name)
         identity = manifest["id"]
         if manifest["bindings_version"] != bindings_version():

@@ -188,7 +188,6 @@ def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(no_build
         build.use("none")
     assert build.active() == "one-1"
     assert build.remove("one-1") == "one-1" and build.active() == ""
-    assert build.use("stock") == build.active() == "stock"
 
 
 # --- real builds --------------------------------------------------------------------------------
@@ -293,8 +292,8 @@ def test_the_wheel_installs_in_a_fresh_environment(tmp_path):
     assert said.stdout.startswith('0.3.36+kvsplit.1 {"series": "1"'), said.stderr
 
 
-def test_marker_of_a_stock_library_is_absent():
-    import llama_cpp
-
-    folder = Path(llama_cpp.__file__).parent / "lib"
-    assert build.marker(folder) is None
+@pytest.mark.build
+@pytest.mark.timeout(2400)
+def test_an_unpatched_library_has_no_marker(no_builds):
+    fetch(HERE)
+    assert build.marker(build.build(trees.unpatched(), cmake.flags(), print)) is None

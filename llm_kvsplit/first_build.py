@@ -1,0 +1,100 @@
+"""The library for a first question: downloaded where a release has one, else compiled here, once.
+
+llama-cpp-python may be installed without llama.cpp's library (``LLAMA_BUILD=OFF``), which takes seconds. The library then
+comes from the patch series. The compiler's side is found through the entry point ``compile`` of the group
+``llm_kvsplit``, so that nothing here depends on it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import click
+
+from .errors import KvsplitError
+
+#: Minutes of one core that the libraries take to compile (x86-64, GCC 12; 5 min 48 s were measured).
+_CORE_MINUTES = 6
+_STEP = re.compile(r"\[(\d+)/(\d+)\] ")
+#: Fewer steps than this are cmake's own, before the compiler's.
+_FEW_STEPS = 10
+
+
+def make() -> None:
+    """Download or compile a build for the installed bindings. All that is said goes to stderr.
+
+    Raises KvsplitError with both reasons where neither can be done, click.Abort on Ctrl-C.
+    """
+    from . import prebuilt
+
+    try:
+        prebuilt.install_tried()
+    except prebuilt.NothingFits as reason:
+        try:
+            compile_series()
+        except click.ClickException as failure:
+            raise KvsplitError(f"{reason.message} Compiling one fails, too: {failure.message}") from failure
+
+
+def compile_series(*, cuda: bool = False, vulkan: bool = False) -> Path:
+    """Compile the patch series for the installed bindings, with a progress bar; the build's folder.
+
+    Raises click.ClickException where it cannot be compiled, click.Abort on Ctrl-C.
+    """
+    compiler = _compiler()
+    try:
+        with _progress() as echo:
+            return compiler(echo, cuda=cuda, vulkan=vulkan)
+    except KeyboardInterrupt:
+        click.echo("\nStopped: the same command goes on from there.", err=True)
+        raise click.Abort() from None
+
+
+def _compiler() -> Callable[..., Path]:
+    for entry in entry_points(group="llm_kvsplit", name="compile"):
+        return entry.load()
+    raise KvsplitError("This installation of llm-kvsplit has lost its entry points: install it again.")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A function that takes the compiler's lines: its steps become a bar with the time left, other lines are shown."""
+    bar = click.progressbar(length=1, label="Compiling", file=sys.stderr, show_pos=True)
+    tenths = -1
+
+    def echo(line: str) -> None:
+        nonlocal tenths
+        step = _STEP.match(line)
+        if not step:
+            click.echo(line, err=True)
+            return
+        done, total = int(step[1]), int(step[2])
+        if total < _FEW_STEPS:
+            return
+        if tenths < 0:
+            click.echo(f"Compiling llama.cpp with the patch series, once: {_estimate()}.", err=True)
+            bar.length = total
+        if sys.stderr.isatty():
+            bar.update(max(0, done - bar.pos))
+        elif 10 * done // total > tenths:  # piped: ten lines, not one a step
+            click.echo(f"{100 * done // total} % compiled", err=True)
+        tenths = 10 * done // total
+
+    try:
+        yield echo
+    finally:
+        if bar.pos:
+            bar.render_finish()
+
+
+def _estimate() -> str:
+    from .engine.context import physical_cores
+
+    cores = physical_cores()
+    return f"about {math.ceil(_CORE_MINUTES / cores)} min with {cores} core{'s' if cores > 1 else ''}"
