@@ -361,7 +361,7 @@ def markdown(data: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder for cpu.json and cpu.md")
+    parser.add_argument("--out", type=Path, default=Path("docs/evidence"), help="folder for cpu.json and cpu.md")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--tools", type=Path, nargs=2, metavar=("STOCK", "PATCHED"), help="folders of builds made before")
     parser.add_argument("--cache", choices=[str(pair) for pair in PAIRS], action="append", help="measure these only")

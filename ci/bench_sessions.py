@@ -4,8 +4,8 @@
 Every run is a new process, as a person's question is, timed from its start to the first byte of its answer; runs
 with and without the state take turns. The models have random weights: time does not depend on what they are.
 
-    python ci/bench_sessions.py --out docs/results                            # 20 minutes on 2 quiet cores
-    python ci/bench_sessions.py --out docs/results --lengths 16384 --runs 1   # one more row beside those there
+    python ci/bench_sessions.py --out docs/evidence                            # 20 minutes on 2 quiet cores
+    python ci/bench_sessions.py --out docs/evidence --lengths 16384 --runs 1   # one more row beside those there
     python ci/bench_sessions.py --llm-gguf PYTHON                             # a Python with llm and llm-gguf, for that column
 """
 

@@ -1,4 +1,4 @@
-"""Our quality against upstream's program, from the same build on the same tokens; of speeds see docs/measuring.md."""
+"""Our quality against upstream's program, from the same build on the same tokens; of speeds see docs/use/measuring.md."""
 
 import os
 import subprocess

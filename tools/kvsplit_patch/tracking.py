@@ -86,7 +86,7 @@ def _body(broken: Break, note: dict[str, Any]) -> str:
     words = f"{broken.cause}\n\n{describe(broken)}".replace("<!--", "<! --")
     return (
         f"{words}\n\n"
-        f"Red for {len(nights)} night{'s' if len(nights) > 1 else ''} ({where}). What to do: docs/maintaining.md.\n\n"
+        f"Red for {len(nights)} night{'s' if len(nights) > 1 else ''} ({where}). What to do: docs/maintain/nightly.md.\n\n"
         f"<!-- kvsplit-nightly {json.dumps(note, sort_keys=True)} -->\n"
     )
 

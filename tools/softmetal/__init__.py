@@ -1,1 +1,1 @@
-"""A software Metal device: ggml's Metal backend, its Objective-C and its kernels, on a Linux CPU (docs/metal.md)."""
+"""A software Metal device: ggml's Metal backend, its Objective-C and its kernels, on a Linux CPU (docs/maintain/metal.md)."""
