@@ -179,7 +179,15 @@ def _endpoint() -> str:
 
 
 def _token() -> str | None:
-    return os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+    """The person's token. Secrets often come with a line end, as from a file; one inside makes no header and is refused."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        token = os.environ.get(name, "").strip()
+        if not token:
+            continue
+        if not re.fullmatch(r"[!-~]+", token):
+            raise KvsplitError(f"{name} holds a space, a line end or a letter that no token has: set it anew.")
+        return token
+    return None
 
 
 def _bearer(token: str | None) -> Callable | None:

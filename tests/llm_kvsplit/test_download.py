@@ -244,6 +244,29 @@ def test_the_token_goes_to_the_hub_only(hub, tmp_path, monkeypatch, variable):
         assert [headers.get("Authorization") for _, headers in store.seen] == [None]
 
 
+@pytest.mark.parametrize("written", ["hf_secret\n", " hf_secret\r\n", "hf_secret"])
+def test_white_space_around_a_token_is_not_part_of_it(hub, tmp_path, monkeypatch, written):
+    monkeypatch.setenv("HF_TOKEN", written)
+    hub.at["/owner/repo/resolve/main/m.gguf"] = body(GGUF)
+    download.fetch(sources.resolve("owner/repo/m.gguf")[0], tmp_path)
+    assert hub.seen[0][1]["Authorization"] == "Bearer hf_secret"
+
+
+@pytest.mark.parametrize("written", ["hf_sec\nret", "hf sec", "hf_sécret"])
+def test_a_token_that_is_none_is_named_and_not_shown(hub, tmp_path, monkeypatch, written):
+    monkeypatch.setenv("HF_TOKEN", written)
+    with pytest.raises(KvsplitError, match="^HF_TOKEN holds") as error:
+        download.fetch(sources.resolve("owner/repo/m.gguf")[0], tmp_path)
+    assert written not in error.value.message and not hub.seen
+
+
+def test_blanks_are_no_token(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "  ")
+    hub.at["/owner/repo/resolve/main/m.gguf"] = body(GGUF)
+    download.fetch(sources.resolve("owner/repo/m.gguf")[0], tmp_path)
+    assert "Authorization" not in hub.seen[0][1]
+
+
 def test_no_token_for_other_sites(web, fetch, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     web.at["/m.gguf"] = body(GGUF)
