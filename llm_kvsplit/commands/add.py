@@ -1,5 +1,7 @@
 """``llm kvsplit add``: register a GGUF file as a model."""
 
+import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,9 @@ import click
 from .. import gguf, registry
 from ..errors import KvsplitError
 from ..kvtypes import BITS, from_bits
+from ..models import find
+from ..models.kind import other_than_language
+from ..models.place import Place, without_ending
 from ..units import size
 
 _bits = click.Choice([str(bits) for bits in BITS])
@@ -28,15 +33,78 @@ def registration(command: Callable) -> Callable:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("model")
 @registration
-def command(file, name, aliases, **defaults):
-    """Register the GGUF FILE as a model of its own name.
+def command(model, name, aliases, **defaults):
+    """Register MODEL, a GGUF file or a name that `llm kvsplit find` lists.
 
     A split model is registered by its first part. The file stays where it is.
     """
+    place = _place(model)
+    file = place.path if place else Path(model)
+    if place and not place.name.lower().endswith(".gguf"):  # the program's own name says more than the file's
+        name = name or without_ending(place.name).lower().replace(" ", "-")
     names = free_names(file.name, name, aliases)
+    defaults |= {key: value for key, value in _defaults(place).items() if defaults[key] is None}
     register(file, names, **defaults)
+    if place:
+        _say_what_else(place, names[0], defaults)
+
+
+def _place(model: str) -> Place | None:
+    """Where another program keeps ``model``; None for a file, which goes first."""
+    path = Path(model).expanduser()
+    if not path.is_file():
+        place = find.resolve(model)
+        if place is None and not path.exists() and path.name == model and path.suffix.lower() != ".gguf":
+            raise KvsplitError(
+                f"{model} is neither a file nor a name that `llm kvsplit find` lists: check the spelling, or fetch it "
+                "with `llm kvsplit download`."
+            )
+        return place
+    if not path.is_absolute() and not model.startswith("."):
+        _warn_of_namesake(model, path)
+    return None
+
+
+def _warn_of_namesake(model: str, path: Path) -> None:
+    try:
+        namesake = find.resolve(model)
+        clash = namesake is not None and not namesake.path.samefile(path)
+        whose = namesake.program if namesake else ""
+    except KvsplitError:  # several
+        clash, whose = True, "other programs"
+    if clash:
+        click.echo(
+            f"{model} is taken as the file in this folder; {whose} has one of that name, too, whose whole name "
+            "`llm kvsplit find` shows.",
+            err=True,
+        )
+
+
+def _defaults(place: Place | None) -> dict[str, int]:
+    """What the registry keeps of a program's options."""
+    options = place.options if place else {}
+    kept = {}
+    for key, least in (("n_ctx", 1), ("n_gpu_layers", -1)):
+        if type(options.get(key)) is int and options[key] >= least:
+            kept[key] = options[key]
+    return kept
+
+
+def _say_what_else(place: Place, name: str, defaults: dict) -> None:
+    """How the program uses the model, where that is not taken over."""
+    kept = [key for key, value in _defaults(place).items() if defaults[key] == value]
+    if kept:
+        click.echo(f"{' and '.join(f'{key} {defaults[key]}' for key in kept)} as in {place.program}.")
+    others = {key: value for key, value in place.options.items() if key not in ("n_ctx", "n_gpu_layers")}
+    if others:
+        click.echo(f"{place.program} sets these, which llm can keep for you:")
+        for key, value in others.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            click.echo(f"  llm models options set {shlex.quote(name)} {key} {shlex.quote(text)}")
+    for note in place.notes:
+        click.echo(note)
 
 
 def free_names(file: str, name: str | None, aliases: tuple[str, ...]) -> tuple[str, ...]:
@@ -86,14 +154,5 @@ def register(
 
 def require_language_model(model: gguf.Gguf) -> None:
     """Raises KvsplitError for the GGUF files that hold something else."""
-    if model.kind == "mmproj" or model.architecture == "clip":
-        what = "the projector for a model's images"
-    elif model.kind != "model":
-        what = f"a file of type {model.kind}"
-    elif not model.n_tensors or not model.layers:
-        what = "a vocabulary without a model"
-    elif not model.causal:
-        what = "a model that embeds text and does not write any"
-    else:
-        return
-    raise KvsplitError(f"{model.path} is {what}: give the language model's own GGUF file.")
+    if what := other_than_language(model):
+        raise KvsplitError(f"{model.path} is {what}: give the language model's own GGUF file.")
