@@ -46,9 +46,9 @@ def command(model, name, aliases, **defaults):
         name = name or without_ending(place.name).lower().replace(" ", "-")
     names = free_names(file.name, name, aliases)
     defaults |= {key: value for key, value in _defaults(place).items() if defaults[key] is None}
-    register(file, names, **defaults)
+    header = register(file, names, **defaults)
     if place:
-        _say_what_else(place, names[0], defaults)
+        _say_what_else(place, header, names[0], defaults)
 
 
 def _place(model: str) -> Place | None:
@@ -56,7 +56,7 @@ def _place(model: str) -> Place | None:
     path = Path(model).expanduser()
     if not path.is_file():
         place = find.resolve(model)
-        if place is None and not path.exists() and path.name == model and path.suffix.lower() != ".gguf":
+        if place is None and not path.exists():
             raise KvsplitError(
                 f"{model} is neither a file nor a name that `llm kvsplit find` lists: check the spelling, or fetch it "
                 "with `llm kvsplit download`."
@@ -70,16 +70,14 @@ def _place(model: str) -> Place | None:
 def _warn_of_namesake(model: str, path: Path) -> None:
     try:
         namesake = find.resolve(model)
-        clash = namesake is not None and not namesake.path.samefile(path)
-        whose = namesake.program if namesake else ""
-    except KvsplitError:  # several
-        clash, whose = True, "other programs"
-    if clash:
-        click.echo(
-            f"{model} is taken as the file in this folder; {whose} has one of that name, too, whose whole name "
-            "`llm kvsplit find` shows.",
-            err=True,
-        )
+        if namesake is None or namesake.path.samefile(path):
+            return
+    except (KvsplitError, OSError):  # several, or one that went away
+        pass
+    click.echo(
+        f"{model} is taken as the file of that name here; `llm kvsplit find` lists another: give its whole name for that.",
+        err=True,
+    )
 
 
 def _defaults(place: Place | None) -> dict[str, int]:
@@ -92,19 +90,32 @@ def _defaults(place: Place | None) -> dict[str, int]:
     return kept
 
 
-def _say_what_else(place: Place, name: str, defaults: dict) -> None:
+def _say_what_else(place: Place, model: gguf.Gguf, name: str, defaults: dict) -> None:
     """How the program uses the model, where that is not taken over."""
-    kept = [key for key, value in _defaults(place).items() if defaults[key] == value]
+    kept = [f"{key} {value}" for key, value in _defaults(place).items() if defaults[key] == value]
     if kept:
-        click.echo(f"{' and '.join(f'{key} {defaults[key]}' for key in kept)} as in {place.program}.")
-    others = {key: value for key, value in place.options.items() if key not in ("n_ctx", "n_gpu_layers")}
-    if others:
-        click.echo(f"{place.program} sets these, which llm can keep for you:")
-        for key, value in others.items():
-            text = value if isinstance(value, str) else json.dumps(value)
-            click.echo(f"  llm models options set {shlex.quote(name)} {key} {shlex.quote(text)}")
+        click.echo(f"{' and '.join(kept)}, as {place.program} has it.")
+    for key, value in place.options.items():
+        if key in defaults:
+            continue
+        text = _as_word(value)
+        if text is None:
+            click.echo(f"{place.program} sets {key} to {json.dumps(value)}, which llm cannot keep for a model.")
+        else:
+            click.echo(f"{place.program} sets {key}; so does: llm models options set {shlex.quote(name)} {key} {text}")
     for note in place.notes:
         click.echo(note)
+    if model.chat_template is None:
+        click.echo(f"Its file has no chat template: here it completes text, whatever {place.program} does with it.")
+
+
+def _as_word(value: object) -> str | None:
+    """An option's value as a word for the shell; None for what is no single one."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str):
+        return shlex.quote(value) if value.isprintable() else None
+    return json.dumps(value) if isinstance(value, int | float) else None
 
 
 def free_names(file: str, name: str | None, aliases: tuple[str, ...]) -> tuple[str, ...]:
@@ -133,8 +144,8 @@ def register(
     n_gpu_layers: int | None,
     sha256: str | None = None,
     source: str | None = None,
-) -> None:
-    """Check ``file``, add it to the registry and say how to use it."""
+) -> gguf.Gguf:
+    """Check ``file``, add it to the registry, say how to use it, and return what its header says."""
     model = gguf.read(Path(file).expanduser().absolute())
     require_language_model(model)
     key_bits, value_bits = (bits and int(bits) for bits in (kv_key_bits, kv_value_bits))
@@ -150,6 +161,7 @@ def register(
     if n_ctx and n_ctx > model.n_ctx_train:
         click.echo(f"Its context of {n_ctx} is more than it was trained for: expect worse answers.", err=True)
     click.echo(f"Use it with: llm -m {names[0]} 'Say hello'")
+    return model
 
 
 def require_language_model(model: gguf.Gguf) -> None:

@@ -75,7 +75,7 @@ def _facts(file: find.File, header: gguf.Gguf, memory: int, registered: list[tup
 
 
 def _table(models: list[dict]) -> None:
-    rows = [("", "size", "type", "", "")]
+    rows = [("model", "size", "type", "memory", "program")]
     for model in models:
         programs = ", ".join(dict.fromkeys(each["program"] for each in model["names"]))
         added = f", added as {', '.join(model['added_as'])}" if model["added_as"] else ""

@@ -44,8 +44,8 @@ def listing() -> Listing:
     places, faults = _everywhere()
     names = _Names(places)
     models, others = [], []
-    for same in names.files.values():
-        file = File(names.handle(same), tuple(same))
+    for identity, same in names.files.items():
+        file = File(names.handle(identity), tuple(same))
         try:
             header = gguf.read(file.path)
         except KvsplitError as error:
@@ -67,7 +67,7 @@ def resolve(name: str) -> Place | None:
     names = _Names(places)
     meant = names.meant_by(name)
     if len(meant) > 1:
-        choices = [f"{names.handle(names.files[each])} ({places[0].program})" for each, places in meant.items()]
+        choices = [f"{names.handle(each)} ({places[0].program})" for each, places in meant.items()]
         raise KvsplitError(f"{name} could be {', '.join(choices[:-1])} or {choices[-1]}: give one of these names.")
     return next((places[0] for places in meant.values()), None)
 
@@ -103,14 +103,14 @@ class _Names:
         """A whole name goes before the end of another."""
         return self._full.get(name.casefold()) or self._short.get(name.casefold()) or {}
 
-    def handle(self, same: list[Place]) -> str:
-        for place in same:
+    def handle(self, identity: _Identity) -> str:
+        for place in self.files[identity]:
             # A program's own name is used as it is; a file's is shortened from the front.
             whole = without_ending(place.name)
             for name in (*reversed(_ends(whole)), whole) if whole != place.name else (whole,):
-                if len(self.meant_by(name)) == 1:
+                if self.meant_by(name).keys() == {identity}:
                     return name
-        return str(same[0].path)
+        return str(self.files[identity][0].path)
 
 
 def _full(place: Place) -> set[str]:
@@ -118,7 +118,8 @@ def _full(place: Place) -> set[str]:
 
 
 def _short(place: Place) -> set[str]:
-    return {*place.short, *_ends(place.name), *_ends(without_ending(place.name))}
+    names = (*place.short, place.name, without_ending(place.name))
+    return {*place.short, *(end for name in names for end in _ends(name))}
 
 
 def _ends(name: str) -> list[str]:

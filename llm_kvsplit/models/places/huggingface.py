@@ -47,12 +47,14 @@ def _repo(repo: Path, program: str) -> Iterator[Place | Fault]:
     main = read_text(repo / "refs/main")
     if isinstance(main, Fault):
         yield main
-    for snapshot in below(repo / "snapshots"):
+        main = None
+    main = (main or "").strip()
+    for snapshot in sorted(below(repo / "snapshots"), key=lambda each: isinstance(each, Path) and each.name != main):
         if isinstance(snapshot, Fault):
             yield snapshot
             continue
         # What the owner has replaced since, or was fetched by its commit, is a model of its own.
-        commit = "" if isinstance(main, str) and snapshot.name == main.strip() else f"@{snapshot.name[:7]}"
+        commit = "" if snapshot.name == main else f"@{snapshot.name[:7]}"
         for file in ggufs(snapshot):
             if isinstance(file, Fault):
                 yield file

@@ -40,11 +40,13 @@ def _llm_gguf() -> Iterator[Place | Fault]:
             yield Fault(Path(path), f"is not there or may not be read, though llm-gguf lists it as {name}")
         else:
             n_ctx, aliases = facts.get("n_ctx"), facts.get("aliases")
+            aliases = aliases if isinstance(aliases, list) else []
             yield Place(
                 "llm-gguf",
-                f"gguf/{name}",
+                name,
                 Path(path),
-                short=tuple(each for each in aliases or () if isinstance(each, str)),
+                # llm -m knows it as gguf/NAME, which is therefore no name for a second model.
+                short=(f"gguf/{name}", *(each for each in aliases if isinstance(each, str))),
                 options={"n_ctx": n_ctx} if isinstance(n_ctx, int) and n_ctx > 0 else {},
             )
     yield from files("llm-gguf", folder / "models")

@@ -36,10 +36,12 @@ OPTIONS = {
 }  # fmt: skip
 
 
+#: Where the service keeps them on Linux.
+SERVICE = (Path("/usr/share/ollama/.ollama/models"), Path("/var/lib/ollama"))
+
+
 def folders() -> list[Path]:
-    usual = [home() / ".ollama/models"]
-    if sys.platform.startswith("linux"):
-        usual += [Path("/usr/share/ollama/.ollama/models"), Path("/var/lib/ollama")]
+    usual = [home() / ".ollama/models", *(SERVICE if sys.platform.startswith("linux") else ())]
     if moved := os.environ.get("OLLAMA_MODELS"):
         usual.insert(0, Path(moved))
     return list(dict.fromkeys(usual))
@@ -47,16 +49,20 @@ def folders() -> list[Path]:
 
 def places() -> Iterator[Place | Fault]:
     for folder in folders():
-        for manifest in below(folder / "manifests", 4):
-            if isinstance(manifest, Fault):
-                yield manifest
-            elif not manifest.name.startswith("."):  # macOS leaves .DS_Store everywhere
-                yield from _model(folder, manifest)
-        for blob in below(folder / "blobs"):
-            if isinstance(blob, Fault):
-                yield blob
-            elif blob.name.endswith("-partial") and begins_like_gguf(blob):
-                yield Fault(blob, "is an unfinished download")
+        yield from places_in(folder)
+
+
+def places_in(folder: Path) -> Iterator[Place | Fault]:
+    for manifest in below(folder / "manifests", 4):
+        if isinstance(manifest, Fault):
+            yield manifest
+        elif not manifest.name.startswith("."):  # macOS leaves .DS_Store everywhere
+            yield from _model(folder, manifest)
+    for blob in below(folder / "blobs"):
+        if isinstance(blob, Fault):
+            yield blob
+        elif blob.name.endswith("-partial") and begins_like_gguf(blob):
+            yield Fault(blob, "is an unfinished download")
 
 
 def _model(folder: Path, file: Path) -> Iterator[Place | Fault]:
