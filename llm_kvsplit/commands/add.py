@@ -75,7 +75,8 @@ def _warn_of_namesake(model: str, path: Path) -> None:
     except (KvsplitError, OSError):  # several, or one that went away
         pass
     click.echo(
-        f"{model} is taken as the file of that name here; `llm kvsplit find` lists another: give its whole name for that.",
+        f"{model} is taken as the file of that name here; `llm kvsplit find` lists another: "
+        "give its whole name for that.",
         err=True,
     )
 

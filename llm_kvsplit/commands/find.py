@@ -10,7 +10,7 @@ import click
 
 from .. import fit, gguf, registry
 from ..models import find
-from ..models.room import room
+from ..models.room import BESIDES, room
 from ..units import size
 
 
@@ -34,8 +34,8 @@ def command(as_json: bool) -> None:
     if models:
         _table(models)
         click.echo(
-            f"\n{size(memory)} of memory: weights, a K8V4 cache for the context it was trained for, and 512 MiB for the "
-            "rest must fit. `llm kvsplit fit` knows more.\n"
+            f"\n{size(memory)} of memory, less {size(BESIDES)} for buffers, for the weights and a K8V4 cache of all the "
+            "tokens it was trained for. `llm kvsplit fit` asks llama.cpp.\n"
             f"Use one where it lies: llm kvsplit add {_word(_first_new(models)['name'])}"
         )
     else:
@@ -79,7 +79,8 @@ def _table(models: list[dict]) -> None:
     for model in models:
         programs = ", ".join(dict.fromkeys(each["program"] for each in model["names"]))
         added = f", added as {', '.join(model['added_as'])}" if model["added_as"] else ""
-        rows.append((_printable(model["name"]), size(model["size"]), model["file_type"] or "", model["fits"], programs + added))
+        kind = model["file_type"] or ""
+        rows.append((_printable(model["name"]), size(model["size"]), kind, model["fits"], programs + added))
     name, amount, kind, fits = (max(len(row[i]) for row in rows) for i in range(4))
     for row in rows:
         line = f"{row[0]:{name}}  {row[1]:>{amount}}  {row[2]:{kind}}  {row[3]:{fits}}  {row[4]}"

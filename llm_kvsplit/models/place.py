@@ -15,9 +15,9 @@ from typing import Any
 
 from ..gguf import PART, part_names
 
-#: How programs name what they have not fetched to the end. Sources: llama.cpp (.downloadInProgress), huggingface_hub
-#: (.incomplete), Ollama (-partial), GPT4All (.part and, for its app, incomplete-…), browsers.
-UNFINISHED = re.compile(r"(\.(downloadInProgress|incomplete|part|crdownload|tmp)|-partial)$|^incomplete-", re.IGNORECASE)
+#: How programs name what they have not fetched to the end. Sources: llama.cpp (.downloadInProgress),
+#: huggingface_hub (.incomplete), Ollama (-partial), GPT4All (.part and, for its app, incomplete-…), browsers.
+UNFINISHED = re.compile(r"(\.(downloadInProgress|incomplete|part|crdownload|tmp)|-partial)$|^incomplete-", re.I)
 
 #: The largest list or manifest of a program that is read; theirs have kilobytes.
 _MAX_TEXT = 1 << 22
@@ -65,15 +65,17 @@ def ggufs(folder: Path) -> Iterator[Path | Fault]:
             yield from _closed(current, error)
             continue
         names = {entry.name for entry in entries}
+        inner = []
         for entry in entries:
             try:
                 if entry.is_dir():
-                    folders.append(Path(entry.path))
+                    inner.append(Path(entry.path))
                     continue
                 regular = entry.is_file()
             except OSError:  # a link to itself
                 regular = False
             yield from _judge(Path(entry.path), regular, names)
+        folders.extend(reversed(inner))
 
 
 def _judge(path: Path, regular: bool, names: set[str]) -> Iterator[Path | Fault]:

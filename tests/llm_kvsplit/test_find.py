@@ -92,7 +92,8 @@ def test_hugging_faces_cache(listed, cache):
     from huggingface_hub import scan_cache_dir
 
     with hub.serving() as web:
-        web.repos["owner/Tiny-GGUF"] = {"Tiny-Q4_K_M.gguf": model("a"), "sub/Tiny-Q8_0.gguf": model("b"), "config.json": b"{}"}
+        here = {"Tiny-Q4_K_M.gguf": model("a"), "sub/Tiny-Q8_0.gguf": model("b"), "config.json": b"{}"}
+        web.repos["owner/Tiny-GGUF"] = here
         for file in web.repos["owner/Tiny-GGUF"]:
             web.fetch("owner/Tiny-GGUF", file, cache)
     listing = listed()
@@ -129,7 +130,7 @@ def test_a_split_model_of_hugging_face(run, listed, cache):
     run("add", "big")
     assert registry.get("big").path == fetched[0]
     fetched[1].unlink()
-    assert left_out(listed()) == {fetched[0].name: f"is split and {fetched[1].name} is missing: put all parts into one folder"}
+    assert left_out(listed())[fetched[0].name].startswith(f"is split and {fetched[1].name} is missing")
     fetched[0].unlink()
     assert "whose first part, Big-00001-of-00003.gguf, is missing" in left_out(listed())[fetched[2].name]
 
@@ -146,7 +147,7 @@ def test_a_download_of_hugging_face_that_was_killed(listed, cache):
     with hub.serving() as web:
         web.repos["o/r"] = {"m.gguf": model("m") + bytes(11 << 20)}
         web.held = (10 << 20) + (1 << 19)  # huggingface_hub writes 10 MiB at a time
-        code = f"from tests.llm_kvsplit.hub import *; import sys; sys.exit(fetch({web.server.url!r}, 'o/r', 'm.gguf', {str(cache)!r}))"
+        code = f"from tests.llm_kvsplit import hub; hub.fetch({web.server.url!r}, 'o/r', 'm.gguf', {str(cache)!r})"
         child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + 60
@@ -224,7 +225,11 @@ class Ollama:
         manifest = {
             "schemaVersion": 2,
             "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
-            "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "digest": self.blob(b"{}")[0], "size": 2},
+            "config": {
+                "mediaType": "application/vnd.docker.container.image.v1+json",
+                "digest": self.blob(b"{}")[0],
+                "size": 2,
+            },
             "layers": described,
         }
         write(self.folder / "manifests" / name, json.dumps(manifest))
@@ -330,10 +335,10 @@ def test_ollama_models_moves_the_folder(listed, home, monkeypatch):
 
 
 def test_a_blob_of_ollama_answers(llm, home, ollamas):
-    file = ggufs.write_scripted(home / "m.gguf", {"<answer>": ["Ahoy", "!"]}, chat_template=ggufs.CHAT)
+    file = ggufs.write_scripted(home / "m.gguf", {"<answer>": ["Ahoy", "there"]}, chat_template=ggufs.CHAT)
     ollamas.pull(f"{LIBRARY}/pirate/1b", model=file.read_bytes())
     llm("kvsplit", "add", "pirate:1b")
-    assert llm("-m", "pirate:1b", "hello").stdout == "Ahoy!\n"
+    assert llm("-m", "pirate:1b", "hello").stdout == "Ahoythere\n"
 
 
 # LM Studio, Jan, GPT4All, llm-gguf: what their sources say.
@@ -361,9 +366,10 @@ def test_lm_studio_moved(listed, home):
 
 def test_jan(listed, home):
     data = home / ".local/share/Jan/data"
-    write(data / "llamacpp/models/owner/Small/model.gguf", model("a"))
-    write(data / "llamacpp/models/owner/Small/mmproj.gguf", model("p", {"general.type": "mmproj"}))
-    write(data / "llamacpp/models/owner/Small/model.yml", "name: Small\nmodel_path: llamacpp/models/owner/Small/model.gguf\n")
+    small = data / "llamacpp/models/owner/Small"
+    write(small / "model.gguf", model("a"))
+    write(small / "mmproj.gguf", model("p", {"general.type": "mmproj"}))
+    write(small / "model.yml", "name: Small\nmodel_path: llamacpp/models/owner/Small/model.gguf\n")
     write(home / "own.gguf", model("b"))
     write(data / "llamacpp/models/imported/model.yml", f"model_path: {home / 'own.gguf'}\nsize_bytes: 1\n")
     write(data / "llamacpp/models/gone/model.yml", "model_path: nowhere.gguf\n")
@@ -524,7 +530,8 @@ def test_folders_that_may_not_be_read(home):
             os.seteuid(0)
     assert [each.name for each in every if not isinstance(each, Fault)] == ["closed:latest", "open:latest"]
     faults = {each.path.relative_to(base).as_posix(): each.reason for each in every if isinstance(each, Fault)}
-    assert faults == dict.fromkeys(("hidden/manifests", "hidden/blobs", "lms/p"), "cannot be looked into (Permission denied)")
+    closed = ("hidden/manifests", "hidden/blobs", "lms/p")
+    assert faults == dict.fromkeys(closed, "cannot be looked into (Permission denied)")
 
 
 def test_names_that_would_steer_a_terminal(run, home):
@@ -617,7 +624,8 @@ def test_what_is_said_to_fit_is_what_llama_cpp_would_allocate(tmp_path):
 def test_models_of_other_kinds_are_judged_honestly(tmp_path):
     latent = gguf.read(ggufs.write_deepseek2(tmp_path / "d.gguf"))
     assert str(room(latent, 1 << 33)) == "fits (K8V8)"
-    hidden = gguf.read(write(tmp_path / "h.gguf", model("h", change_arch("glm-dsa", {"attention.indexer.head_count": 2}))))
+    indexer = change_arch("glm-dsa", {"attention.indexer.head_count": 2})
+    hidden = gguf.read(write(tmp_path / "h.gguf", model("h", indexer)))
     assert str(room(hidden, 1 << 33)) == "weights fit"
     assert str(room(hidden, 1000)) == "too large"
     recurrent = gguf.read(ggufs.write_mamba(tmp_path / "r.gguf"))

@@ -1,8 +1,8 @@
 """Hugging Face's cache, which llama.cpp uses, too.
 
 Layout: models--OWNER--REPO/snapshots/COMMIT/FILE, links to ../../blobs/HASH (plain files where links are not
-possible); refs/main names the commit. Source: huggingface_hub 2.4.0 (constants.py, file_download.py), which the tests
-fill a cache with; hf-cache.cpp of llama.cpp, which reads and writes the same.
+possible); refs/main names the commit. Source: huggingface_hub 2.4.0 (constants.py, file_download.py), which fills the
+tests' caches; hf-cache.cpp of llama.cpp, which reads and writes the same.
 """
 
 from __future__ import annotations

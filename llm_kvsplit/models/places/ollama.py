@@ -2,8 +2,8 @@
 
 OLLAMA_MODELS moves the folder, for the server, so the usual ones are looked at in any case: ~/.ollama/models, and for
 the service on Linux /usr/share/ollama/.ollama/models. Source: envconfig/config.go, manifest/, types/model/name.go,
-server/images.go, server/download.go and docs/faq.mdx of Ollama; /var/lib/ollama is what Arch Linux's package uses. Read,
-not met.
+server/images.go, server/download.go and docs/faq.mdx of Ollama. /var/lib/ollama is said to be the folder of Arch Linux's
+package. Read, not met. Ollama's desktop app can move the folder, too, in a database that is not looked into.
 """
 
 from __future__ import annotations
