@@ -12,7 +12,7 @@ from ..errors import KvsplitError
 from ..kvtypes import BITS, from_bits
 from ..models import find
 from ..models.kind import other_than_language
-from ..models.place import Place, without_ending
+from ..models.place import Place, printable, without_ending
 from ..units import size
 
 _bits = click.Choice([str(bits) for bits in BITS])
@@ -105,7 +105,7 @@ def _say_what_else(place: Place, model: gguf.Gguf, name: str, defaults: dict) ->
         else:
             click.echo(f"{place.program} sets {key}; so does: llm models options set {shlex.quote(name)} {key} {text}")
     for note in place.notes:
-        click.echo(note)
+        click.echo(printable(note))
     if model.chat_template is None:
         click.echo(f"Its file has no chat template: here it completes text, whatever {place.program} does with it.")
 

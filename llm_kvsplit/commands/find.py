@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
-from pathlib import Path
 
 import click
 
 from .. import fit, gguf, registry
 from ..models import find
+from ..models.place import printable
 from ..models.room import BESIDES, room
 from ..units import size
 
@@ -24,7 +25,7 @@ def command(as_json: bool) -> None:
     """
     listing = find.listing()
     memory = fit.memory_bytes()
-    registered = [(entry.name, entry.path.resolve()) for entry in registry.load().values()]
+    registered = [(entry.name, os.path.realpath(entry.path)) for entry in registry.load().values()]
     models = [_facts(file, header, memory, registered) for file, header in listing.models]
     if as_json:
         others = [{"name": file.handle, "path": str(file.path), "is": what} for file, what in listing.others]
@@ -43,11 +44,11 @@ def command(as_json: bool) -> None:
     if listing.others:
         click.echo("\nNot language models:")
         for file, what in listing.others:
-            click.echo(f"  {_printable(file.handle)} is {what}")
+            click.echo(f"  {printable(file.handle)} is {what}")
     if listing.faults:
         click.echo("\nLeft out:")
         for fault in listing.faults:
-            click.echo(f"  {_printable(f'{fault.path} {fault.reason}')}")
+            click.echo(f"  {printable(f'{fault.path} {fault.reason}')}")
 
 
 def file_type(model: gguf.Gguf) -> str | None:
@@ -55,9 +56,9 @@ def file_type(model: gguf.Gguf) -> str | None:
     return model.weights
 
 
-def _facts(file: find.File, header: gguf.Gguf, memory: int, registered: list[tuple[str, Path]]) -> dict:
+def _facts(file: find.File, header: gguf.Gguf, memory: int, registered: list[tuple[str, str]]) -> dict:
     fits = room(header, memory)
-    paths = {each.path.resolve() for each in file.places}
+    paths = {os.path.realpath(each.path) for each in file.places}
     return {
         "name": file.handle,
         "names": [{"program": each.program, "name": each.name} for each in file.places],
@@ -80,7 +81,7 @@ def _table(models: list[dict]) -> None:
         programs = ", ".join(dict.fromkeys(each["program"] for each in model["names"]))
         added = f", added as {', '.join(model['added_as'])}" if model["added_as"] else ""
         kind = model["file_type"] or ""
-        rows.append((_printable(model["name"]), size(model["size"]), kind, model["fits"], programs + added))
+        rows.append((printable(model["name"]), size(model["size"]), kind, model["fits"], programs + added))
     name, amount, kind, fits = (max(len(row[i]) for row in rows) for i in range(4))
     for row in rows:
         line = f"{row[0]:{name}}  {row[1]:>{amount}}  {row[2]:{kind}}  {row[3]:{fits}}  {row[4]}"
@@ -94,8 +95,3 @@ def _first_new(models: list[dict]) -> dict:
 
 def _word(name: str) -> str:
     return shlex.quote(name) if name.isprintable() else "NAME"
-
-
-def _printable(text: str) -> str:
-    """Without what could steer a terminal: names come from other programs' files."""
-    return "".join(each if each.isprintable() else "?" for each in text)

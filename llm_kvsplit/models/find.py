@@ -13,7 +13,7 @@ from pathlib import Path
 from .. import gguf
 from ..errors import KvsplitError
 from .kind import other_than_language
-from .place import Fault, Place, without_ending
+from .place import Fault, Place, printable, without_ending
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def resolve(name: str) -> Place | None:
     names = _Names(places)
     meant = names.meant_by(name)
     if len(meant) > 1:
-        choices = [f"{names.handle(each)} ({places[0].program})" for each, places in meant.items()]
+        choices = [printable(f"{names.handle(each)} ({places[0].program})") for each, places in meant.items()]
         raise KvsplitError(f"{name} could be {', '.join(choices[:-1])} or {choices[-1]}: give one of these names.")
     return next((places[0] for places in meant.values()), None)
 
@@ -131,6 +131,8 @@ def _ends(name: str) -> list[str]:
 def _identity(path: Path) -> _Identity:
     try:
         status = os.stat(path)
+        if status.st_ino:
+            return status.st_dev, status.st_ino
     except OSError:  # deleted meanwhile
-        return -1, hash(path)
-    return status.st_dev, status.st_ino
+        pass
+    return -1, hash(os.path.realpath(path))  # some file systems have no numbers

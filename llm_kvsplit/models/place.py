@@ -175,3 +175,8 @@ def without_ending(name: str) -> str:
     folder, slash, last = name.rpartition("/")
     part = PART.match(last)
     return folder + slash + (part["stem"] if part else re.sub(r"\.gguf$", "", last, flags=re.IGNORECASE)) + at + commit
+
+
+def printable(text: str) -> str:
+    """Without what could steer a terminal: names come from other programs' files."""
+    return "".join(each if each.isprintable() else "?" for each in text)

@@ -539,6 +539,11 @@ def test_names_that_would_steer_a_terminal(run, home):
     write(home / ".lmstudio/models/p/r/\x1b[2Jbad.gguf", b"")
     output = run("find")
     assert "\x1b" not in output and "?[2Jred" in output and "?[2Jbad" in output
+    write(home / ".cache/gpt4all/\x1b[2Jred.gguf", model("n"))
+    write(home / ".lmstudio/models/q/r/\x1b[2Jred.gguf", model("o"))
+    assert "\x1b" not in run("add", "r/\x1b[2Jred", code=1)
+    Ollama(home / ".ollama/models").pull(f"{LIBRARY}/m/latest", model=model("m"), params=b'{"\\u001b[2J": 1}')
+    assert "Ollama's ?[2J cannot be set here." in run("add", "m")
 
 
 def test_what_writes_no_text_is_called_what_it_is(run, listed, home):
