@@ -8,12 +8,13 @@ import click
 
 #: Command -> what ``--help`` says of it, so that listing them imports none.
 COMMANDS = {
-    "add": "Register a GGUF file as a model.",
+    "add": "Register a GGUF file, or what `find` lists, as a model.",
     "backend": "Install, build, list, choose and remove builds of the patch series.",
     "bench": "Measure pairs of cache bits at several lengths, into a folder of results.",
     "compare": "Measure five pairs of cache bits on a model, and recommend one.",
     "doctor": "Say which library is loaded and what it can do here.",
     "download": "Fetch a GGUF from a URL or Hugging Face and register it.",
+    "find": "List the models that other programs keep on this machine.",
     "fit": "Show how much context fits in memory.",
     "info": "Show what a GGUF holds and what its KV cache takes.",
     "models": "List the registered models.",

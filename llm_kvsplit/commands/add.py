@@ -1,5 +1,7 @@
 """``llm kvsplit add``: register a GGUF file as a model."""
 
+import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,9 @@ import click
 from .. import gguf, registry
 from ..errors import KvsplitError
 from ..kvtypes import BITS, from_bits
+from ..models import find
+from ..models.kind import other_than_language
+from ..models.place import Place, printable, without_ending
 from ..units import size
 
 _bits = click.Choice([str(bits) for bits in BITS])
@@ -28,15 +33,90 @@ def registration(command: Callable) -> Callable:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("model")
 @registration
-def command(file, name, aliases, **defaults):
-    """Register the GGUF FILE as a model of its own name.
+def command(model, name, aliases, **defaults):
+    """Register MODEL, a GGUF file or a name that `llm kvsplit find` lists.
 
     A split model is registered by its first part. The file stays where it is.
     """
+    place = _place(model)
+    file = place.path if place else Path(model)
+    if place and not place.name.lower().endswith(".gguf"):  # the program's own name says more than the file's
+        name = name or without_ending(place.name).lower().replace(" ", "-")
     names = free_names(file.name, name, aliases)
-    register(file, names, **defaults)
+    defaults |= {key: value for key, value in _defaults(place).items() if defaults[key] is None}
+    header = register(file, names, **defaults)
+    if place:
+        _say_what_else(place, header, names[0], defaults)
+
+
+def _place(model: str) -> Place | None:
+    """Where another program keeps ``model``; None for a file, which goes first."""
+    path = Path(model).expanduser()
+    if not path.is_file():
+        place = find.resolve(model)
+        if place is None and not path.exists():
+            raise KvsplitError(
+                f"{model} is neither a file nor a name that `llm kvsplit find` lists: check the spelling, or fetch it "
+                "with `llm kvsplit download`."
+            )
+        return place
+    if not path.is_absolute() and not model.startswith("."):
+        _warn_of_namesake(model, path)
+    return None
+
+
+def _warn_of_namesake(model: str, path: Path) -> None:
+    try:
+        namesake = find.resolve(model)
+        if namesake is None or namesake.path.samefile(path):
+            return
+    except (KvsplitError, OSError):  # several, or one that went away
+        pass
+    click.echo(
+        f"{model} is taken as the file of that name here; `llm kvsplit find` lists another: "
+        "give its whole name for that.",
+        err=True,
+    )
+
+
+def _defaults(place: Place | None) -> dict[str, int]:
+    """What the registry keeps of a program's options."""
+    options = place.options if place else {}
+    kept = {}
+    for key, least in (("n_ctx", 1), ("n_gpu_layers", -1)):
+        if type(options.get(key)) is int and options[key] >= least:
+            kept[key] = options[key]
+    return kept
+
+
+def _say_what_else(place: Place, model: gguf.Gguf, name: str, defaults: dict) -> None:
+    """How the program uses the model, where that is not taken over."""
+    kept = [f"{key} {value}" for key, value in _defaults(place).items() if defaults[key] == value]
+    if kept:
+        click.echo(f"{' and '.join(kept)}, as {place.program} has it.")
+    for key, value in place.options.items():
+        if key in defaults:
+            continue
+        text = _as_word(value)
+        if text is None:
+            click.echo(f"{place.program} sets {key} to {json.dumps(value)}, which llm cannot keep for a model.")
+        else:
+            click.echo(f"{place.program} sets {key}; so does: llm models options set {shlex.quote(name)} {key} {text}")
+    for note in place.notes:
+        click.echo(printable(note))
+    if model.chat_template is None:
+        click.echo(f"Its file has no chat template: here it completes text, whatever {place.program} does with it.")
+
+
+def _as_word(value: object) -> str | None:
+    """An option's value as a word for the shell; None for what is no single one."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str):
+        return shlex.quote(value) if value.isprintable() else None
+    return json.dumps(value) if isinstance(value, int | float) else None
 
 
 def free_names(file: str, name: str | None, aliases: tuple[str, ...]) -> tuple[str, ...]:
@@ -65,8 +145,8 @@ def register(
     n_gpu_layers: int | None,
     sha256: str | None = None,
     source: str | None = None,
-) -> None:
-    """Check ``file``, add it to the registry and say how to use it."""
+) -> gguf.Gguf:
+    """Check ``file``, add it to the registry, say how to use it, and return what its header says."""
     model = gguf.read(Path(file).expanduser().absolute())
     require_language_model(model)
     key_bits, value_bits = (bits and int(bits) for bits in (kv_key_bits, kv_value_bits))
@@ -82,18 +162,10 @@ def register(
     if n_ctx and n_ctx > model.n_ctx_train:
         click.echo(f"Its context of {n_ctx} is more than it was trained for: expect worse answers.", err=True)
     click.echo(f"Use it with: llm -m {names[0]} 'Say hello'")
+    return model
 
 
 def require_language_model(model: gguf.Gguf) -> None:
     """Raises KvsplitError for the GGUF files that hold something else."""
-    if model.kind == "mmproj" or model.architecture == "clip":
-        what = "the projector for a model's images"
-    elif model.kind != "model":
-        what = f"a file of type {model.kind}"
-    elif not model.n_tensors or not model.layers:
-        what = "a vocabulary without a model"
-    elif not model.causal:
-        what = "a model that embeds text and does not write any"
-    else:
-        return
-    raise KvsplitError(f"{model.path} is {what}: give the language model's own GGUF file.")
+    if what := other_than_language(model):
+        raise KvsplitError(f"{model.path} is {what}: give the language model's own GGUF file.")

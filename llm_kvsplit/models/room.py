@@ -1,0 +1,55 @@
+"""Whether a model fits the memory, from its header alone: quick enough for hundreds of them.
+
+``llm kvsplit fit`` asks llama.cpp instead, which knows the buffers and the GPU, but must be loaded or even built first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import gguf
+from ..kvtypes import CachePair
+
+#: Bytes set aside for llama.cpp's buffers and the process. Most of them are the logits of a batch: 512 tokens take
+#: 501 MiB with the 256,000 words of a Gemma (``fit.footprint`` of such a model), and the process takes about 100 MiB.
+BESIDES = 768 << 20
+
+#: What is tried in turn; latent attention, for one, wants both sides alike.
+_PAIRS = tuple(CachePair.from_bits(*bits) for bits in ((8, 4), (8, 8), (16, 16)))
+
+#: llama.cpp allocates the cache in steps of so many tokens; with fewer than two of them there is nothing to do.
+_STEP = 256
+
+
+@dataclass(frozen=True)
+class Room:
+    """What of a model fits."""
+
+    #: None where a cache of its own kind hides the size: the weights fit, and ``llm kvsplit fit`` knows the rest.
+    n_ctx: int | None
+    #: Whether that is all that it was trained for.
+    whole: bool
+    pair: CachePair
+
+    def __str__(self) -> str:
+        pair = "" if self.pair == _PAIRS[0] else f" ({self.pair})"
+        if self.n_ctx is None:
+            return "weights fit"
+        if self.n_ctx == 0:
+            return "too large"
+        return f"fits{pair}" if self.whole else f"fits with {self.n_ctx} tokens{pair}"
+
+
+def room(model: gguf.Gguf, memory: int) -> Room:
+    """What of ``model`` fits into ``memory`` bytes with a K8V4 cache, or the nearest that it can have."""
+    pair = next((each for each in _PAIRS if not gguf.refusal(model, each.k, each.v)), _PAIRS[-1])
+    left = memory - model.size - BESIDES
+    if left < 0:
+        return Room(0, False, pair)
+    per_token = gguf.kv_bytes_per_token(model, pair.k, pair.v)
+    if per_token is None or not model.n_ctx_train:
+        return Room(None, False, pair)
+    if per_token * model.n_ctx_train <= left:
+        return Room(model.n_ctx_train, True, pair)
+    n_ctx = int(left / per_token) // _STEP * _STEP
+    return Room(n_ctx if n_ctx >= 2 * _STEP else 0, False, pair)
