@@ -1,7 +1,7 @@
 """GPT4All: GGUF files in the app's data folder, or in ~/.cache/gpt4all for its Python package and llm-gpt4all.
 
-``modelPath`` in nomic.ai/GPT4All.ini moves the app's. Source: mysettings.cpp, modellist.cpp and main.cpp of GPT4All,
-Qt's documentation of QStandardPaths and QSettings: read, not met. The package, gpt4all 2.8.2, was met.
+``modelPath`` in nomic.ai/GPT4All.ini moves the app's. Source: mysettings.cpp, modellist.cpp and main.cpp of GPT4All:
+read, not met; where Qt puts such folders was not looked up. The package, gpt4all 2.8.2, was met.
 """
 
 from __future__ import annotations
