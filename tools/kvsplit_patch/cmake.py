@@ -249,7 +249,8 @@ def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) 
                 whole.write(line)
                 tail.append(line)
                 if step := re.match(r"\[(\d+)/(\d+)\] ", line):
-                    echo(step[0] + _left(time.monotonic() - began, int(step[1]), int(step[2])) + line[step.end() :].rstrip())
+                    left = _left(time.monotonic() - began, int(step[1]), int(step[2]))
+                    echo(f"{step[0]}{left}{line[step.end() :].rstrip()}")
             code = process.wait()
         except BaseException:
             process.terminate()  # Ctrl-C: ninja removes what it was writing, and the next run goes on from there

@@ -40,7 +40,7 @@ def make(source: Source, flags: Sequence[str], folder: Path, echo: Echo) -> Path
         shutil.rmtree(project / "vendor" / "llama.cpp")
         shutil.copytree(source.folder, project / "vendor" / "llama.cpp", symlinks=True)
         version = set_version(project / "llama_cpp" / "__init__.py", _local(source))
-        echo(f"making the wheel of llama-cpp-python {version}, which compiles llama.cpp anew and says nothing meanwhile: {cmake.duration()}")
+        echo(f"pip wheel llama-cpp-python {version}: compiles all of llama.cpp, in silence, {cmake.duration()}")
         environment = {
             **os.environ,
             # scikit-build-core reads both, and pip's isolated build would fetch its own otherwise.
