@@ -5,10 +5,8 @@ import json
 import os
 import re
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import click
 from . import files
 from .errors import KvsplitError
 from .gguf_format import MAGIC
+from .progress import transfer
 from .sources import Cut, Source, as_sha256, get, host, public, refusal
 from .units import size as as_size
 
@@ -171,7 +170,7 @@ def _extent(response, source: Source, part: Path, offset: int, linked_size: int 
 
 
 def _receive(response, source: Source, part: Path, offset: int, total: int | None) -> None:
-    with part.open("ab" if offset else "wb") as out, _progress(source.name, total) as advance:
+    with part.open("ab" if offset else "wb") as out, transfer(source.name, total) as advance:
         advance(offset)
         at = offset
         for chunk in response.iter_content(CHUNK):
@@ -248,25 +247,3 @@ def _save_notes(part: Path, notes: _Notes) -> None:
 def _forget(part: Path) -> None:
     part.unlink(missing_ok=True)
     _notes_file(part).unlink(missing_ok=True)
-
-
-@contextmanager
-def _progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where that is a terminal, else one line; yields what to call with each number of bytes."""
-    at = shown = 0
-    step = max(CHUNK, (total or 0) // 1000)  # drawing it for every piece would take longer than the piece
-    with click.progressbar(
-        length=total or 0,
-        label=label,
-        file=sys.stderr,
-        item_show_func=lambda _: as_size(at) + (f" of {as_size(total)}" if total else ""),
-    ) as bar:
-
-        def advance(n: int) -> None:
-            nonlocal at, shown
-            at += n
-            if at - shown >= step or at == total:
-                bar.update(at - shown, current_item=at)
-                shown = at
-
-        yield advance

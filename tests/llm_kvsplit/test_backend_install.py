@@ -5,10 +5,10 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
-import llama_cpp
 import pytest
 
 from llm_kvsplit import backend, prebuilt
@@ -19,6 +19,7 @@ from .web import body, serving, status
 
 ROOT = Path(__file__).parents[2]
 ID = "0.3.36-kvsplit-0c1e570-0123456789"
+BUILD = next(Path(os.environ["KVSPLIT_BUILDS"]).glob("*/manifest.json")).parent
 
 
 @pytest.fixture(scope="session")
@@ -45,17 +46,10 @@ def manifest(libraries: dict[str, bytes], **changed) -> dict:
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory, packer):
-    """A build made of the library that came with the bindings, which really loads, and the release that it makes."""
-    folder = tmp_path_factory.mktemp("real")
-    build, release = folder / "build", folder / "release"
-    build.mkdir()
-    theirs = Path(llama_cpp.__file__).parent / "lib"
-    libraries = {file.name: file.read_bytes() for file in theirs.iterdir() if file.is_file()}
-    for name, data in libraries.items():
-        (build / name).write_bytes(data)
-    (build / "manifest.json").write_text(json.dumps(manifest(libraries)))
-    packer.pack(build, release)
-    packer.write_list(release)
+    """The release that the build which serves all tests makes."""
+    folder = tmp_path_factory.mktemp("release")
+    packer.pack(BUILD, folder)
+    packer.write_list(folder)
     return folder
 
 
@@ -113,21 +107,23 @@ def nothing_there() -> bool:
     return not [path for path in backends_dir().parent.rglob("*") if path.is_file() and path.name != "install.lock"]
 
 
-def test_what_a_release_has_is_installed_chosen_and_loads(release, real, llm):
-    for file in (real / "release").iterdir():
+def test_what_a_release_has_is_installed_chosen_and_answers(release, real, llm):
+    for file in real.iterdir():
         release.at[f"/release/{file.name}"] = body(file.read_bytes())
     said = llm("kvsplit", "backend", "install").stdout
-    assert said == f"{ID}\n" and backend.choose().id == ID
-    assert [path for path, _ in release.seen] == ["/release/backends.json", f"/release/{ID}-{prebuilt.here()}.tar.gz"]
+    assert said == f"{BUILD.name}\n" and backend.choose().id == BUILD.name
+    archive = f"/release/{BUILD.name}-{prebuilt.here()}.tar.gz"
+    assert [path for path, _ in release.seen] == ["/release/backends.json", archive]
+    assert llm("-m", "kvsplit-demo", "-o", "temperature", "0", "-o", "max_tokens", "4", "def f(").stdout.strip()
     # Again: only the list is looked at.
     assert llm("kvsplit", "backend", "install").stdout == said
     assert [path for path, _ in release.seen[2:]] == ["/release/backends.json"]
 
 
 def test_the_same_build_makes_the_same_archive(real, packer, tmp_path):
-    again = packer.pack(real / "build", tmp_path)
-    assert again.read_bytes() == (real / "release" / again.name).read_bytes()
-    sums = (real / "release" / "SHA256SUMS").read_text()
+    again = packer.pack(BUILD, tmp_path)
+    assert again.read_bytes() == (real / again.name).read_bytes()
+    sums = (real / "SHA256SUMS").read_text()
     assert f"{hashlib.sha256(again.read_bytes()).hexdigest()}  {again.name}\n" in sums and "backends.json\n" in sums
 
 

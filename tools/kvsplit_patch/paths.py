@@ -76,3 +76,8 @@ def sources_dir() -> Path:
 def sdists_dir() -> Path:
     """Downloaded sdists, named by their SHA-256."""
     return cache_dir() / "sdists"
+
+
+def models_dir() -> Path:
+    """Downloaded models that tests and measurements use, named by their SHA-256."""
+    return cache_dir() / "models"

@@ -3,21 +3,18 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zlib
 from pathlib import Path
 
-import click
-
 from llm_kvsplit import files
 
-from . import store
+from . import index, store
 from .errors import NetworkError, PatchError
 from .paths import sdists_dir
 
+PACKAGE = "llama-cpp-python"
 _MODULE = re.compile(
     r"[^/]+/\.git/modules/vendor/llama\.cpp/"
     r"(HEAD|objects/pack/pack-[0-9a-f]{40}\.(?:pack|idx)|objects/[0-9a-f]{2}/[0-9a-f]{38})"
@@ -28,7 +25,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def fetch_sdist(version_or_file: str) -> str:
     """Bring the commit that a llama-cpp-python sdist vendors into the store; its 40-hex id.
 
-    Takes a version (downloaded by pip, kept by content) or the path of a ``.tar.gz``. Raises PatchError.
+    Takes a version (downloaded, kept by content) or the path of a ``.tar.gz``. Raises PatchError.
     """
     import pygit2
 
@@ -55,49 +52,34 @@ def fetch_sdist(version_or_file: str) -> str:
 def _version_of(path: Path) -> str:
     found = re.search(r"llama_cpp_python-([\w.]+)\.tar\.gz$", path.name)
     if not found:
-        raise PatchError(f"{path.name} is not named like an sdist of llama-cpp-python: give one as pip downloads it.")
+        raise PatchError(f"{path.name} is not named like an sdist of llama-cpp-python: give one as an index has it.")
     return found[1]
 
 
 def download_sdist(version: str) -> Path:
-    """The sdist of a llama-cpp-python version, through pip because some indexes serve nothing else; cached."""
-    kept = sdists_dir() / f"llama_cpp_python-{version}.sha256"
-    if kept.is_file():
-        path = sdists_dir() / kept.read_text().strip() / f"llama_cpp_python-{version}.tar.gz"
-        if path.is_file() and files.sha256(path) == path.parent.name:
-            return path
-    sdists_dir().mkdir(parents=True, exist_ok=True)
-    click.echo(f"downloading the sdist of llama-cpp-python {version} (about 75 MB) through pip …", err=True)
-    with tempfile.TemporaryDirectory(dir=sdists_dir()) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-deps", "--no-binary", "llama-cpp-python", "--dest", folder, f"llama-cpp-python=={version}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = list(Path(folder).glob("*.tar.gz"))
-        if done.returncode or not found:
-            said = done.stderr.strip().splitlines() or ["it left no sdist"]
-            reason = next((line for line in reversed(said) if line.startswith("ERROR")), said[-1])
-            raise NetworkError(
-                f"pip could not download the sdist of llama-cpp-python {version} ({reason.removeprefix('ERROR: ')}): "
-                "try again, or download it elsewhere and give the file to kvsplit-patch fetch --sdist."
-            )
-        sha256 = files.sha256(found[0])
-        target = sdists_dir() / sha256 / f"llama_cpp_python-{version}.tar.gz"
-        target.parent.mkdir(exist_ok=True)
-        os.replace(found[0], target)
-        kept.write_text(sha256 + "\n")
-    return target
+    """The sdist of a llama-cpp-python version, kept by its SHA-256. Raises PatchError."""
+    name = f"llama_cpp_python-{version}"
+    pointer = sdists_dir() / f"{name}.sha256"
+    with index.incoming(sdists_dir()) as folder:
+        if pointer.is_file():
+            path = sdists_dir() / pointer.read_text().strip() / f"{name}.tar.gz"
+            if path.is_file() and files.sha256(path) == path.parent.name:
+                return path
+        try:
+            came = index.download(PACKAGE, version, "sdist", folder)
+        except NetworkError as failure:
+            elsewhere = "or download it elsewhere and give the file to kvsplit-patch fetch --sdist."
+            raise NetworkError(f"{failure.message.rstrip('.')}; {elsewhere}") from failure
+        path = sdists_dir() / files.sha256(came) / f"{name}.tar.gz"
+        path.parent.mkdir(exist_ok=True)
+        os.replace(came, path)
+        files.write_whole(pointer, path.parent.name + "\n")
+    return path
 
 
 def newest_version() -> str:
-    """The newest llama-cpp-python on the index that pip is configured for. Raises NetworkError."""
-    command = [sys.executable, "-m", "pip", "index", "versions", "--disable-pip-version-check", "llama-cpp-python"]
-    command += ["--timeout", "15", "--retries", "2"]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = re.match(r"llama[-_]cpp[-_]python \(([\w.]+)\)", said.stdout)
-    if said.returncode or not found:
-        reason = (said.stderr.strip().splitlines() or ["it named none"])[-1].removeprefix("ERROR: ")
-        raise NetworkError(f"pip could not say which llama-cpp-python is the newest ({reason}): try again later.")
-    return found[1]
+    """The newest llama-cpp-python on the index that pip is configured for. Raises PatchError."""
+    return index.newest(PACKAGE)
 
 
 def _import_sdist(repo, path: Path, version: str) -> str:

@@ -270,7 +270,7 @@ def test_the_newest_bindings_come_from_the_index_that_pip_knows(make, monkeypatc
     make()
     assert sdist.newest_version() == HERE
     monkeypatch.setenv("PIP_INDEX_URL", f"http://{NOBODY}/simple")
-    with pytest.raises(NetworkError, match="which llama-cpp-python is the newest"):
+    with pytest.raises(NetworkError, match="sdist of llama-cpp-python cannot be had"):
         sdist.newest_version()
 
 
