@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from .. import gguf, registry
+from .. import examine, gguf, registry
 from ..errors import KvsplitError
 from ..kvtypes import BITS, from_bits
 from ..units import size
@@ -69,6 +69,7 @@ def register(
     """Check ``file``, add it to the registry and say how to use it."""
     model = gguf.read(Path(file).expanduser().absolute())
     require_language_model(model)
+    refuse_what_llama_cpp_cannot_load(model)
     key_bits, value_bits = (bits and int(bits) for bits in (kv_key_bits, kv_value_bits))
     if refused := gguf.refusal(model, from_bits(key_bits or 16), from_bits(value_bits or 16)):
         raise KvsplitError(f"{file} {refused}.")
@@ -77,7 +78,7 @@ def register(
     )
     click.echo(
         f"Added {', '.join(names)}: {model.architecture}, {model.n_layer} layers, "
-        f"trained for {model.n_ctx_train} tokens, {model.weights}, {size(model.size)}."
+        f"trained for {model.n_ctx_train} tokens, {model.weights_text}, {size(model.size)}."
     )
     if n_ctx and n_ctx > model.n_ctx_train:
         click.echo(f"Its context of {n_ctx} is more than it was trained for: expect worse answers.", err=True)
@@ -86,14 +87,20 @@ def register(
 
 def require_language_model(model: gguf.Gguf) -> None:
     """Raises KvsplitError for the GGUF files that hold something else."""
-    if model.kind == "mmproj" or model.architecture == "clip":
-        what = "the projector for a model's images"
-    elif model.kind != "model":
-        what = f"a file of type {model.kind}"
-    elif not model.n_tensors or not model.layers:
-        what = "a vocabulary without a model"
-    elif not model.causal:
-        what = "a model that embeds text and does not write any"
-    else:
-        return
-    raise KvsplitError(f"{model.path} is {what}: give the language model's own GGUF file.")
+    if what := gguf.other_kind(model):
+        raise KvsplitError(f"{model.path} is {what}: give the language model's own GGUF file.")
+
+
+def refuse_what_llama_cpp_cannot_load(model: gguf.Gguf) -> None:
+    """Raises KvsplitError for an architecture that this llama.cpp does not know, and warns of any other hindrance."""
+    try:
+        refused = examine.ask(model.path).refused
+    except KvsplitError:
+        return  # without a library there is nobody to ask; a prompt will say what to do about that
+    if refused and "unknown model architecture" in refused:
+        raise KvsplitError(
+            f"{model.path} is not a language model that llama.cpp knows (architecture {model.architecture}): use a newer "
+            "llama.cpp, or give a model of another architecture."
+        )
+    if refused:
+        click.echo(f"Warning: llama.cpp cannot load it: {refused}.", err=True)

@@ -35,11 +35,22 @@ class ContextOptions:
     flash_attn: bool | None = None
 
 
+class ContextError(KvsplitError):
+    """llama.cpp cannot make the cache; ``cause`` is its own words."""
+
+    def __init__(self, options: ContextOptions, cause: str) -> None:
+        super().__init__(
+            f"No {options.pair} cache of {options.n_ctx} tokens could be made: {cause}. "
+            "Try a smaller n_ctx, or other kv_key_bits and kv_value_bits."
+        )
+        self.cause = cause
+
+
 class Context:
     """llama.cpp's context: one sequence of tokens and its KV cache.
 
-    ``tokens`` are the tokens whose keys and values stand in the cache. Raises KvsplitError, in llama.cpp's own
-    words, when the cache cannot be made.
+    ``tokens`` are the tokens whose keys and values stand in the cache. Raises ContextError when
+    the cache cannot be made.
     """
 
     def __init__(self, weights: Weights, options: ContextOptions, tap: "Tap | None" = None) -> None:
@@ -65,10 +76,7 @@ class Context:
             pointer = self.lib.llama_init_from_model(self.weights.pointer, params)
         if not pointer:
             cause = library.error_text(lines) or "llama.cpp gave no reason"
-            raise KvsplitError(
-                f"No {options.pair} cache of {options.n_ctx} tokens could be made: {cause}. "
-                "Try a smaller n_ctx, or other kv_key_bits and kv_value_bits."
-            )
+            raise ContextError(options, cause)
         self.pointer, self.options = pointer, options
         self.memory = self.lib.llama_get_memory(pointer)
         self.n_ctx: int = self.lib.llama_n_ctx(pointer)

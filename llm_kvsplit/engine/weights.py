@@ -26,10 +26,20 @@ class LoadOptions:
     simulate: bool = False
 
 
+class LoadError(KvsplitError):
+    """llama.cpp cannot load the file; ``cause`` is its own words."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(
+            f"{path} could not be loaded: {cause}. Run 'llm kvsplit info {path}' to see what the file holds."
+        )
+        self.cause = cause
+
+
 class Weights:
     """llama.cpp's model. ``close()`` frees it; the contexts on it must be closed before.
 
-    Raises KvsplitError, in llama.cpp's own words, when the file cannot be loaded.
+    Raises LoadError when the file cannot be loaded.
     """
 
     def __init__(self, options: LoadOptions) -> None:
@@ -44,11 +54,9 @@ class Weights:
         with library.log.capture() as lines:
             self.pointer = self.lib.llama_model_load_from_file(os.fsencode(options.path), params)
         if not self.pointer:
-            cause = library.error_text(lines) or "llama.cpp gave no reason"
-            raise KvsplitError(
-                f"{options.path} could not be loaded: {cause}. "
-                f"Run 'llm kvsplit info {options.path}' to see what the file holds."
-            )
+            # "error loading model: " and "failed to load model" say nothing that the sentence does not.
+            words = library.error_text(lines).removeprefix("loading model: ").removesuffix("; failed to load model")
+            raise LoadError(options.path, words or "llama.cpp gave no reason")
         self.vocab = self.lib.llama_model_get_vocab(self.pointer)
         self.n_vocab: int = self.lib.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = self.lib.llama_model_n_ctx_train(self.pointer)
