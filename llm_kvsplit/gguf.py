@@ -56,7 +56,7 @@ class Gguf:
     #: False for models that embed text rather than write it, if the file says so.
     causal: bool
     chat_template: str | None
-    #: The kind of its vocabulary, such as gpt2; None if it does not say.
+    #: The kind of its vocabulary, such as gpt2; "" if it does not say, None without a vocabulary.
     tokenizer: str | None
 
     @property
@@ -65,7 +65,7 @@ class Gguf:
         if self.weights is None:
             return "none"
         if self.file_type is None:
-            return f"{self.weights} (most bytes)"
+            return self.weights
         if self.file_type == self.weights or self.file_type.startswith(f"{self.weights}_"):
             return self.file_type
         return f"{self.file_type}, most bytes {self.weights}"
@@ -109,7 +109,7 @@ def other_kind(model: Gguf) -> str | None:
     if model.kind != "model":
         return f"a file of type {model.kind}"
     if not model.n_tensors:
-        return "a vocabulary without a model" if model.tokenizer else "a header without a model"
+        return "a header without a model" if model.tokenizer is None else "a vocabulary without a model"
     if not model.layers:
         return f"not a language model that llama.cpp knows (architecture {model.architecture})"
     if what := _NO_CONTINUATION.get(model.architecture):
@@ -255,7 +255,7 @@ def _describe(
         mla=mla,
         causal=own.get("attention.causal", True) is not False,
         chat_template=_text(meta, "tokenizer.chat_template"),
-        tokenizer=_label(meta, "tokenizer.ggml.model"),
+        tokenizer=_label(meta, "tokenizer.ggml.model") or ("" if "tokenizer.ggml.tokens" in meta else None),
     )
 
 

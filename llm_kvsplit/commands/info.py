@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -58,13 +59,15 @@ def command(model, as_json):
 def _cells(row: dict) -> str:
     if row["refused"]:
         return f"not possible: it {row['refused']}"
+    if row["bytes"] is None:
+        return f"{'not known':>12}"
     per_token = row["bytes_per_token"]
     cells = [f"{'varies' if per_token is None else size(per_token):>12}"]
     return "".join(cells + [f"  {size(taken):>16}" for taken in row["bytes_at"].values()])
 
 
 def describe(model: gguf.Gguf) -> dict:
-    """The same as data. ``kv_cache`` is empty, and ``notes`` say why, where there is none or its size is not known."""
+    """The same as data. Bytes are None, or ``kv_cache`` is empty, for a reason that ``notes`` give."""
     rows, notes = _kv_cache(model)
     return {
         "path": str(model.path),
@@ -92,18 +95,20 @@ def _kv_cache(model: gguf.Gguf) -> tuple[list[dict], list[str]]:
     """A row for each pair, and what must be said besides."""
     if what := gguf.other_kind(model):
         return [], [f"It is {what}."]
-    lengths = _lengths(model.n_ctx_train)
     refusals = {pair: gguf.refusal(model, pair.k, pair.v) for pair in PAIRS}
+    lengths = _lengths(model.n_ctx_train)
+    caches, notes = (), []
     try:
         answer = examine.ask(model.path, [pair for pair in PAIRS if not refusals[pair]], lengths)
+        caches = answer.caches
+        if answer.refused:
+            notes.append(f"The size of its KV cache is not known, since llama.cpp cannot load the file: {answer.refused}.")
     except KvsplitError as error:
-        return [], [f"The size of its KV cache is not known, since there is no llama.cpp to ask: {error}"]
-    if answer.refused:
-        return [], [f"The size of its KV cache is not known, since llama.cpp cannot load the file: {answer.refused}."]
-    if not any(cache.bytes for cache in answer.caches) and not any(cache.refused for cache in answer.caches):
+        notes.append(f"The size of its KV cache is not known, since llama.cpp cannot be asked: {error}")
+    if caches and all(cache.bytes == 0 for cache in caches):
         return [], ["It has no KV cache: its state has the same size for any number of tokens."]
-    rows = [_row(pair, refusals[pair], answer.caches, lengths) for pair in PAIRS]
-    return rows, _notes(model, rows)
+    rows = [_row(pair, refusals[pair], caches, lengths) for pair in PAIRS]
+    return rows, notes + _notes(model, rows)
 
 
 def _lengths(n_ctx_train: int) -> list[int]:
@@ -111,9 +116,10 @@ def _lengths(n_ctx_train: int) -> list[int]:
     return [min(USUAL, max(1, n_ctx_train // 2)), max(1, n_ctx_train)]
 
 
-def _row(pair: CachePair, refused: str | None, caches: tuple[examine.Cache, ...], lengths: list[int]) -> dict:
+def _row(pair: CachePair, refused: str | None, caches: Sequence[examine.Cache], lengths: list[int]) -> dict:
     own = [cache for cache in caches if (cache.key_bits, cache.value_bits) == (pair.k.bits, pair.v.bits)]
     refused = refused or next((f"is refused by llama.cpp ({cache.refused})" for cache in own if cache.refused), None)
+    taken = [cache.bytes for cache in own] if own and not refused else [None] * len(lengths)
     per_token = {cache.bytes / cache.n_ctx for cache in own if cache.bytes is not None}
     return {
         "pair": str(pair),
@@ -121,8 +127,8 @@ def _row(pair: CachePair, refused: str | None, caches: tuple[examine.Cache, ...]
         "value_bits": pair.v.bits,
         # None where another token does not always take the same: layers with a sliding window stop growing.
         "bytes_per_token": per_token.pop() if len(per_token) == 1 and not refused else None,
-        "bytes": None if refused else own[-1].bytes,
-        "bytes_at": {str(n): None if refused else cache.bytes for n, cache in zip(lengths, own or [None] * 2)},
+        "bytes": taken[-1],
+        "bytes_at": dict(zip(map(str, lengths), taken)),
         "refused": refused,
     }
 
@@ -131,7 +137,7 @@ def _notes(model: gguf.Gguf, rows: list[dict]) -> list[str]:
     notes = []
     if model.recurrent:
         notes.append("Its recurrent layers keep a state of fixed size besides, which is not counted.")
-    if model.sliding_window and any(row["bytes_per_token"] is None and not row["refused"] for row in rows):
+    if model.sliding_window and any(row["bytes"] and row["bytes_per_token"] is None for row in rows):
         notes.append(
             f"Layers with a sliding window keep its {model.sliding_window} tokens and a batch of 512, "
             "so the cache does not grow by the same for each token."
