@@ -69,10 +69,10 @@ def register(
     """Check ``file``, add it to the registry and say how to use it."""
     model = gguf.read(Path(file).expanduser().absolute())
     require_language_model(model)
-    refuse_what_llama_cpp_cannot_load(model)
     key_bits, value_bits = (bits and int(bits) for bits in (kv_key_bits, kv_value_bits))
     if refused := gguf.refusal(model, from_bits(key_bits or 16), from_bits(value_bits or 16)):
         raise KvsplitError(f"{file} {refused}.")
+    refuse_what_llama_cpp_cannot_load(model)
     registry.add(
         registry.Entry(names[0], model.path, names[1:], key_bits, value_bits, n_ctx, n_gpu_layers, sha256, source)
     )

@@ -311,9 +311,7 @@ DAMAGED = {
         "two tensors 'a.weight'",
     ),
     "gap": (
-        gguf_bytes().replace(b"output.weight" + bytes(0), b"output.weight").replace(
-            (1536).to_bytes(8, "little"), (1600).to_bytes(8, "little")
-        ) + bytes(64),
+        gguf_bytes().replace((1536).to_bytes(8, "little"), (1600).to_bytes(8, "little")) + bytes(64),
         "stands at 1600 where 1536 is its place",
     ),
     "long name": (gguf_bytes(tensors=[("n" * 64, (256, 3), 1)]), "too long"),
