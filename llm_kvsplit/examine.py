@@ -54,7 +54,13 @@ def ask(path: Path, pairs: Sequence[CachePair] = (), lengths: Sequence[int] = ()
     command = [sys.executable, "-m", "llm_kvsplit.examine"]
     try:
         child = subprocess.run(
-            command, input=json.dumps(order), env=environment, capture_output=True, text=True, timeout=_SECONDS
+            command,
+            input=json.dumps(order),
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_SECONDS,
         )
     except subprocess.TimeoutExpired:
         return Answer(f"it took more than {_SECONDS} s to look at it")
