@@ -95,9 +95,15 @@ def footprint(weights: "Weights", pair: CachePair, n_ctx: int) -> Footprint:
         return replace(far, n_ctx=n_ctx, kv=round(kv), buffers=round(buffers))
     context = Context(weights, ContextOptions(pair, n_ctx))
     try:
-        return Footprint(pair, context.n_ctx, weights.size, context.kv_size.bytes, context.buffers.total)
+        kv, buffers = context.kv_size.bytes, context.buffers.total
     finally:
         context.close()
+    if kv is None or buffers is None:
+        raise KvsplitError(
+            "This llama.cpp says what it allocates in other words than those known here: use a build of the patch series "
+            "('llm kvsplit backend list') or a newer llm-kvsplit."
+        )
+    return Footprint(pair, context.n_ctx, weights.size, kv, buffers)
 
 
 def largest(weights: "Weights", pair: CachePair, budget: int) -> Footprint | None:
@@ -125,30 +131,40 @@ def refuse_unless_it_fits(model: Path, pair: CachePair, n_ctx: int) -> None:
     llama.cpp asks the system for the memory and then writes to all of it: where the system promises more than it
     has (Linux does), that ends with the process killed.
     """
-    header = gguf.read(model)
-    per_token = gguf.kv_bytes_per_token(header, pair.k, pair.v)
-    if per_token is None or header.sliding_window:
+    from .engine.weights import LoadOptions
+
+    have = memory_bytes()
+    # Asking takes as long as reading the vocabulary: half a second for a large one. Most caches are far from any limit.
+    if _generous(gguf.read(model), n_ctx) < have:
         return
-    have, wanted = memory_bytes(), per_token * n_ctx
-    if wanted <= have:
-        return
-    raise KvsplitError(
-        f"A {pair} cache of {n_ctx} tokens takes {size(wanted)} and there are {size(have)} of memory: "
-        f"{_what_fits(header, pair, n_ctx, have)}"
-    )
+    with simulation(LoadOptions(model)) as weights:
+        taken = footprint(weights, pair, n_ctx).kv
+        if taken <= have:
+            return
+        raise KvsplitError(
+            f"A {pair} cache of {n_ctx} tokens takes {size(taken)} and there are {size(have)} of memory: "
+            f"{_what_fits(weights, pair, n_ctx, have)}"
+        )
 
 
-def _what_fits(header: gguf.Gguf, pair: CachePair, n_ctx: int, have: int) -> str:
+def _generous(header: gguf.Gguf, n_ctx: int) -> int:
+    """More bytes than any cache of this model takes: f16 without sliding windows, four times over."""
+    heads = max(header.n_head_kv, default=0)
+    return 4 * 2 * n_ctx * header.n_layer * heads * (header.head_dim_k + header.head_dim_v) + 2**30
+
+
+def _what_fits(weights: "Weights", pair: CachePair, n_ctx: int, have: int) -> str:
+    header = weights.header
     smaller = [
         CachePair.from_bits(key_bits, value_bits)
         for key_bits, value_bits in ((8, 8), (8, 4), (4, 4))
         if key_bits <= pair.k.bits and value_bits <= pair.v.bits
     ]
     for candidate in smaller:
-        per_token = gguf.kv_bytes_per_token(header, candidate.k, candidate.v)
-        if per_token and per_token * n_ctx <= have and not gguf.refusal(header, candidate.k, candidate.v):
+        if gguf.refusal(header, candidate.k, candidate.v):
+            continue
+        if footprint(weights, candidate, n_ctx).kv <= have:
             return f"-o kv_key_bits {candidate.k.bits} -o kv_value_bits {candidate.v.bits} would fit."
-    per_token = gguf.kv_bytes_per_token(header, pair.k, pair.v)
-    assert per_token
     # Half, since weights and buffers want room too.
-    return f"-o n_ctx {int(have / 2 / per_token)} would fit."
+    fitting = largest(weights, pair, have // 2 + weights.size)
+    return f"-o n_ctx {fitting.n_ctx} would fit." if fitting else "close other programs, or use a smaller model."

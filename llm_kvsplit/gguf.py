@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import KvsplitError
-from .gguf_format import count, damaged, read_file
-from .kvtypes import F16, CacheType, bytes_per_token
+from .gguf_format import FILE_TYPE_GUESSED, FILE_TYPES, count, damaged, read_file
+from .kvtypes import F16, CacheType
 
 #: No honest model comes near it; it keeps a damaged file from costing memory.
 MAX_LAYERS = 1 << 12
@@ -39,6 +39,8 @@ class Gguf:
     name: str | None
     #: "model" unless the file says that it is an adapter, a projector (mmproj), …
     kind: str
+    #: What the file says that it was quantized to, such as Q4_K_M: a mix of ggml types. None if it does not say.
+    file_type: str | None
     #: The ggml type that most bytes of the weights have, such as Q4_K; None without tensors.
     weights: str | None
     n_tensors: int
@@ -51,11 +53,22 @@ class Gguf:
     recurrent: bool
     #: Multi-head latent attention: llama.cpp wants the same type for keys and values.
     mla: bool
-    #: False for models that embed text rather than write it.
+    #: False for models that embed text rather than write it, if the file says so.
     causal: bool
     chat_template: str | None
-    #: Why ``kv_bytes_per_token`` cannot say: what the model caches beyond plain keys and values.
-    unmodelled: str | None
+    #: The kind of its vocabulary, such as gpt2; "" if it does not say, None without a vocabulary.
+    tokenizer: str | None
+
+    @property
+    def weights_text(self) -> str:
+        """The file type, and what most bytes are where its name does not tell: "Q4_K_M, most bytes Q8_0"."""
+        if self.weights is None:
+            return "none"
+        if self.file_type is None:
+            return self.weights
+        if self.file_type == self.weights or self.file_type.startswith(f"{self.weights}_"):
+            return self.file_type
+        return f"{self.file_type}, most bytes {self.weights}"
 
     @property
     def n_layer(self) -> int:
@@ -74,14 +87,38 @@ class Gguf:
         return max((layer.head_dim_v for layer in self.layers), default=0)
 
 
-def kv_bytes_per_token(model: Gguf, k: CacheType, v: CacheType) -> float | None:
-    """Bytes of KV cache a token takes with keys stored as ``k`` and values as ``v``; None where ``unmodelled``.
+#: Architectures that llama.cpp loads and that do not continue a text, though their header does not say so. Sources:
+#: llama_model_has_encoder in llama-model.cpp, llm_arch_is_diffusion in llama-arch.cpp, causal_attn in models/*.cpp.
+_NO_CONTINUATION = {
+    "t5": "an encoder-decoder model, which this plugin cannot run",
+    "t5encoder": "an encoder, which writes no text",
+    "eagle3": "a draft for another model",
+    "dflash": "a draft for another model",
+    "dream": "a diffusion model, which does not write from left to right",
+    "llada": "a diffusion model, which does not write from left to right",
+    "llada-moe": "a diffusion model, which does not write from left to right",
+    "rnd1": "a diffusion model, which does not write from left to right",
+    "gemma-embedding": "a model that embeds text and does not write any",
+}
 
-    Layers with a sliding window count in full: an upper bound for a cache that keeps only the window.
-    """
-    if model.unmodelled:
-        return None
-    return sum(bytes_per_token(k, v, [each.n_head_kv], each.head_dim_k, each.head_dim_v) for each in model.layers)
+
+def other_kind(model: Gguf) -> str | None:
+    """What the file holds when it is no language model that continues a text, as words after "is"; None if it is one."""
+    if model.kind == "mmproj" or model.architecture == "clip":
+        return "the projector for a model's images"
+    if model.kind != "model":
+        return f"a file of type {model.kind}"
+    if not model.n_tensors:
+        return "a header without a model" if model.tokenizer is None else "a vocabulary without a model"
+    if not model.layers:
+        return f"not a language model that llama.cpp knows (architecture {model.architecture})"
+    if what := _NO_CONTINUATION.get(model.architecture):
+        return f"{what} (architecture {model.architecture})"
+    if not model.causal:
+        return "a model that embeds text and does not write any"
+    if model.tokenizer in ("no_vocab", "none"):
+        return f"a model without a vocabulary (tokenizer.ggml.model is {model.tokenizer})"
+    return None
 
 
 def refusal(model: Gguf, k: CacheType, v: CacheType) -> str | None:
@@ -89,6 +126,8 @@ def refusal(model: Gguf, k: CacheType, v: CacheType) -> str | None:
 
     Source: llama_init_from_model in llama-context.cpp.
     """
+    if what := other_kind(model):
+        return f"is {what}: give a language model's own GGUF file"
     if model.mla and k is not v:
         return "uses multi-head latent attention, where keys and values must have the same bits"
     for side, cache, dims in (
@@ -148,14 +187,6 @@ def read(path: Path) -> Gguf:
 # What the keys mean. Sources: llama_model_base::load_hparams and create_memory in llama-model.cpp,
 # load_arch_hparams in models/*.cpp.
 
-#: Keys of models that cache more, or other things, than keys and values of every layer and token.
-UNMODELLED = {
-    "attention.indexer.head_count": "the keys of a sparse-attention indexer",
-    "attention.compress_ratios": "a compressed cache",
-    "decoder_block_count": "cross attention to an encoder",
-    "hrm.layers_per_stack": "a cache for each round through its layers",
-}
-
 
 def _describe(
     path: Path, meta: dict, files: tuple[Path, ...], size: int, weights: Counter[str], n_tensors: int
@@ -182,12 +213,8 @@ def _describe(
     swa_k, swa_v = number("attention.key_length_swa", dim_k), number("attention.value_length_swa", dim_v)
     windowed = [0] * n_layer
     mla = "attention.key_length_mla" in own
-    unmodelled = next((words for key, words in UNMODELLED.items() if key in own), None)
-    if (swa_k, swa_v) != (dim_k, dim_v):
-        if isinstance(own.get("attention.sliding_window_pattern"), list):
-            windowed = each_layer("attention.sliding_window_pattern", windowed)
-        else:
-            unmodelled = "sliding-window layers of another head size, whose place the file does not state"
+    if (swa_k, swa_v) != (dim_k, dim_v) and isinstance(own.get("attention.sliding_window_pattern"), list):
+        windowed = each_layer("attention.sliding_window_pattern", windowed)
 
     recurrent_layers = each_layer("attention.recurrent_layers", [])
     interval = number("full_attention_interval")
@@ -195,8 +222,6 @@ def _describe(
         recurrent_layers = [int((i + 1) % interval != 0) for i in range(n_layer)]
     # Mamba, gated delta nets and the like state sizes of their own; convolutions (LFM2) have no heads there.
     recurrent = any(key.startswith(("ssm.", "wkv.", "kda.")) for key in own) or any(recurrent_layers)
-    if recurrent and not recurrent_layers and all(kv_heads) and architecture != "falcon-h1":  # has both everywhere
-        unmodelled = "recurrent layers whose place the file does not state"
     # The last layers of some models (Gemma 3n, Gemma 4) read the cache of earlier ones.
     with_cache = n_layer - number("attention.shared_kv_layers")
 
@@ -218,6 +243,7 @@ def _describe(
         architecture=architecture,
         name=_label(meta, "general.name"),
         kind=_label(meta, "general.type") or "model",
+        file_type=_file_type(path, meta),
         weights=weights.most_common(1)[0][0] if weights else None,
         n_tensors=n_tensors,
         n_embd=number("embedding_length"),
@@ -229,8 +255,17 @@ def _describe(
         mla=mla,
         causal=own.get("attention.causal", True) is not False,
         chat_template=_text(meta, "tokenizer.chat_template"),
-        unmodelled=unmodelled,
+        tokenizer=_label(meta, "tokenizer.ggml.model") or ("" if "tokenizer.ggml.tokens" in meta else None),
     )
+
+
+def _file_type(path: Path, meta: dict) -> str | None:
+    if "general.file_type" not in meta:
+        return None
+    number = count(path, meta, "general.file_type")
+    guessed, number = number & FILE_TYPE_GUESSED, number & ~FILE_TYPE_GUESSED
+    name = FILE_TYPES.get(number, f"file type {number} (of no known name)")
+    return f"{name} (guessed)" if guessed else name
 
 
 def _text(meta: dict, key: str) -> str | None:

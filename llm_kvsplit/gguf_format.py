@@ -5,12 +5,14 @@ gigabyte of memory, for a large vocabulary. Here arrays of strings are stepped o
 """
 
 import os
+import stat
 import struct
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from . import foreign
 from .errors import KvsplitError
 
 MAGIC = b"GGUF"
@@ -31,6 +33,20 @@ TENSOR_TYPES = {
     39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
 }  # fmt: skip
 
+#: general.file_type -> name, as quantizing programs take it (llama.h: enum llama_ftype).
+FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
+    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
+    21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
+    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
+    40: "Q1_0", 41: "Q2_0",
+}  # fmt: skip
+#: This bit says that the type was guessed from the tensors (llama.h: LLAMA_FTYPE_GUESSED).
+FILE_TYPE_GUESSED = 1024
+
+#: Names of tensors are shorter (ggml.h: GGML_MAX_NAME).
+_MAX_NAME = 64
+
 # No honest file comes near these; they keep a damaged one from costing memory or minutes.
 MAX_HEADER = 1 << 28
 MAX_ENTRIES = 1 << 18
@@ -50,18 +66,20 @@ class File:
 def read_file(path: Path) -> File:
     """One file, whole or a part of a split model.
 
-    Raises KvsplitError: missing, empty, not GGUF, a version or byte order that llama.cpp does not read, damaged,
-    cut short (with the number of bytes missing).
+    Raises KvsplitError: missing, no regular file, empty, not GGUF, a version or byte order that llama.cpp does not read,
+    damaged, cut short (with the number of bytes missing).
     """
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            # Opening a pipe would wait for somebody to write to it.
+            raise KvsplitError(f"{path} is a pipe or a device: give the path of a GGUF file.")
+        size = status.st_size
         with path.open("rb") as file:
             header = _Header(file)
             try:
                 return _parse(path, header, size)
             except EOFError:
-                if not size:
-                    raise KvsplitError(f"{path} is empty: download it again.") from None
                 raise KvsplitError(
                     f"{path} is cut short or damaged: its header does not end within its {size} bytes; "
                     "download it again."
@@ -75,9 +93,12 @@ def read_file(path: Path) -> File:
 
 
 def _parse(path: Path, header: "_Header", size: int) -> File:
-    magic = header.take(min(size, len(MAGIC)) or 1)
-    if magic != MAGIC:
-        raise KvsplitError(f"{path} is not a GGUF file (it begins with {magic!r}): convert it with llama.cpp first.")
+    if not size:
+        raise KvsplitError(f"{path} is empty: download it again.")
+    start = header.peek(foreign.BYTES)
+    if not start.startswith(MAGIC):
+        raise KvsplitError(f"{path} {not_gguf(start)}.")
+    header.skip(len(MAGIC))
     version = header.number("I")
     if version & 0xFFFF == 0:
         raise KvsplitError(f"{path} has the byte order of another machine: convert it with gguf-convert-endian first.")
@@ -90,24 +111,31 @@ def _parse(path: Path, header: "_Header", size: int) -> File:
     meta: dict[str, object] = {}
     for _ in range(n_values):
         key = header.string()
+        if key in meta:
+            raise damaged(path, f"it states {key[:64]!r} twice")
         meta[key] = _value(path, header, key)
 
-    infos = []
+    infos: dict[str, tuple[list[int], int, int]] = {}
     for _ in range(n_tensors):
         name = header.string()
+        if name in infos:
+            raise damaged(path, f"it has two tensors {name[:64]!r}")
+        if len(name.encode()) >= _MAX_NAME:
+            raise damaged(path, f"the name of tensor {name[:64]!r} is too long")
         dims = header.number("I")
         if dims > 4:
             raise damaged(path, f"tensor {name[:64]!r} has {dims} dimensions")
         shape = [header.number("Q") for _ in range(dims)]
-        infos.append((name, shape, header.number("I"), header.number("Q")))
+        infos[name] = shape, header.number("I"), header.number("Q")
 
     alignment = count(path, meta, "general.alignment", 32)
     if alignment == 0 or alignment & (alignment - 1):
         raise damaged(path, f"its alignment is {alignment}")
-    start = -(-header.tell() // alignment) * alignment
+    start = _padded(header.tell(), alignment)
     weights: Counter[str] = Counter()
     end = start if infos else 0
-    for name, shape, type_id, offset in infos:
+    expected: int | None = 0
+    for name, (shape, type_id, offset) in infos.items():
         # A type newer than this table counts as nothing: llama.cpp will say if it cannot read it.
         type_name, block, block_bytes = TENSOR_TYPES.get(type_id, (f"type {type_id}", 1, 0))
         values = 1
@@ -115,11 +143,20 @@ def _parse(path: Path, header: "_Header", size: int) -> File:
             values *= extent
         if values >= 1 << 63 or offset >= 1 << 63 or (shape and shape[0] % block):
             raise damaged(path, f"tensor {name[:64]!r} has an impossible size")
-        weights[type_name] += values // block * block_bytes
-        end = max(end, start + offset + values // block * block_bytes)
+        if expected is not None and offset != expected:
+            raise damaged(path, f"tensor {name[:64]!r} stands at {offset} where {expected} is its place")
+        n_bytes = values // block * block_bytes
+        weights[type_name] += n_bytes
+        end = max(end, start + offset + n_bytes)
+        # Tensors follow each other without gaps; behind one of unknown size nothing can be said.
+        expected = None if expected is None or not block_bytes else expected + _padded(n_bytes, alignment)
     if end > size:
         raise KvsplitError(f"{path} is cut short: {end - size} of its {end} bytes are missing; download it again.")
     return File(meta, weights, len(infos), size)
+
+
+def _padded(n: int, alignment: int) -> int:
+    return -(-n // alignment) * alignment
 
 
 def _value(path: Path, header: "_Header", key: str) -> object:
@@ -154,6 +191,15 @@ def count(path: Path, meta: dict, key: str, default: int = 0) -> int:
     return int(value)
 
 
+def not_gguf(start: bytes) -> str:
+    """What a file with these first bytes is, and the next step: a sentence after the file's name, without the stop."""
+    known = foreign.describe(start)
+    if known is None:
+        return f"is not a GGUF file (it begins with {start[:4]!r}): give a model in GGUF format"
+    what, step = known
+    return f"is not a GGUF file but {what}: {step}"
+
+
 def damaged(path: Path, what: str) -> KvsplitError:
     return KvsplitError(f"{path} is damaged or not what llama.cpp writes ({what}): download or convert it again.")
 
@@ -185,6 +231,11 @@ class _Header:
             self.buffer, self.at = self.file.read(max(n, self.CHUNK)), 0
             if len(self.buffer) < n:
                 raise EOFError
+
+    def peek(self, n: int) -> bytes:
+        """The next ``n`` bytes, or as many as there are; they stay to be taken."""
+        self._ensure(min(n, self.size - self.tell()))
+        return self.buffer[self.at : self.at + n]
 
     def take(self, n: int) -> bytes:
         self._ensure(n)

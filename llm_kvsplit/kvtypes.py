@@ -63,14 +63,3 @@ def from_bits(bits: int) -> CacheType:
         return BITS[bits]
     except KeyError:
         raise ValueError(f"cache bits must be one of {', '.join(map(str, BITS))}, not {bits}") from None
-
-
-def bytes_per_token(k: CacheType, v: CacheType, n_head_kv: list[int], head_dim_k: int, head_dim_v: int) -> float:
-    """Bytes of KV cache that one token takes, over all layers.
-
-    ``n_head_kv`` holds the number of KV heads of each layer. Source: the shapes of ``cache_k_l*`` and
-    ``cache_v_l*`` in llama-kv-cache.cpp, one row of ``n_head_kv * head_dim`` values a token and layer.
-    """
-    heads = sum(n_head_kv)
-    # Exact: blocks are powers of two. (``fractions`` would cost every llm command its import.)
-    return heads * head_dim_k * k.bytes_per_block / k.block + heads * head_dim_v * v.bytes_per_block / v.block

@@ -48,7 +48,7 @@ class PairSpeed:
 
     def words(self, pair: CachePair) -> str:
         """Such as "on the CPU, 8.1 times slower than f16 at 8192 tokens"."""
-        where = f"on {self.device or 'a device that llama.cpp does not name'}"
+        where = f"on {self.device}" if self.device else "where its attention runs is not known"
         if not pair.quantized:
             return where
         if self.factor >= SLOW:
@@ -122,10 +122,11 @@ def _place(context: "Context") -> tuple[str | None, str]:
     from .engine import library
 
     gpus = [device["description"] for device in library.devices() if device["type"] in ("gpu", "igpu")]
-    if not gpus:
-        return "the CPU", ""
-    # One split for the embedding on the host and one for everything else is all that a GPU run has.
-    return (gpus[0], "") if (context.graph_splits or 0) <= 2 else ("the CPU", gpus[0])
+    if context.attention is None:
+        return None, ""
+    if context.attention == "GPU":
+        return gpus[0], ""
+    return "the CPU", gpus[0] if gpus else ""
 
 
 def _filled(context: "Context") -> "Context":

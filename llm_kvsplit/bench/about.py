@@ -30,7 +30,7 @@ def describe(target: "Target", text: Path | None, threads: int, seed: int) -> di
             "name": target.name,
             "sha256": fingerprint.file_sha256(target.path),
             "architecture": header.architecture,
-            "weights": header.weights,
+            "weights": header.weights_text,
             "file_bytes": header.size,
             "layers": header.n_layer,
             "heads": header.n_head,

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
-from .. import gguf, registry
+from .. import examine, gguf, registry
 from ..errors import KvsplitError
 from ..kvtypes import BITS, from_bits
 from ..models import find
-from ..models.kind import other_than_language
 from ..models.place import Place, printable, without_ending
 from ..units import size
 
@@ -152,12 +151,13 @@ def register(
     key_bits, value_bits = (bits and int(bits) for bits in (kv_key_bits, kv_value_bits))
     if refused := gguf.refusal(model, from_bits(key_bits or 16), from_bits(value_bits or 16)):
         raise KvsplitError(f"{file} {refused}.")
+    refuse_what_llama_cpp_cannot_load(model)
     registry.add(
         registry.Entry(names[0], model.path, names[1:], key_bits, value_bits, n_ctx, n_gpu_layers, sha256, source)
     )
     click.echo(
         f"Added {', '.join(names)}: {model.architecture}, {model.n_layer} layers, "
-        f"trained for {model.n_ctx_train} tokens, {model.weights}, {size(model.size)}."
+        f"trained for {model.n_ctx_train} tokens, {model.weights_text}, {size(model.size)}."
     )
     if n_ctx and n_ctx > model.n_ctx_train:
         click.echo(f"Its context of {n_ctx} is more than it was trained for: expect worse answers.", err=True)
@@ -167,5 +167,20 @@ def register(
 
 def require_language_model(model: gguf.Gguf) -> None:
     """Raises KvsplitError for the GGUF files that hold something else."""
-    if what := other_than_language(model):
+    if what := gguf.other_kind(model):
         raise KvsplitError(f"{model.path} is {what}: give the language model's own GGUF file.")
+
+
+def refuse_what_llama_cpp_cannot_load(model: gguf.Gguf) -> None:
+    """Raises KvsplitError for an architecture that this llama.cpp does not know, and warns of any other hindrance."""
+    try:
+        refused = examine.ask(model.path).refused
+    except KvsplitError:
+        return  # without a library there is nobody to ask; a prompt will say what to do about that
+    if refused and "unknown model architecture" in refused:
+        raise KvsplitError(
+            f"{model.path} is not a language model that llama.cpp knows (architecture {model.architecture}): use a newer "
+            "llama.cpp, or give a model of another architecture."
+        )
+    if refused:
+        click.echo(f"Warning: llama.cpp cannot load it: {refused}.", err=True)

@@ -51,11 +51,6 @@ def command(as_json: bool) -> None:
             click.echo(f"  {printable(f'{fault.path} {fault.reason}')}")
 
 
-def file_type(model: gguf.Gguf) -> str | None:
-    """The quantization, such as Q4_K."""
-    return model.weights
-
-
 def _facts(file: find.File, header: gguf.Gguf, memory: int, registered: list[tuple[str, str]]) -> dict:
     fits = room(header, memory)
     paths = {os.path.realpath(each.path) for each in file.places}
@@ -65,7 +60,7 @@ def _facts(file: find.File, header: gguf.Gguf, memory: int, registered: list[tup
         "path": str(file.path),
         "size": header.size,
         "architecture": header.architecture,
-        "file_type": file_type(header),
+        "file_type": header.file_type or header.weights,
         "n_ctx_train": header.n_ctx_train,
         "fits": str(fits),
         "fitting_n_ctx": fits.n_ctx,

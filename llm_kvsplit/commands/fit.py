@@ -8,6 +8,7 @@ from .. import fit, gguf
 from ..bench import target as targets
 from ..errors import KvsplitError
 from ..units import parse_size, size
+from .add import require_language_model
 from .parameters import positive
 
 
@@ -21,6 +22,7 @@ def command(model: str, memory: str | None, n_ctx: int | None) -> None:
     MODEL is a registered name or a GGUF file. Nothing is loaded or measured.
     """
     target = targets.find(model)
+    require_language_model(target.header)
     budget, where = (parse_size(memory), "--memory") if memory else fit.device_memory()
     if budget <= 0:
         raise KvsplitError("--memory must be more than nothing: write it like 16GB.")

@@ -2,16 +2,19 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from .. import gguf, registry
+from .. import examine, gguf, registry
 from ..errors import KvsplitError
 from ..kvtypes import CachePair
 from ..units import size
 
 PAIRS = [CachePair.from_bits(*bits) for bits in ((16, 16), (8, 8), (8, 5), (8, 4), (5, 5), (4, 8), (4, 4))]
+#: Tokens of a usual conversation; the other column is what the model was trained for.
+USUAL = 4096
 
 
 @click.command()
@@ -20,59 +23,59 @@ PAIRS = [CachePair.from_bits(*bits) for bits in ((16, 16), (8, 8), (8, 5), (8, 4
 def command(model, as_json):
     """Show what the file of MODEL says: its shape, and its KV cache in each configuration.
 
-    MODEL is a registered name or a GGUF file.
+    MODEL is a registered name or a GGUF file. llama.cpp says what it would allocate; nothing is loaded.
     """
     entry = registry.get(model)
     if not entry and not Path(model).exists():
         raise KvsplitError(f"{model} is neither a registered model nor a file: `llm kvsplit models` lists the models.")
-    read = gguf.read(entry.path if entry else Path(model))
-    facts = describe(read)
+    header = gguf.read(entry.path if entry else Path(model))
+    facts = describe(header)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
 
-    click.echo(f"{read.path}")
+    click.echo(f"{header.path}")
     for label, text in (
-        ("name", read.name or "not stated"),
-        ("architecture", read.architecture),
-        ("weights", f"{read.weights or 'none'}, {size(read.size)}"),
-        ("layers", read.n_layer),
-        ("heads", f"{read.n_head}, of them for keys and values {_counts(read.n_head_kv)}"),
-        ("head dims", f"keys {_counts(each.head_dim_k for each in read.layers)}, "
-                      f"values {_counts(each.head_dim_v for each in read.layers)}"),
-        ("trained context", f"{read.n_ctx_train} tokens"),
-        ("chat template", "yes" if read.chat_template else "no: it completes text"),
+        ("name", header.name or "not stated"),
+        ("architecture", header.architecture),
+        ("weights", f"{header.weights_text}, {size(header.size)}"),
+        ("layers", header.n_layer),
+        ("heads", f"{header.n_head}, of them for keys and values {_counts(header.n_head_kv)}"),
+        ("head dims", f"keys {_counts(each.head_dim_k for each in header.layers)}, "
+                      f"values {_counts(each.head_dim_v for each in header.layers)}"),
+        ("trained context", f"{header.n_ctx_train} tokens"),
+        ("chat template", "yes" if header.chat_template else "no: it completes text"),
     ):  # fmt: skip
         click.echo(f"  {label:16} {text}")
     if facts["kv_cache"]:
-        click.echo(f"\n  KV cache  {'a token':>12}  {f'{read.n_ctx_train} tokens':>16}")
+        titles = [f"{n_ctx} tokens" for n_ctx in facts["kv_cache"][0]["bytes_at"]]
+        click.echo(f"\n  KV cache  {'a token':>12}" + "".join(f"  {title:>16}" for title in titles))
     for row in facts["kv_cache"]:
-        taken = "not possible" if row["refused"] else f"{size(row['bytes_per_token']):>12}  {size(row['bytes']):>16}"
-        click.echo(f"  {row['pair']:8}  {taken:>12}")
+        click.echo(f"  {row['pair']:8}  {_cells(row)}")
     for note in facts["notes"]:
         click.echo(f"\n  {note}")
 
 
+def _cells(row: dict) -> str:
+    if row["refused"]:
+        return f"not possible: it {row['refused']}"
+    if row["bytes"] is None:
+        return f"{'not known':>12}"
+    per_token = row["bytes_per_token"]
+    cells = [f"{'varies' if per_token is None else size(per_token):>12}"]
+    return "".join(cells + [f"  {size(taken):>16}" for taken in row["bytes_at"].values()])
+
+
 def describe(model: gguf.Gguf) -> dict:
-    """The same as data; bytes are None, and ``notes`` say why, where the header does not settle them."""
-    rows = []
-    for pair in PAIRS:
-        per_token = gguf.kv_bytes_per_token(model, pair.k, pair.v)
-        if per_token:
-            rows.append({
-                "pair": str(pair),
-                "key_bits": pair.k.bits,
-                "value_bits": pair.v.bits,
-                "bytes_per_token": per_token,
-                "bytes": per_token * model.n_ctx_train,
-                "refused": gguf.refusal(model, pair.k, pair.v),
-            })  # fmt: skip
+    """The same as data. Bytes are None, or ``kv_cache`` is empty, for a reason that ``notes`` give."""
+    rows, notes = _kv_cache(model)
     return {
         "path": str(model.path),
         "files": [str(file) for file in model.files],
         "size": model.size,
         "name": model.name,
         "architecture": model.architecture,
+        "file_type": model.file_type,
         "weights": model.weights,
         "n_layer": model.n_layer,
         "n_embd": model.n_embd,
@@ -84,22 +87,60 @@ def describe(model: gguf.Gguf) -> dict:
         "sliding_window": model.sliding_window,
         "chat_template": model.chat_template is not None,
         "kv_cache": rows,
-        "notes": _notes(model),
+        "notes": notes,
     }
 
 
-def _notes(model: gguf.Gguf) -> list[str]:
+def _kv_cache(model: gguf.Gguf) -> tuple[list[dict], list[str]]:
+    """A row for each pair, and what must be said besides."""
+    if what := gguf.other_kind(model):
+        return [], [f"It is {what}."]
+    refusals = {pair: gguf.refusal(model, pair.k, pair.v) for pair in PAIRS}
+    lengths = _lengths(model.n_ctx_train)
+    caches, notes = (), []
+    try:
+        answer = examine.ask(model.path, [pair for pair in PAIRS if not refusals[pair]], lengths)
+        caches = answer.caches
+        if answer.refused:
+            notes.append(f"The size of its KV cache is not known, since llama.cpp cannot load the file: {answer.refused}.")
+    except KvsplitError as error:
+        notes.append(f"The size of its KV cache is not known, since llama.cpp cannot be asked: {error}")
+    if caches and all(cache.bytes == 0 for cache in caches):
+        return [], ["It has no KV cache: its state has the same size for any number of tokens."]
+    rows = [_row(pair, refusals[pair], caches, lengths) for pair in PAIRS]
+    return rows, notes + _notes(model, rows)
+
+
+def _lengths(n_ctx_train: int) -> list[int]:
+    """Two lengths to ask for: a usual one, or half of the trained one where that is no longer, and the trained one."""
+    return [min(USUAL, max(1, n_ctx_train // 2)), max(1, n_ctx_train)]
+
+
+def _row(pair: CachePair, refused: str | None, caches: Sequence[examine.Cache], lengths: list[int]) -> dict:
+    own = [cache for cache in caches if (cache.key_bits, cache.value_bits) == (pair.k.bits, pair.v.bits)]
+    refused = refused or next((f"is refused by llama.cpp ({cache.refused})" for cache in own if cache.refused), None)
+    taken = [cache.bytes for cache in own] if own and not refused else [None] * len(lengths)
+    per_token = {cache.bytes / cache.n_ctx for cache in own if cache.bytes is not None}
+    return {
+        "pair": str(pair),
+        "key_bits": pair.k.bits,
+        "value_bits": pair.v.bits,
+        # None where another token does not always take the same: layers with a sliding window stop growing.
+        "bytes_per_token": per_token.pop() if len(per_token) == 1 and not refused else None,
+        "bytes": taken[-1],
+        "bytes_at": dict(zip(map(str, lengths), taken)),
+        "refused": refused,
+    }
+
+
+def _notes(model: gguf.Gguf, rows: list[dict]) -> list[str]:
     notes = []
-    if model.unmodelled:
-        notes.append(f"The size of its KV cache is not known here: it has {model.unmodelled}.")
-    elif not any(model.n_head_kv):
-        notes.append("It has no KV cache: its state has the same size for any number of tokens.")
-    elif model.recurrent:
+    if model.recurrent:
         notes.append("Its recurrent layers keep a state of fixed size besides, which is not counted.")
-    if model.sliding_window:
+    if model.sliding_window and any(row["bytes"] and row["bytes_per_token"] is None for row in rows):
         notes.append(
-            f"Layers with its sliding window of {model.sliding_window} tokens are counted in full: "
-            "a cache that keeps only the window takes less."
+            f"Layers with a sliding window keep its {model.sliding_window} tokens and a batch of 512, "
+            "so the cache does not grow by the same for each token."
         )
     if model.mla:
         notes.append("Multi-head latent attention: only keys are cached, and both sides must have the same bits.")

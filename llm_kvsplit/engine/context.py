@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import KvsplitError
 from ..kvtypes import CachePair
-from . import library
+from . import library, log_lines
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -36,35 +35,22 @@ class ContextOptions:
     flash_attn: bool | None = None
 
 
-@dataclass(frozen=True)
-class KvSize:
-    """KV cache as llama.cpp allocated it."""
+class ContextError(KvsplitError):
+    """llama.cpp cannot make the cache; ``cause`` is its own words."""
 
-    bytes: int
-    f16_bytes: int
-
-
-@dataclass(frozen=True)
-class Buffers:
-    """What else a context allocates, in bytes, to the hundredth of a MiB that llama.cpp prints."""
-
-    #: Scratch space of the largest graph, on all devices.
-    compute: int
-    #: Logits of the tokens that are asked for at once: one, while text is generated.
-    output: int
-    #: State of recurrent layers, the same for any length.
-    state: int
-
-    @property
-    def total(self) -> int:
-        return self.compute + self.output + self.state
+    def __init__(self, options: ContextOptions, cause: str) -> None:
+        super().__init__(
+            f"No {options.pair} cache of {options.n_ctx} tokens could be made: {cause}. "
+            "Try a smaller n_ctx, or other kv_key_bits and kv_value_bits."
+        )
+        self.cause = cause
 
 
 class Context:
     """llama.cpp's context: one sequence of tokens and its KV cache.
 
-    ``tokens`` are the tokens whose keys and values stand in the cache. Raises KvsplitError, in llama.cpp's own
-    words, when the cache cannot be made.
+    ``tokens`` are the tokens whose keys and values stand in the cache. Raises ContextError when
+    the cache cannot be made.
     """
 
     def __init__(self, weights: Weights, options: ContextOptions, tap: "Tap | None" = None) -> None:
@@ -90,16 +76,17 @@ class Context:
             pointer = self.lib.llama_init_from_model(self.weights.pointer, params)
         if not pointer:
             cause = library.error_text(lines) or "llama.cpp gave no reason"
-            raise KvsplitError(
-                f"No {options.pair} cache of {options.n_ctx} tokens could be made: {cause}. "
-                "Try a smaller n_ctx, or other kv_key_bits and kv_value_bits."
-            )
+            raise ContextError(options, cause)
         self.pointer, self.options = pointer, options
         self.memory = self.lib.llama_get_memory(pointer)
         self.n_ctx: int = self.lib.llama_n_ctx(pointer)
-        self.kv_size = kv_size([text for _, text in lines], options.pair, self.weights.values_per_cell)
-        self.buffers = buffers([text for _, text in lines])
-        self.graph_splits = _graph_splits([text for _, text in lines])
+        texts = [text for _, text in lines]
+        parts = log_lines.cache_parts(texts, cached=bool(self.memory) and not self.weights.recurrent)
+        self.kv_size = log_lines.kv_size(parts, self.weights.values_per_layer)
+        self.buffers = log_lines.buffers(texts, recurrent=self.weights.recurrent or self.weights.hybrid)
+        self.graph_splits = log_lines.graph_splits(texts)
+        #: Where attention runs: "GPU", "CPU", or None if the log does not settle it.
+        self.attention = log_lines.attention_place(parts, self.graph_splits)
 
     def close(self) -> None:
         if self.pointer:
@@ -244,52 +231,3 @@ def physical_cores() -> int:
 
     logical = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(psutil.cpu_count(logical=False) or logical, logical))
-
-
-_KV_LINE = re.compile(
-    r"size = +[\d.]+ MiB \( *(\d+) cells, +\d+ layers.*K \((\w+)\): +([\d.]+) MiB, V \((\w+)\): +([\d.]+) MiB"
-)
-
-
-def kv_size(lines: list[str], pair: CachePair, values_per_cell: tuple[int, int] | None) -> KvSize:
-    """Bytes of the KV cache, from what llama.cpp prints when it has allocated it.
-
-    It prints hundredths of a MiB a side (llama-kv-cache.cpp, "size = … K (…): … V (…): …"). Where the model's
-    header tells how many values a cell holds on each side and the print agrees, the exact product is returned.
-    """
-    total = f16 = 0.0
-    for line in lines:
-        found = _KV_LINE.search(line)
-        if not found:
-            continue
-        cells = int(found[1])
-        for side, (cache_type, mib) in enumerate(((pair.k, found[3]), (pair.v, found[5]))):
-            bytes_per_value = cache_type.bits_per_value / 8
-            printed = float(mib) * 2**20
-            if values_per_cell is not None:
-                exact = cells * values_per_cell[side] * bytes_per_value
-                printed = exact if abs(exact - printed) <= 0.006 * 2**20 else printed
-            total += printed
-            f16 += printed / bytes_per_value * 2
-    return KvSize(round(total), round(f16))
-
-
-_BUFFER_LINE = re.compile(r"(compute|output|RS) buffer size = +([\d.]+) MiB")
-
-
-def buffers(lines: list[str]) -> Buffers:
-    """Bytes of a context beside its KV cache, from what llama.cpp prints (llama-context.cpp: "… buffer size = …")."""
-    total = {"compute": 0.0, "output": 0.0, "RS": 0.0}
-    for line in lines:
-        if found := _BUFFER_LINE.search(line):
-            total[found[1]] += float(found[2]) * 2**20
-    return Buffers(round(total["compute"]), round(total["output"]), round(total["RS"]))
-
-
-def _graph_splits(lines: list[str]) -> int | None:
-    """Parts the compute graph is cut into; more than one a device means that something falls back to the CPU."""
-    for line in lines:
-        # "graph: nodes = 264, splits = 14, …", or "14 / 2" where reading and writing differ.
-        if found := re.search(r"\bsplits = (\d+)(?: / (\d+))?", line):
-            return max(int(number) for number in found.groups() if number)
-    return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import gguf
 from ..errors import KvsplitError
-from . import library
+from . import library, log_lines
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,20 @@ class LoadOptions:
     simulate: bool = False
 
 
+class LoadError(KvsplitError):
+    """llama.cpp cannot load the file; ``cause`` is its own words."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(
+            f"{path} could not be loaded: {cause}. Run 'llm kvsplit info {path}' to see what the file holds."
+        )
+        self.cause = cause
+
+
 class Weights:
     """llama.cpp's model. ``close()`` frees it; the contexts on it must be closed before.
 
-    Raises KvsplitError, in llama.cpp's own words, when the file cannot be loaded.
+    Raises LoadError when the file cannot be loaded.
     """
 
     def __init__(self, options: LoadOptions) -> None:
@@ -41,13 +52,11 @@ class Weights:
             # As llama.cpp's own memory fitting does (common/fit.cpp).
             params.no_alloc, params.load_mode = True, self.lib.LLAMA_LOAD_MODE_NONE
         with library.log.capture() as lines:
-            self.pointer = self.lib.llama_model_load_from_file(str(options.path).encode(), params)
+            self.pointer = self.lib.llama_model_load_from_file(os.fsencode(options.path), params)
         if not self.pointer:
-            cause = library.error_text(lines) or "llama.cpp gave no reason"
-            raise KvsplitError(
-                f"{options.path} could not be loaded: {cause}. "
-                f"Run 'llm kvsplit info {options.path}' to see what the file holds."
-            )
+            # These words say nothing that the sentence does not.
+            words = library.error_text(lines).removeprefix("error loading model: ").removesuffix("; failed to load model")
+            raise LoadError(options.path, words or "llama.cpp gave no reason")
         self.vocab = self.lib.llama_model_get_vocab(self.pointer)
         self.n_vocab: int = self.lib.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = self.lib.llama_model_n_ctx_train(self.pointer)
@@ -55,22 +64,17 @@ class Weights:
         self.size: int = self.lib.llama_model_size(self.pointer)
         #: Width of the sliding window in tokens; 0 for a model without one.
         self.n_swa: int = self.lib.llama_model_n_swa(self.pointer)
+        #: Whether its layers keep a state of fixed size instead of a KV cache.
+        self.recurrent: bool = self.lib.llama_model_is_recurrent(self.pointer)
+        #: Whether some layers do.
+        self.hybrid: bool = self.lib.llama_model_is_hybrid(self.pointer)
+        #: Values that one token has in the KV cache, for each layer; None if the log does not say.
+        self.values_per_layer = log_lines.values_per_layer([text for _, text in lines])
 
     @functools.cached_property
     def header(self) -> gguf.Gguf:
         """What the file's header says, read once: a large vocabulary takes a tenth of a second."""
         return gguf.read(self.options.path)
-
-    @functools.cached_property
-    def values_per_cell(self) -> tuple[int, int] | None:
-        """Values that one token has in the KV cache as keys and as values, over all layers; None if not so simple."""
-        header = self.header
-        if header.unmodelled or header.sliding_window:
-            return None
-        return (
-            sum(layer.n_head_kv * layer.head_dim_k for layer in header.layers),
-            sum(layer.n_head_kv * layer.head_dim_v for layer in header.layers),
-        )
 
     def close(self) -> None:
         if self.pointer:

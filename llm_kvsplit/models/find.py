@@ -12,7 +12,6 @@ from pathlib import Path
 
 from .. import gguf
 from ..errors import KvsplitError
-from .kind import other_than_language
 from .place import Fault, Place, printable, without_ending
 
 
@@ -51,7 +50,7 @@ def listing() -> Listing:
         except KvsplitError as error:
             faults.append(Fault(file.path, error.message.removeprefix(f"{file.path} ").removesuffix(".")))
             continue
-        if what := other_than_language(header):
+        if what := gguf.other_kind(header):
             others.append((file, what))
         else:
             models.append((file, header))

@@ -25,7 +25,7 @@ _STEP = 256
 class Room:
     """What of a model fits."""
 
-    #: None where a cache of its own kind hides the size: the weights fit, and ``llm kvsplit fit`` knows the rest.
+    #: None where the header does not tell the cache's size: the weights fit, and ``llm kvsplit fit`` knows the rest.
     n_ctx: int | None
     #: Whether that is all that it was trained for.
     whole: bool
@@ -46,10 +46,16 @@ def room(model: gguf.Gguf, memory: int) -> Room:
     left = memory - model.size - BESIDES
     if left < 0:
         return Room(0, False, pair)
-    per_token = gguf.kv_bytes_per_token(model, pair.k, pair.v)
-    if per_token is None or not model.n_ctx_train:
+    per_token = _bytes_per_token(model, pair)
+    if not per_token or not model.n_ctx_train:
         return Room(None, False, pair)
     if per_token * model.n_ctx_train <= left:
         return Room(model.n_ctx_train, True, pair)
     n_ctx = int(left / per_token) // _STEP * _STEP
     return Room(n_ctx if n_ctx >= 2 * _STEP else 0, False, pair)
+
+
+def _bytes_per_token(model: gguf.Gguf, pair: CachePair) -> float:
+    """Of keys and values in all layers: the most they can take, since layers with a sliding window count in full."""
+    k, v = (cache.bits_per_value / 8 for cache in (pair.k, pair.v))
+    return sum(layer.n_head_kv * (layer.head_dim_k * k + layer.head_dim_v * v) for layer in model.layers)

@@ -485,7 +485,7 @@ def test_links_loops_and_what_is_no_file(listed, home):
         "self.gguf": "is a link to nothing",
         "broken.gguf": "is a link to nothing",
         "pipe.gguf": "is not a file",
-        "text.gguf": "is not a GGUF file (it begins with b'no m'): convert it with llama.cpp first",
+        "text.gguf": "is not a GGUF file (it begins with b'no m'): give a model in GGUF format",
         "empty.gguf": "is empty: download it again",
     }
 

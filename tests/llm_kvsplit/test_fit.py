@@ -59,6 +59,23 @@ def test_within_three_percent_of_what_is_allocated(model, bits, n_ctx):
     assert found.total == pytest.approx(allocated(model, pair, n_ctx), rel=0.03)
 
 
+@pytest.mark.parametrize("n_ctx", [256, 4096])
+def test_the_bound_that_spares_asking_is_above_every_cache(model, n_ctx):
+    pair = CachePair.from_bits(16, 16)
+    with fit.simulation(LoadOptions(model)) as weights:
+        assert fit.footprint(weights, pair, n_ctx).kv <= fit._generous(gguf.read(model), n_ctx) - 2**30
+
+
+def test_a_window_is_no_reason_to_refuse_and_none_to_believe(tmp_path, monkeypatch):
+    path = write_gemma2(tmp_path / "g.gguf", window=512, n_ctx=4096)
+    pair = CachePair.from_bits(16, 16)
+    monkeypatch.setattr(fit, "memory_bytes", lambda: 6 * 2**20)
+    fit.refuse_unless_it_fits(path, pair, 4096)  # 5 MiB; all of the context in every layer would be 8
+    monkeypatch.setattr(fit, "memory_bytes", lambda: 4 * 2**20)
+    with pytest.raises(KvsplitError, match="takes 5.00 MiB and there are 4.00 MiB"):
+        fit.refuse_unless_it_fits(path, pair, 4096)
+
+
 def test_nothing_is_allocated_for_a_cache_of_terabytes():
     with fit.simulation(LoadOptions(demo.MODEL)) as weights:
         # 2**22 tokens of f16 would be 12 GiB.

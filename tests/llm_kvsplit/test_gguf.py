@@ -31,11 +31,8 @@ def test_says_what_the_header_says(write):
     assert (model.n_layer, model.n_head, model.n_head_kv, model.n_embd) == (2, 4, (2, 2), 128)
     assert (model.head_dim_k, model.head_dim_v, model.n_ctx_train) == (32, 32, 512)
     assert model.chat_template == "{{ messages }}"
-    assert model.sliding_window is None and model.unmodelled is None and not model.mla and not model.recurrent
+    assert model.sliding_window is None and not model.mla and not model.recurrent
     assert model.size == model.path.stat().st_size
-    # 2 layers x 2 heads x (32 + 32) values
-    assert gguf.kv_bytes_per_token(model, F16, F16) == 512
-    assert gguf.kv_bytes_per_token(model, Q8_0, Q4_0) == 2 * 2 * (34 + 18)
 
 
 def test_reads_what_another_writer_wrote(tmp_path):
@@ -85,49 +82,40 @@ def test_tensor_sizes_are_those_of_the_gguf_package():
 def test_the_demo_model():
     model = gguf.read(demo.MODEL)
     assert (model.architecture, model.n_layer, model.head_dim_k, model.chat_template) == ("llama", 6, 64, None)
-    assert gguf.kv_bytes_per_token(model, F16, F16) == 6 * 2 * 64 * 2 * 2
+    assert (model.n_head_kv, model.file_type, model.weights_text) == ((2,) * 6, "F16", "F16")
 
 
 @pytest.mark.parametrize(
-    "arch, own, f16_bytes",
+    "arch, own, shapes",
     [
         # Grouped heads that differ by layer, and none in a layer without attention.
-        ("deci", {"attention.head_count_kv": [2, 0]}, 2 * 64 * 2),
+        ("deci", {"attention.head_count_kv": [2, 0]}, [(2, 32, 32), (0, 32, 32)]),
         # Layers of a multi-token-prediction head are not in the main cache.
-        ("glm4moe", {"block_count": 3, "nextn_predict_layers": 1}, 2 * 2 * 64 * 2),
+        ("glm4moe", {"block_count": 3, "nextn_predict_layers": 1}, [(2, 32, 32)] * 2),
         # Gemma 4: the last layer reads the first's cache; windowed layers have heads of another size.
-        ("gemma4", {"attention.shared_kv_layers": 1}, 2 * 64 * 2),
+        ("gemma4", {"attention.shared_kv_layers": 1}, [(2, 32, 32), (0, 32, 32)]),
         (
             "gemma4",
             {
                 "attention.sliding_window_pattern": [True, False],
-                "attention.sliding_window": 64,
-                "attention.key_length_swa": 64,
-                "attention.value_length_swa": 64,
+                "attention.key_length_swa": 16,
+                "attention.value_length_swa": 16,
             },
-            2 * (128 + 64) * 2,
+            [(2, 16, 16), (2, 32, 32)],
         ),
         # Every second layer attends, the other is recurrent.
-        ("qwen3next", {"full_attention_interval": 2, "ssm.state_size": 16}, 2 * 64 * 2),
-        ("jamba", {"attention.head_count_kv": [0, 2], "ssm.state_size": 16}, 2 * 64 * 2),
-        ("falcon-h1", {"ssm.state_size": 16}, 2 * 2 * 64 * 2),
-        ("mamba", {"attention.head_count": 0, "attention.head_count_kv": 0, "ssm.state_size": 16}, 0),
+        ("qwen3next", {"full_attention_interval": 2, "ssm.state_size": 16}, [(0, 32, 32), (2, 32, 32)]),
         # Latent attention: one head of keys, no values.
-        ("deepseek2", {"attention.head_count_kv": 1, "attention.key_length": 576, "attention.key_length_mla": 192,
-                       "attention.value_length_mla": 128}, 2 * 576 * 2),
-        # Two rounds through the layers, each with a cache of its own.
-        ("nanbeige", {"num_loops": 2}, 2 * 2 * 2 * 64 * 2),
-        ("glm-dsa", {"attention.indexer.head_count": 32}, None),
-        ("t5", {"decoder_block_count": 2}, None),
-        ("mystery", {"ssm.state_size": 16}, None),
-        ("mystery", {"attention.key_length_swa": 64}, None),
-        ("mystery", {"attention.key_length_swa": 64, "attention.sliding_window_pattern": 6}, None),
+        (
+            "deepseek2",
+            {"attention.head_count_kv": 1, "attention.key_length": 576, "attention.key_length_mla": 192},
+            [(1, 576, 0)] * 2,
+        ),
     ],
-)  # fmt: skip
-def test_bytes_of_a_token_follow_what_llama_cpp_allocates(write, arch, own, f16_bytes):
+)
+def test_the_shape_of_each_layers_cache(write, arch, own, shapes):
     model = read(write, change_arch(arch, own))
-    assert gguf.kv_bytes_per_token(model, F16, F16) == f16_bytes
-    assert (model.unmodelled is None) == (f16_bytes is not None)
+    assert [(layer.n_head_kv, layer.head_dim_k, layer.head_dim_v) for layer in model.layers] == shapes
 
 
 def test_refuses_what_llama_cpp_refuses(write):
@@ -143,7 +131,7 @@ def test_refuses_what_llama_cpp_refuses(write):
     "data, words",
     [
         (b"", "is empty"),
-        (b"PK\3\4 a zip file", "is not a GGUF file"),
+        (b"PK\3\4 a zip file", "is not a GGUF file but a zip archive: unpack it first"),
         (b"GG", "is not a GGUF file"),
         (gguf_bytes(version=1), "version 1"),
         (gguf_bytes(version=9), "version 9"),
@@ -196,7 +184,6 @@ def test_damaged_bytes_give_an_error_or_a_model_and_never_cost_much(write):
             damaged[at : at + width] = chance.choice((b"\xff" * width, bytes(width), chance.randbytes(width)))
         try:
             model = gguf.read(write(damaged))
-            gguf.kv_bytes_per_token(model, Q8_0, Q4_0)
             gguf.refusal(model, Q8_0, Q4_0)
         except KvsplitError:
             refused += 1
@@ -240,3 +227,114 @@ def test_split_models_are_read_over_all_parts(write):
 def test_a_renamed_part_is_refused(write):
     with pytest.raises(KvsplitError, match="names they were published with"):
         gguf.read(write(part(0), "mine.gguf"))
+
+
+def test_file_types_are_those_of_the_gguf_package_and_of_llama_h():
+    kinds = pytest.importorskip("gguf.constants").LlamaFileType
+    ours = gguf_format.FILE_TYPES
+    for kind in kinds:
+        if kind.name != "GUESSED":
+            assert ours[int(kind)] == kind.name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    assert int(kinds.GUESSED) == gguf_format.FILE_TYPE_GUESSED
+
+    from llm_kvsplit.engine import library
+
+    bindings = {
+        getattr(library.load(), name): name.removeprefix("LLAMA_FTYPE_MOSTLY_").removeprefix("LLAMA_FTYPE_ALL_")
+        for name in dir(library.load())
+        if name.startswith(("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_"))
+    }
+    assert len(bindings) > 30 and {number: ours.get(number) for number in bindings} == bindings
+
+
+@pytest.mark.parametrize(
+    "number, text",
+    [
+        (15, "Q4_K_M, most bytes F16"),
+        (1, "F16"),
+        (15 + 1024, "Q4_K_M (guessed), most bytes F16"),
+        (99, "file type 99 (of no known name), most bytes F16"),
+        (None, "F16"),
+    ],
+)
+def test_the_file_type_and_what_most_bytes_are(write, number, text):
+    assert read(write, {"general.file_type": number}).weights_text == text
+
+
+def test_a_mix_that_its_name_tells_is_named_once(write):
+    tensors = [("output.weight", (256, 3), 12)]
+    assert read(write, {"general.file_type": 15}, tensors=tensors).weights_text == "Q4_K_M"
+
+
+@pytest.mark.parametrize(
+    "changes, tensors, words",
+    [
+        ({}, (), "a vocabulary without a model"),
+        ({"tokenizer.ggml.tokens": None}, (), "a header without a model"),
+        (change_arch("superpoint", {"block_count": None}), None, "not a language model that llama.cpp knows (architecture superpoint)"),
+        (change_arch("t5", {"decoder_block_count": 2}), None, "an encoder-decoder model"),
+        (change_arch("t5encoder", {}), None, "an encoder, which writes no text"),
+        (change_arch("llada", {}), None, "a diffusion model"),
+        (change_arch("bert", {"attention.causal": False}), None, "embeds text"),
+        (change_arch("gemma-embedding", {}), None, "embeds text"),
+        ({"tokenizer.ggml.model": "no_vocab"}, None, "a model without a vocabulary (tokenizer.ggml.model is no_vocab)"),
+        ({"tokenizer.ggml.model": "none"}, None, "a model without a vocabulary"),
+        ({}, None, None),
+    ],
+)
+def test_what_is_no_language_model_is_called_what_it_is(write, changes, tensors, words):
+    model = read(write, changes) if tensors is None else read(write, changes, tensors=tensors)
+    what = gguf.other_kind(model)
+    assert what is None if words is None else words in what
+    refusal = gguf.refusal(model, F16, F16)
+    assert refusal is None if words is None else words in refusal
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    path = tmp_path / "pipe.gguf"
+    os.mkfifo(path)
+    with pytest.raises(KvsplitError, match="is a pipe or a device"):
+        gguf.read(path)
+
+
+def twice(data: bytes, key: str) -> bytes:
+    """``data`` with the first of its keys written as ``key``, of the same length, which is there already."""
+    first = b"general.name"
+    assert len(first) == len(key) and data.count(first) == 1
+    return data.replace(first, key.encode())
+
+
+DAMAGED = {
+    "key twice": (twice(gguf_bytes({"general.type": "model"}), "general.type"), "states 'general.type' twice"),
+    "tensor twice": (
+        gguf_bytes(tensors=[("a.weight", (256, 3), 1), ("a.weight", (256, 3), 1)]),
+        "two tensors 'a.weight'",
+    ),
+    "gap": (
+        gguf_bytes().replace((1536).to_bytes(8, "little"), (1600).to_bytes(8, "little")) + bytes(64),
+        "stands at 1600 where 1536 is its place",
+    ),
+    "long name": (gguf_bytes(tensors=[("n" * 64, (256, 3), 1)]), "too long"),
+    "cut short": (gguf_bytes()[:-40], "24 of its 2480 bytes are missing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_is_called_damaged_llama_cpp_refuses_too(write, name):
+    from llm_kvsplit.engine.weights import LoadError, LoadOptions, Weights
+
+    data, words = DAMAGED[name]
+    path = write(data)
+    with pytest.raises(KvsplitError) as error:
+        gguf.read(path)
+    assert words in error.value.message
+    with pytest.raises(LoadError):
+        Weights(LoadOptions(path))
+
+
+@pytest.mark.parametrize("name", ["key twice", "tensor twice"])
+def test_the_gguf_package_agrees(write, name):
+    reader = pytest.importorskip("gguf").GGUFReader
+    reader(write(gguf_bytes(), "good.gguf"))
+    with pytest.raises((KeyError, ValueError), match="(?i)duplicate"):
+        reader(write(DAMAGED[name][0]))

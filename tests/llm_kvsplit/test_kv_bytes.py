@@ -1,8 +1,7 @@
-"""The bytes that llama.cpp allocates for a cache, against the arithmetic and the published table."""
+"""The bytes that llama.cpp allocates for a cache, against the published table."""
 
 import pytest
 
-from llm_kvsplit import gguf
 from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.kvtypes import BITS, CachePair, from_bits
@@ -30,8 +29,6 @@ def test_the_published_table(tinyllama_shape, key_bits, value_bits, mib):
     try:
         assert context.kv_size.bytes == mib * 2**20
         assert context.kv_size.f16_bytes == 176 * 2**20
-        header = gguf.read(tinyllama_shape.options.path)
-        assert gguf.kv_bytes_per_token(header, pair.k, pair.v) * 8192 == context.kv_size.bytes
     finally:
         context.close()
 

@@ -1,0 +1,109 @@
+"""Ask llama.cpp about a GGUF file: whether it can load it, and what its KV cache takes.
+
+It is asked without the model's memory (``fit.simulation``), and in a child process: on some damaged files llama.cpp ends
+the process it runs in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import KvsplitError
+from .kvtypes import CachePair
+
+#: A vocabulary of 262,144 tokens takes half a second.
+_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A KV cache that llama.cpp would allocate."""
+
+    key_bits: int
+    value_bits: int
+    #: As many as asked for, rounded up as llama.cpp does.
+    n_ctx: int
+    #: None where llama.cpp refuses, for the reason in ``refused``.
+    bytes: int | None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    #: Why llama.cpp cannot load the file, in its own words; None if it can.
+    refused: str | None
+    caches: tuple[Cache, ...] = ()
+
+
+def ask(path: Path, pairs: Sequence[CachePair] = (), lengths: Sequence[int] = ()) -> Answer:
+    """Whether llama.cpp loads ``path``, and the cache of each pair at each length.
+
+    Raises KvsplitError when there is no library to ask.
+    """
+    order = {"path": str(path), "bits": [(pair.k.bits, pair.v.bits) for pair in pairs], "lengths": list(lengths)}
+    # Without GGML_NO_BACKTRACE, ggml starts a debugger before it aborts.
+    environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}
+    command = [sys.executable, "-m", "llm_kvsplit.examine"]
+    try:
+        child = subprocess.run(
+            command,
+            input=json.dumps(order),
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return Answer(f"it took more than {_SECONDS} s to look at it")
+    if child.returncode < 0:
+        return Answer(f"it crashed on it ({signal.Signals(-child.returncode).name})")
+    if child.returncode != 0:
+        words = child.stderr.strip().splitlines()
+        raise KvsplitError(words[-1].removeprefix("Error: ") if words else f"exit code {child.returncode}")
+    answer = json.loads(child.stdout.splitlines()[-1])
+    return Answer(answer["refused"], tuple(Cache(**cache) for cache in answer["caches"]))
+
+
+def _child(order: dict[str, Any]) -> Answer:
+    from . import fit
+    from .engine.weights import LoadError, LoadOptions
+
+    try:
+        with fit.simulation(LoadOptions(Path(order["path"]))) as weights:
+            pairs = [CachePair.from_bits(*bits) for bits in order["bits"]]
+            return Answer(None, tuple(_cache(weights, pair, n_ctx) for pair in pairs for n_ctx in order["lengths"]))
+    except LoadError as error:
+        return Answer(error.cause)
+
+
+def _cache(weights: Any, pair: CachePair, n_ctx: int) -> Cache:
+    from . import fit
+    from .engine.context import ContextError
+
+    bits = pair.k.bits, pair.v.bits
+    try:
+        taken = fit.footprint(weights, pair, n_ctx)
+    except ContextError as error:
+        return Cache(*bits, n_ctx, None, error.cause)
+    return Cache(*bits, taken.n_ctx, taken.kv)
+
+
+def main() -> None:
+    try:
+        answer = _child(json.load(sys.stdin))
+    except KvsplitError as error:
+        sys.exit(f"Error: {error}")
+    print(json.dumps(asdict(answer)))
+
+
+if __name__ == "__main__":
+    main()
