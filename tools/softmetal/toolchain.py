@@ -1,35 +1,48 @@
 """clang, which compiles Objective-C and kernels, and the C++ that stands in for Apple's frameworks.
 
-clang comes from the package ``ziglang``: a whole one, without a system package. llama.cpp's C++ is compiled by the
-compiler that compiles it elsewhere.
+clang comes from the package ``ziglang``: a whole one, without a system package. It takes 400 MB, so it is downloaded when
+it is first wanted. llama.cpp's C++ is compiled by the compiler that compiles it elsewhere.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from functools import lru_cache
 from pathlib import Path
 
-from kvsplit_patch.errors import PatchError, Unable
+from kvsplit_patch import index
+from kvsplit_patch.errors import PatchError
 from kvsplit_patch.paths import cache_dir
 
 HERE = Path(__file__).parent
+_ZIGLANG = "0.17.1"
 #: What decides how a kernel is compiled: a change in any makes another cache.
 _KERNEL_SOURCES = ("msl.py", "kernels.py", "msl", "device/lane.h")
 
 
 def clang() -> str:
-    """The program that is clang when its first word is ``c++`` or ``cc``. Raises Unable without the package."""
-    spec = importlib.util.find_spec("ziglang")
-    if spec is None or not spec.submodule_search_locations:
-        raise Unable("The software Metal needs clang: run 'pip install ziglang', which brings one.")
-    return str(Path(list(spec.submodule_search_locations)[0]) / "zig")
+    """The program that is clang when its first word is ``c++`` or ``cc``; downloaded if it is not there.
+
+    Raises PatchError where it cannot be had.
+    """
+    package = folder() / f"ziglang-{_ZIGLANG}"
+    program = package / "ziglang" / "zig"
+    if program.is_file():
+        return str(program)
+    with index.incoming(folder()) as scratch:
+        if not program.is_file():  # another process may have brought it meanwhile
+            wheel = index.download("ziglang", _ZIGLANG, "wheel", scratch)
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(scratch / "whole")
+            (scratch / "whole" / "ziglang" / "zig").chmod(0o755)  # which a zip file forgets
+            os.replace(scratch / "whole", package)
+    return str(program)
 
 
 def check_platform() -> None:
