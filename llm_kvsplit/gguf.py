@@ -127,7 +127,7 @@ def refusal(model: Gguf, k: CacheType, v: CacheType) -> str | None:
     Source: llama_init_from_model in llama-context.cpp.
     """
     if what := other_kind(model):
-        return f"is {what}: give a language model's own GGUF file"
+        return f"is {what}: give a language model's own GGUF file instead of {model.path}"
     if model.mla and k is not v:
         return "uses multi-head latent attention, where keys and values must have the same bits"
     for side, cache, dims in (
