@@ -14,7 +14,7 @@ import click
 
 from . import files
 from .errors import KvsplitError
-from .gguf_format import MAGIC
+from .gguf_format import MAGIC, not_gguf
 from .progress import transfer
 from .sources import Cut, Source, as_sha256, get, host, public, refusal
 from .units import size as as_size
@@ -175,10 +175,7 @@ def _receive(response, source: Source, part: Path, offset: int, total: int | Non
         at = offset
         for chunk in response.iter_content(CHUNK):
             if at == 0 and chunk[: len(MAGIC)] != MAGIC[: len(chunk)]:
-                raise KvsplitError(
-                    f"{public(source.url)} is not a GGUF file (it begins with {chunk[:16]!r}): "
-                    "give the address of the file itself."
-                )
+                raise KvsplitError(f"{public(source.url)} {not_gguf(chunk)}.")
             out.write(chunk)
             advance(len(chunk))
             at += len(chunk)

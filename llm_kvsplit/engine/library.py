@@ -30,7 +30,6 @@ class Log:
     def __init__(self) -> None:
         self.lines: list[tuple[int, str]] = []
         self.verbose = False
-        self._level = 0
 
     def receive(self, level: int, text: str) -> None:
         if self.verbose:
@@ -40,9 +39,9 @@ class Log:
             self.lines[-1] = (before_level, before + text)
         else:
             self.lines.append((level, text))
-        # Only the last lines are ever asked for; a long chat must not collect the whole log.
-        if len(self.lines) > 5000:
-            del self.lines[:2500]
+        # Only the last lines are ever asked for, some thousands for a large model; a long chat must not collect all.
+        if len(self.lines) > 40_000:
+            del self.lines[:20_000]
 
     @contextmanager
     def capture(self) -> Iterator[list[tuple[int, str]]]:

@@ -295,7 +295,7 @@ def test_redirects_in_a_circle(web, fetch):
 
 def test_a_page_instead_of_a_model(web, fetch, target):
     web.at["/m.gguf"] = body(b"<!DOCTYPE html><html>" * 100)
-    refused(fetch, "is not a GGUF file (it begins with b'<!DOCTYPE html>")
+    refused(fetch, "is not a GGUF file but a web page")
     assert not target.exists()
 
 
