@@ -148,6 +148,16 @@ def test_results_of_something_else_are_not_mixed(whole, llm, tmp_path):
     assert "was made with another text" in errors[-1]
 
 
+def test_predictions_from_before_there_was_damage_are_read_and_measured_again(whole, tmp_path):
+    data = json.loads((whole / "results.json").read_text())
+    del data["runs"]["f16/600/quality"], data["runs"]["K8V4/600/quality"]["kl_blocks"]
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    old = results.read(tmp_path / "results.json")
+    assert old.cell("K8V4", 600)["kl_mean"] and "damage" not in old.cell("K8V4", 600)
+    gone = data["runs"].keys() - results.open_folder(tmp_path, old.about).runs.keys()
+    assert gone == {"K8V4/600/quality"}
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "runs": {"a": 3}}', "\x00" * 50])
 def test_a_corrupt_file_is_one_sentence_and_left_alone(llm, tmp_path, damage):
     (tmp_path / "out").mkdir()

@@ -110,7 +110,7 @@ def measured(model: Path, text: str, contexts: Callable[..., dict[Any, Context]]
 
 
 @contextmanager
-def step(_name: Any, _count: int) -> Iterator[None]:
+def step(_name: Any, _what: str, _count: int) -> Iterator[None]:
     yield
 
 
