@@ -100,7 +100,9 @@ def test_f16_weights_have_no_noise_to_speak_of_and_q8_0_weights_have(measured):
 def test_damage_does_not_depend_on_the_weights_type(measured, pair):
     one, other = (quality.damage(each[pair], each["f16"]) for each in (measured["f16"], measured["q8_0"]))
     print(pair, one, other)
-    assert one[1] <= other[2] and other[1] <= one[2]
+    # Within their intervals, or by less than a hundredth of what the rule allows.
+    slack = LARGEST_DAMAGE / 100
+    assert one[1] <= other[2] + slack and other[1] <= one[2] + slack
 
 
 def test_the_order_of_damage(measured):

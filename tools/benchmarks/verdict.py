@@ -27,11 +27,13 @@ from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.kvtypes import CachePair, CacheType
 
-PAIRS = tuple(CachePair.from_bits(*bits) for bits in ((8, 8), (8, 5), (8, 4), (5, 8), (5, 5), (4, 8), (4, 4)))
-NUDGES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2)
+PAIRS = tuple(CachePair.from_bits(*bits) for bits in ((8, 8), (8, 4), (5, 8), (5, 5), (4, 8)))
+NUDGES = (1e-5, 1e-4, 1e-3, 1e-2)
 #: A bf16 cache's error is about a fifth of q8_0's.
 BF16 = CacheType("bf16", 30, 16, 2, block=1)
 N_CTX, WINDOWS = 1024, 2
+#: One, since threads that wait for each other lose most of their time on a machine that does other things too.
+THREADS = 1
 
 
 def main() -> None:
@@ -89,14 +91,12 @@ def corpora(given: list[Path]) -> dict[str, str]:
 
 
 def jobs(models: dict[str, Path], texts: dict[str, str]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    for text_name, text in texts.items():
-        for kind in models:
-            yield f"pairs/{kind}/{text_name}", lambda m=models[kind], t=text: measured(m, t, pairs)
-    for kind in models:
-        yield f"nudges/{kind}/code", lambda m=models[kind]: measured(m, texts["code"], nudges)
-    if "f16" in models:
-        others = {kind: file for kind, file in models.items() if kind != "f16"}
-        yield "weights/f16/code", lambda: measured(models["f16"], texts["code"], lambda w, stack: weights(w, others, stack))
+    for what, contexts in (("pairs", pairs), ("nudges", nudges)):
+        for text in texts if what == "pairs" else ("code",):
+            for kind in models:
+                yield f"{what}/{kind}/{text}", lambda m=models[kind], t=texts[text], c=contexts: measured(m, t, c)
+    others = {kind: file for kind, file in models.items() if kind != "f16"}
+    yield "weights/f16/code", lambda: measured(models["f16"], texts["code"], lambda _, stack: weights(others, stack))
 
 
 def measured(model: Path, text: str, contexts: Callable[..., dict[Any, Context]]) -> dict[str, Any]:
@@ -121,13 +121,13 @@ def opened(model: Path, stack: ExitStack) -> Weights:
 
 
 def cache(loaded: Weights, pair: CachePair, stack: ExitStack, flash_attn: bool | None = None) -> Context:
-    context = Context(loaded, ContextOptions(pair, N_CTX, flash_attn=flash_attn))
+    context = Context(loaded, ContextOptions(pair, N_CTX, THREADS, flash_attn))
     stack.callback(context.close)
     return context
 
 
 def nudged(loaded: Weights, share: float, stack: ExitStack) -> Context:
-    context = noise.nudged(loaded, N_CTX, None, share)
+    context = noise.nudged(loaded, N_CTX, THREADS, share)
     stack.callback(context.close)
     return context
 
@@ -144,30 +144,45 @@ def nudges(loaded: Weights, stack: ExitStack) -> dict[str, Context]:
     return made
 
 
-def weights(_loaded: Weights, others: dict[str, Path], stack: ExitStack) -> dict[str, Context]:
+def weights(others: dict[str, Path], stack: ExitStack) -> dict[str, Context]:
     return {kind: cache(opened(file, stack), quality.F16, stack) for kind, file in others.items()}
 
 
 def page(runs: dict[str, dict[str, Any]]) -> str:
-    tables = []
-    for text in dict.fromkeys(name.split("/")[2] for name in runs):
-        kinds = [name.split("/")[1] for name in runs if name.startswith("pairs/") and name.endswith(f"/{text}")]
-        if kinds:
-            tables += [f"### {text}\n", summary.markdown(pair_rows({kind: runs[f"pairs/{kind}/{text}"] for kind in kinds}))]
-    for what in ("nudges", "weights"):
-        for name in runs:
-            if name.startswith(f"{what}/"):
-                tables += [f"### {name}\n", summary.markdown(plain_rows(runs[name]))]
+    """All tables: damage of everything, then all figures of one text, nudges and weights."""
+    measured_pairs = {name.split("/", 1)[1]: run for name, run in runs.items() if name.startswith("pairs/")}
+    tables = ["### damage ± half its 95 % interval (whole KL)\n", summary.markdown(damage_rows(measured_pairs))]
+    for name, run in sorted(runs.items(), key=lambda item: not item[0].startswith("pairs/")):
+        if name.endswith("/code"):
+            tables += [f"\n### {name}\n", summary.markdown(plain_rows(run))]
     return "\n".join(tables)
 
 
-def pair_rows(by_weights: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
-    table = [("", "weights", "mean KL", "damage", "99.9 % KL", "99.9 % moved", "same token", "perplexity")]
-    for pair in next(iter(by_weights.values())):
-        for kind, run in by_weights.items():
-            damage = "" if pair == "f16" else plus_minus(quality.damage(run[pair], run["f16"]))
-            table.append((pair if kind == next(iter(by_weights)) else "", kind, *figures(run[pair])[:1], damage, *figures(run[pair])[1:]))
+def damage_rows(measured_pairs: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    kinds, texts = (list(dict.fromkeys(name.split("/")[i] for name in measured_pairs)) for i in (0, 1))
+    table = [("text", "cache", *(f"{kind} weights" for kind in kinds))]
+    for text in texts:
+        runs = [measured_pairs.get(f"{kind}/{text}") for kind in kinds]
+        for pair in ("f16", *map(str, PAIRS)):
+            table.append((text if pair == "f16" else "", pair, *(run and harm(run, pair) or "" for run in runs)))
+        table.append(("", "smallest that passes", *(run and smallest(run) or "" for run in runs)))
     return table
+
+
+def harm(run: dict[str, Any], pair: str) -> str:
+    whole = f"({run[pair]['kl_mean'][0]:.5f})"
+    if pair == "f16":
+        return whole
+    value, _, high = quality.damage(run[pair], run["f16"])
+    return f"{value:.5f} ± {high - value:.5f} {whole}"
+
+
+def smallest(run: dict[str, Any]) -> str:
+    """By the product's rule: of all pairs, and of those that ``compare`` takes when none are named."""
+    sound = [pair for pair in PAIRS if quality.damage(run[str(pair)], run["f16"])[2] <= summary.LARGEST_DAMAGE]
+    usual = [pair for pair in sound if 5 not in (pair.k.bits, pair.v.bits)]
+    best = [min(each, key=lambda pair: pair.k.bits_per_value + pair.v.bits_per_value) for each in (usual, sound) if each]
+    return ", ".join(dict.fromkeys(map(str, best))) or "f16"
 
 
 def plain_rows(run: dict[str, Any]) -> list[tuple[str, ...]]:
