@@ -67,9 +67,9 @@ def variants(model: Path, folder: Path) -> dict[str, Path]:
     made = {own if own != "F16" else "f16": model}
     for name, ftype in types.items():
         if name not in made:
-            made[name] = folder / f"{model.stem}-{name}.gguf"
+            source, made[name] = made.get("f16", model), folder / f"{model.stem}-{name}.gguf"
             if not made[name].exists():
-                convert(made["f16"] if "f16" in made else model, made[name], ftype)
+                convert(source, made[name], ftype)
     return made
 
 
@@ -159,7 +159,7 @@ def page(runs: dict[str, dict[str, Any]]) -> str:
 
 
 def damage_rows(measured_pairs: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
-    kinds, texts = (list(dict.fromkeys(name.split("/")[i] for name in measured_pairs)) for i in (0, 1))
+    kinds, texts = (sorted({name.split("/")[i] for name in measured_pairs}, key=lambda each: (each != "f16", each)) for i in (0, 1))
     table = [("text", "cache", *(f"{kind} weights" for kind in kinds))]
     for text in texts:
         runs = [measured_pairs.get(f"{kind}/{text}") for kind in kinds]
@@ -187,7 +187,9 @@ def smallest(run: dict[str, Any]) -> str:
 
 def plain_rows(run: dict[str, Any]) -> list[tuple[str, ...]]:
     head = ("", "mean KL", "99.9 % KL", "99.9 % moved", "same token", "perplexity")
-    return [head, *((name, *figures(each)) for name, each in run.items())]
+    order = ["f16", *map(str, PAIRS), *(f"{share:g}" for share in NUDGES)]
+    names = sorted(run, key=lambda name: order.index(name) if name in order else len(order))
+    return [head, *((name, *figures(run[name])) for name in names)]
 
 
 def figures(each: dict[str, Any]) -> tuple[str, ...]:
