@@ -54,7 +54,7 @@ def main() -> None:
                 raise SystemExit("The time is over; the same call goes on from here.")
             print(name, flush=True)
             runs[name] = work()
-            files.write_whole(store, json.dumps(runs, indent=1, sort_keys=True))
+            files.write_whole(store, json.dumps(runs, indent=1))
     print(page(runs))
 
 
@@ -149,13 +149,27 @@ def weights(others: dict[str, Path], stack: ExitStack) -> dict[str, Context]:
 
 
 def page(runs: dict[str, dict[str, Any]]) -> str:
-    """All tables: damage of everything, then all figures of one text, nudges and weights."""
-    measured_pairs = {name.split("/", 1)[1]: run for name, run in runs.items() if name.startswith("pairs/")}
-    tables = ["### damage ± half its 95 % interval (whole KL)\n", summary.markdown(damage_rows(measured_pairs))]
-    for name, run in sorted(runs.items(), key=lambda item: not item[0].startswith("pairs/")):
-        if name.endswith("/code"):
-            tables += [f"\n### {name}\n", summary.markdown(plain_rows(run))]
+    """All tables: damage of everything, nudges, and all figures of each run on the bundled text."""
+    measured_pairs, measured_nudges = (
+        {name.split("/", 1)[1]: run for name, run in runs.items() if name.startswith(what)} for what in ("pairs/", "nudges/")
+    )
+    tables = ["### damage ± half its 95 % interval (mean KL)\n", summary.markdown(damage_rows(measured_pairs))]
+    if measured_nudges:
+        tables += ["\n### mean KL of the f16 cache, disturbed\n", summary.markdown(nudge_rows(measured_nudges))]
+    for name in sorted(runs, key=lambda each: not each.startswith("pairs/")):
+        if name.endswith("/code") and not name.startswith("nudges/"):
+            tables += [f"\n### {name}\n", summary.markdown(plain_rows(runs[name]))]
     return "\n".join(tables)
+
+
+def nudge_rows(measured_nudges: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    kinds = sorted((name.split("/")[0] for name in measured_nudges), key=lambda each: (each != "f16", each))
+    table = [("f16 cache", *(f"{kind} weights" for kind in kinds))]
+    names, shares = list(next(iter(measured_nudges.values()))), [f"{share:g}" for share in NUDGES]
+    for nudge in [*shares, *(name for name in names if name not in shares)]:
+        words = f"nudged by {nudge}" if nudge in shares else nudge
+        table.append((words, *(f"{measured_nudges[f'{kind}/code'][nudge]['kl_mean'][0]:.6f}" for kind in kinds)))
+    return table
 
 
 def damage_rows(measured_pairs: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
