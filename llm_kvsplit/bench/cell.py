@@ -127,7 +127,7 @@ def _quality(weights: "Weights", tokens: list[int], job: dict[str, Any], done: D
 
     pair, texts = _pair(job), quality.windows(tokens, job["n_ctx"], job["windows"])
     measured = quality.measure(weights, [pair], texts, n_threads=job["threads"], done=done)
-    return {"windows": job["windows"], **measured[pair].summary()}
+    return {"windows": job["windows"], **quality.record(pair, measured[pair])}
 
 
 def _needles(weights: "Weights", tokens: list[int], job: dict[str, Any], done: Done) -> dict[str, Any]:

@@ -31,11 +31,14 @@ _HEADS = 96
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its name in the results, what the child process is told, and how many tokens it evaluates."""
+    """One run: its name in the results, what the child process is told, how many tokens it evaluates, and a person's
+    words for it.
+    """
 
     name: str
     order: dict[str, Any]
     tokens: int
+    words: str
 
 
 def lengths(depth: int | None) -> list[int]:
@@ -59,32 +62,36 @@ def jobs(
     for n_ctx in (n for n in lengths if n <= trained):
         yield from quality(pairs, n_ctx, windows(n_ctx), common)
         for pair in pairs if n_ctx >= _NEEDLES_FROM else ():
-            yield _job(f"{pair}/{n_ctx}/needles", pair, n_ctx, "needles", n_ctx, common)
+            words = f"{pair}, {n_ctx} tokens: planted numbers"
+            yield _job(f"{pair}/{n_ctx}/needles", pair, n_ctx, "needles", n_ctx, common, words)
     if layers:
         n_ctx, count = min(_LAYERS[0], trained), _LAYERS[1]
         passes = 1 + 2 * target.header.n_layer
-        yield _job("layers", F16, n_ctx, "layers", passes * n_ctx * count, common | {"windows": count})
-        yield _job("heads", F16, min(_HEADS, trained), "heads", 3 * min(_HEADS, trained), common)
+        order = common | {"windows": count}
+        yield _job("layers", F16, n_ctx, "layers", passes * n_ctx * count, order, "each layer by itself")
+        n_ctx = min(_HEADS, trained)
+        yield _job("heads", F16, n_ctx, "heads", 3 * n_ctx, common, "attention of single heads")
 
 
 def speeds(pairs: list[CachePair], lengths: list[int], repeats: int, common: dict[str, Any]) -> Iterator[Job]:
     for repeat in range(repeats):
         for n_ctx in lengths:
             for pair in pairs:
-                yield _job(f"{pair}/{n_ctx}/speed/{repeat}", pair, n_ctx, "speed", n_ctx, common)
+                words = f"{pair}, {n_ctx} tokens: speed"
+                yield _job(f"{pair}/{n_ctx}/speed/{repeat}", pair, n_ctx, "speed", n_ctx, common, words)
 
 
 def quality(pairs: list[CachePair], n_ctx: int, windows: int, common: dict[str, Any]) -> Iterator[Job]:
-    """Every pair but f16, which the others are held against."""
-    for pair in pairs:
-        if pair != F16:
-            order = common | {"windows": windows}
-            yield _job(f"{pair}/{n_ctx}/quality", pair, n_ctx, "quality", 2 * n_ctx * windows, order)
+    """Every pair against f16; first f16 itself, nudged, which the damage of the others is counted from."""
+    for pair in dict.fromkeys([F16, *pairs]):
+        words = f"{'f16 nudged' if pair == F16 else pair}, {n_ctx} tokens: predictions"
+        order = common | {"windows": windows}
+        yield _job(f"{pair}/{n_ctx}/quality", pair, n_ctx, "quality", 2 * n_ctx * windows, order, words)
 
 
-def _job(name: str, pair: CachePair, n_ctx: int, kind: str, tokens: int, common: dict[str, Any]) -> Job:
+def _job(name: str, pair: CachePair, n_ctx: int, kind: str, tokens: int, common: dict[str, Any], words: str) -> Job:
     order = common | {"kind": kind, "pair": str(pair), "bits": [pair.k.bits, pair.v.bits], "n_ctx": n_ctx}
-    return Job(name, order, tokens)
+    return Job(name, order, tokens, words)
 
 
 def too_large(weights: "Weights", pair: CachePair, n_ctx: int, have: int) -> str:
@@ -94,7 +101,7 @@ def too_large(weights: "Weights", pair: CachePair, n_ctx: int, have: int) -> str
     """
     wanted = fit.footprint(weights, pair, n_ctx)
     total = wanted.total
-    if pair != F16 and n_ctx <= weights.n_ctx_train:
+    if n_ctx <= weights.n_ctx_train:
         beside = fit.footprint(weights, F16, n_ctx)
         total += beside.kv + beside.buffers
     if total <= have:
@@ -107,6 +114,16 @@ def refuse_unless_it_fits(weights: "Weights", pairs: list[CachePair], n_ctx: int
     for pair in pairs:
         if reason := too_large(weights, pair, n_ctx, have):
             raise refusal(reason)
+
+
+def refuse_unless_side_by_side(weights: "Weights", pairs: list[CachePair], n_ctx: int, have: int) -> None:
+    """The same for all pairs and the f16 cache that they are held against, in memory at once."""
+    taken = [fit.footprint(weights, pair, n_ctx) for pair in (F16, *pairs)]
+    total = taken[0].total + sum(each.kv + each.buffers for each in taken[1:])
+    if total > have:
+        raise refusal(
+            f"{len(taken)} caches of {n_ctx} tokens side by side take {size(total)} with the weights, and there are {size(have)}"
+        )
 
 
 def refusal(reason: str) -> KvsplitError:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import files
 from ..errors import KvsplitError
+from . import quality
 from .speed import spread
 
 SCHEMA = 1
@@ -60,9 +61,12 @@ class Results:
         found: dict[str, Any] = {"pair": pair, "n_ctx": n_ctx}
         if speeds:
             found |= {key: speeds[0][key] for key in ("kv_bytes", "cells", "buffer_bytes")}
-            for key in ("prompt_tps", "last_batch_tps", "generation_tps", "peak_bytes"):
+            for key in speeds[0]["timed"]:
                 found[key] = spread(run["timed"][key] for run in speeds)
-        found |= {key: value for key, value in self.runs.get(f"{start}quality", {}).items() if key != "timed"}
+        predictions, nudged = self.runs.get(f"{start}quality", {}), self.runs.get(f"f16/{n_ctx}/quality", {})
+        found |= {key: value for key, value in predictions.items() if key not in ("timed", "kl_blocks")}
+        if pair != "f16" and "kl_blocks" in predictions and "kl_blocks" in nudged:
+            found["damage"] = quality.damage(predictions, nudged)
         if needles := self.runs.get(f"{start}needles"):
             found["needles"] = [sum(answer["right"] for answer in needles["answers"]), len(needles["answers"])]
         return found
@@ -126,6 +130,8 @@ def open_folder(folder: Path, about: dict[str, Any]) -> Results:
                 f"{file} was made with {words} ({found.about[part][key]}, now {about[part][key]}): choose another "
                 "folder with --out."
             )
+    # Predictions that were measured before f16 was nudged have no blocks to count damage from: they are measured again.
+    found.runs = {name: run for name, run in found.runs.items() if not name.endswith("/quality") or "kl_blocks" in run}
     return found
 
 
@@ -151,10 +157,14 @@ _COLUMNS = {
     "perplexity_change": ("ppl_change", 0),
     "perplexity_change_low": ("ppl_change", 1),
     "perplexity_change_high": ("ppl_change", 2),
+    "damage_nats": ("damage", 0),
+    "damage_low": ("damage", 1),
+    "damage_high": ("damage", 2),
     "kl_mean_nats": ("kl_mean", 0),
     "kl_mean_low": ("kl_mean", 1),
     "kl_mean_high": ("kl_mean", 2),
     "kl_p999_nats": ("kl_999", 0),
+    "moved_p999_share": ("moved_999", 0),
     "same_top_share": ("same_top", 0),
     "needles_found": ("needles", 0),
     "needles_asked": ("needles", 1),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -11,8 +13,26 @@ from . import cell
 from .grid import Job
 from .results import Results
 
+#: Columns of the words beside the bar.
+_WIDTH = 34
 
-def run(results: Results, jobs: list[Job], measure: Callable[..., dict[str, Any]] = cell.run) -> None:
+
+@dataclass(frozen=True)
+class Progress:
+    """Called with the tokens that were evaluated; ``says`` what is measured now."""
+
+    bar: Any
+
+    def __call__(self, tokens: int) -> None:
+        self.bar.update(tokens)
+
+    def says(self, words: str) -> None:
+        """On a terminal alone: elsewhere each change would be a line."""
+        if sys.stderr.isatty():
+            self.bar.label = words.ljust(_WIDTH)
+
+
+def run(results: Results, jobs: list[Job], measure: Callable[[dict[str, Any], Progress], dict[str, Any]] = cell.run) -> None:
     """Measure what is missing in ``results``. Ctrl-C leaves what is done; the same call goes on from there.
 
     Raises KvsplitError for a measurement that fails, click.Abort on Ctrl-C.
@@ -22,15 +42,14 @@ def run(results: Results, jobs: list[Job], measure: Callable[..., dict[str, Any]
         click.echo(f"{len(jobs) - len(missing)} of {len(jobs)} measurements are there already.", err=True)
     if not missing:
         return
-    label = max((job.name for job in missing), key=len)
     try:
         with click.progressbar(
-            length=sum(job.tokens for job in missing), label=label, file=click.get_text_stream("stderr"), show_pos=False
+            length=sum(job.tokens for job in missing), file=click.get_text_stream("stderr"), show_pos=False
         ) as bar:
             for job in missing:
-                bar.label = job.name.ljust(len(label))
+                bar.label = job.words.ljust(_WIDTH) if sys.stderr.isatty() else job.words
                 finished = bar.pos + job.tokens
-                results.add(job.name, measure(job.order, bar.update))
+                results.add(job.name, measure(job.order, Progress(bar)))
                 bar.update(finished - bar.pos)  # what was not counted exactly
     except KeyboardInterrupt:
         click.echo(f"\nStopped; {results.file} keeps what is done, and the same command goes on from there.", err=True)

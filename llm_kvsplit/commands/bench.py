@@ -9,6 +9,7 @@ import click
 from .. import fit
 from ..bench import grid
 from ..bench import target as targets
+from ..bench.quality import F16
 from ..errors import KvsplitError
 from .parameters import positive, text, threads
 
@@ -83,10 +84,13 @@ def _that_fit(target, pairs, lengths, text, *, strict: bool) -> set[tuple[str, i
         for n_ctx in lengths:
             if n_ctx <= weights.n_ctx_train:
                 targets.refuse_short_text(weights, text, n_ctx, grid.windows(n_ctx))
-            for pair in pairs:
+            # The predictions of f16, nudged, are wanted even if f16 is not: what damage is counts from there.
+            for pair in dict.fromkeys([*pairs, F16]):
                 reason = grid.too_large(weights, pair, n_ctx, have)
                 if not reason:
                     fitting.add((str(pair), n_ctx))
+                elif pair not in pairs:
+                    reasons.append(f"the damage of the others at {n_ctx} tokens, since {reason}")
                 elif strict:
                     raise grid.refusal(reason)
                 else:

@@ -10,14 +10,14 @@ from pathlib import Path
 import click
 
 from .. import fit, paths
-from ..bench import cell, grid, summary
+from ..bench import comparison, grid, quality, summary
 from ..bench import target as targets
 from ..bench.quality import F16
 from ..errors import KvsplitError
 from .parameters import positive, text, threads
 
-#: Short enough for a minute on two cores with the bundled model.
-_N_CTX, _WINDOWS, _REPEATS = 1024, 4, 3
+#: Short enough for a minute on two cores with a model of 135 million parameters.
+_N_CTX = 1024
 
 
 @click.command()
@@ -38,38 +38,47 @@ def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, thread
     target = targets.find(model)
     n_ctx = min(_N_CTX, target.header.n_ctx_train or _N_CTX) if n_ctx is None else n_ctx
     wanted = list(dict.fromkeys([F16, *targets.pairs(pairs)]))
+    count = comparison.windows(n_ctx)
     if n_ctx < grid.SHORTEST:
         raise KvsplitError(f"--n-ctx must be {grid.SHORTEST} or more, not {n_ctx}.")
     targets.refuse_pairs(target, wanted)
     with fit.simulation(target.load_options()) as weights:
-        targets.refuse_short_text(weights, text, n_ctx, _WINDOWS)
-        grid.refuse_unless_it_fits(weights, wanted, n_ctx, fit.device_memory()[0])
+        targets.refuse_short_text(weights, text, n_ctx, count)
+        grid.refuse_unless_side_by_side(weights, wanted, n_ctx, fit.device_memory()[0])
     threads = threads or physical_cores()
     facts = about.describe(target, text, threads, seed=0)
     # Kept only until the comparison is whole, so that Ctrl-C loses nothing and another call measures anew.
     key = hashlib.sha256(json.dumps([facts, n_ctx, pairs], sort_keys=True).encode()).hexdigest()[:20]
     folder = paths.cache_dir() / "compare" / key
     kept = results.open_folder(folder, facts)
-    common = targets.orders(target, text, threads)
-    jobs = [*grid.speeds(wanted, [n_ctx], _REPEATS, common), *grid.quality(wanted, n_ctx, _WINDOWS, common)]
     weights = Weights(target.load_options())
     try:
-        runner.run(kept, jobs, lambda order, done: cell.measure_with(weights, order, done))
+        tokens = targets.text_tokens(weights, targets.read_text(text))
+        texts = quality.windows(tokens, n_ctx, count)
+        with quality.caches(weights, wanted, n_ctx, threads) as contexts:
+            comparison.warm_up(contexts, tokens)
+            runner.run(
+                kept,
+                comparison.jobs(wanted, n_ctx),
+                lambda order, progress: comparison.measure(contexts, texts[order["window"]], progress),
+            )
     finally:
         weights.close()
     shutil.rmtree(folder, ignore_errors=True)
-    _show(target, kept, n_ctx)
+    _show(target, comparison.whole(kept, wanted, n_ctx), n_ctx)
 
 
-def _show(target, kept, n_ctx) -> None:
-    click.echo(f"{summary.caption(kept)}; {n_ctx} tokens of context.\n")
-    click.echo(summary.plain(summary.rows(kept, n_ctx)))
+def _show(target, measured, n_ctx) -> None:
+    click.echo(f"{summary.caption(measured)}; {n_ctx} tokens of context.\n")
+    click.echo(summary.plain(summary.rows(measured, n_ctx)))
+    places = measured.runs[f"{F16}/{n_ctx}/quality"]["tokens"]
     click.echo(
-        f"\nSpeeds: median of {_REPEATS} (smallest-largest). Quality against f16 on the same "
-        f"{_WINDOWS * (n_ctx - n_ctx // 2 - 1)} predictions, ± half a 95 % interval; KL divergence in nats."
+        f"\nSpeeds: a prompt of {n_ctx // 2} tokens, and {comparison.SINGLE} at the end of the context; median (smallest-largest)."
+        f"\nQuality: {places} predictions against f16's, ± half a 95 % interval, KL divergence in nats. f16's own row is f16 "
+        "nudged\nby a ten-thousandth: what the model's roundings alone do to any change. Damage is the mean KL above that."
     )
-    click.echo(f"\n{summary.advice(kept, n_ctx)}")
-    best = summary.recommended(kept, n_ctx)["pair"]
+    click.echo(f"\n{summary.advice(measured, n_ctx)}")
+    best = summary.recommended(measured, n_ctx)["pair"]
     if best != str(F16):
         (pair,) = targets.pairs(best)
         click.echo(f"\n    {_how_to_set(target, pair.k.bits, pair.v.bits)}")

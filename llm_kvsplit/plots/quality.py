@@ -11,17 +11,30 @@ if TYPE_CHECKING:
 
     from ..bench.results import Results
 
-#: Divergences below this are drawn at it, where the axis is logarithmic.
-_FLOOR = 1e-6
+#: Damage below this is drawn at it, since the axis is logarithmic: the difference of two means can be below zero.
+_FLOOR = 1e-5
 
 
 def measured(results: "Results", key: str = "kl_mean") -> list[dict[str, Any]]:
     return [cell for cell in results.cells() if key in cell]
 
 
+def quantized(results: "Results") -> list[dict[str, Any]]:
+    return [cell for cell in measured(results) if cell["pair"] != "f16"]
+
+
+def harm(cell: dict[str, Any]) -> list[float]:
+    """Damage with its interval; of results without a nudged f16 cache the whole KL divergence."""
+    return cell.get("damage", cell["kl_mean"])
+
+
+def _harm_words(cells: list[dict[str, Any]]) -> str:
+    return "damage: mean KL divergence above f16's own" if any("damage" in cell for cell in cells) else "mean KL divergence"
+
+
 def pareto(results: "Results"):
     """Cache size against KL divergence, with the front that nothing beats, at the longest length with most points."""
-    if not measured(results):
+    if not quantized(results):
         return None
     drawn, axes = style.figure(results)
     n_ctx = size_against_divergence(results, axes)
@@ -30,16 +43,16 @@ def pareto(results: "Results"):
 
 
 def size_against_divergence(results: "Results", axes: "Axes") -> int:
-    every = [cell["n_ctx"] for cell in measured(results)]
+    every = [cell["n_ctx"] for cell in quantized(results)]
     n_ctx = max(every, key=lambda n: (every.count(n), n))
-    cells = [cell for cell in measured(results) if cell["n_ctx"] == n_ctx]
+    cells = [cell for cell in quantized(results) if cell["n_ctx"] == n_ctx]
     f16 = results.cell("f16", n_ctx).get("kv_bytes")
     points = []
     for cell in cells:
         if "kv_bytes" not in cell:
             continue
         x = 100 * cell["kv_bytes"] / f16 if f16 else cell["kv_bytes"] / 2**20
-        (y,), error = style.errors([cell["kl_mean"]])
+        (y,), error = style.errors([harm(cell)])
         shown = style.look(cell["pair"], results.pairs()) | {"linestyle": "none"}
         axes.errorbar([x], [max(y, _FLOOR)], yerr=error, capsize=3, **shown)
         axes.annotate(cell["pair"], (x, max(y, _FLOOR)), textcoords="offset points", xytext=(9, 4))
@@ -48,7 +61,7 @@ def size_against_divergence(results: "Results", axes: "Axes") -> int:
     axes.plot(*zip(*_front(points)), color="#999999", linewidth=1, zorder=0, **steps)
     style.log_axis(axes)
     axes.set_xlabel("KV cache (% of f16)" if f16 else "KV cache (MiB)")
-    axes.set_ylabel("mean KL divergence from f16 (nats)")
+    axes.set_ylabel(f"{_harm_words(cells)} (nats)")
     axes.margins(x=0.2)
     axes.legend(handles=axes.get_lines()[-1:], loc="lower left")
     return n_ctx
@@ -81,7 +94,7 @@ def divergence(results: "Results"):
         return None
     drawn, axes = style.figure(results)
     divergence_bars(results, axes)
-    axes.set_title("KL divergence from the f16 cache (bars: 95 % interval)")
+    axes.set_title("KL divergence from the f16 cache (bars: 95 % interval; f16: itself, nudged)")
     return drawn
 
 
@@ -115,15 +128,16 @@ def sides(results: "Results"):
         return None
     drawn, axes = style.figure(results)
     for pair, words in (("K4V8", "keys in 4 bits, values in 8"), ("K8V4", "keys in 8 bits, values in 4")):
-        values, error = style.errors([results.cell(pair, n)["kl_mean"] for n in lengths])
+        values, error = style.errors([harm(results.cell(pair, n)) for n in lengths])
+        values = [max(value, _FLOOR) for value in values]
         axes.errorbar(lengths, values, yerr=error, capsize=3, **(style.look(pair, results.pairs()) | {"label": words}))
     for n in lengths:
-        keys, values = (results.cell(pair, n)["kl_mean"][0] for pair in ("K4V8", "K8V4"))
+        keys, values = (max(harm(results.cell(pair, n))[0], _FLOOR) for pair in ("K4V8", "K8V4"))
         axes.annotate(f"{keys / values:.1f}x", (n, (keys * values) ** 0.5), ha="center", va="center", fontsize=8)
     style.lengths_axis(axes, lengths)
     style.log_axis(axes)
     axes.margins(x=0.1)
-    axes.set_ylabel("mean KL divergence (nats)")
+    axes.set_ylabel(f"{_harm_words([results.cell('K8V4', n) for n in lengths])} (nats)")
     axes.set_title("The same bytes, spent on keys or on values")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     return drawn

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def draw(results: "Results"):
     """Cache size, memory against quality, and both speeds; None unless size and quality were measured."""
-    if not quality.measured(results) or not any("kv_bytes" in cell for cell in results.cells()):
+    if not quality.quantized(results) or not any("kv_bytes" in cell for cell in results.cells()):
         return None
     drawn, panels = style.figure(results, rows=2, columns=2, width=8.5, height=6.4)
     memory.bytes_by_context(results, panels[0][0])

@@ -112,8 +112,8 @@ window.addEventListener("load", () => {
     dom = browser("--dump-dom", file.as_uri())
     said = json.loads(re.search(r'<pre id="said">(.*?)</pre>', dom)[1].replace("&lt;", "<").replace("&gt;", ">"))
     assert said["errors"] == []
-    assert said["figures"] == 7
-    assert said["before"] == 14 and said["after"] == 0
+    assert said["figures"] == 8
+    assert said["before"] == 16 and said["after"] == 0
     assert said["tip"] == "K8V4, 512 tokens\n0.609 MiB"
     assert dom.count("<table>") == 5
     browser(f"--screenshot={tmp_path / 'page.png'}", "--window-size=1100,1800", file.as_uri())
