@@ -71,7 +71,7 @@ class _Local:
         # Imported here, since llm imports every plugin for every command.
         from . import chat, reply
         from .engine import generate as engine
-        from .engine import library, loaded
+        from .engine import library, loaded, spelling
         from .engine.context import ContextOptions
         from .engine.sampling import json_grammar
         from .sessions import recall
@@ -86,12 +86,14 @@ class _Local:
                 tools=prompt.tools,
                 thinking=prompt.options.thinking,
             )
-            tokens = _tokens(weights, rendered.text)
+            tokens = spelling.begun_with(loaded.tokens(), _tokens(weights, rendered.text), weights)
             n_ctx_limit = settings.n_ctx or weights.n_ctx_train
             cache = ContextOptions(settings.pair, n_ctx_limit, prompt.options.n_threads, prompt.options.flash_attn)
             found = None
             if prompt.options.kv_sessions is not False:
                 found = recall.find(weights, cache, tokens, n_ctx_limit)
+            if found:
+                tokens = spelling.begun_with(found[0].tokens.tolist(), tokens, weights)
             longest = max(len(tokens), len(found[0].tokens) if found else 0)
             max_tokens = prompt.options.max_tokens
             if max_tokens is None and weights.chat_template is None:

@@ -33,7 +33,6 @@ def exclusive() -> Iterator[None]:
             _owner = None
 
 
-
 @dataclass
 class _Loaded:
     weights: Weights
@@ -84,6 +83,12 @@ def context(options: ContextOptions, *, may_grow: bool) -> Context:
     _loaded.close_context()
     _loaded.context = Context(_loaded.weights, options)
     return _loaded.context
+
+
+def tokens() -> list[int]:
+    """What the present context holds; nothing where there is none."""
+    present = _present()
+    return list(present.tokens) if present is not None else []
 
 
 def _present() -> Context | None:

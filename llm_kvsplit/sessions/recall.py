@@ -32,15 +32,16 @@ def restore(context: "Context", found: tuple[Session, int], tokens: list[int]) -
     """
     from ..engine.context import common_prefix
 
-    session, common = found
-    if common_prefix(context.tokens, tokens) >= common:
+    session, _ = found
+    stored = session.tokens.tolist()
+    if common_prefix(context.tokens, tokens) >= common_prefix(stored, tokens):
         return None
     started = time.perf_counter()
     state = store.load(session)
     if state is None:
         return None
     context.clear()
-    restored = context.restore(state, session.tokens.tolist())
+    restored = context.restore(state, stored)
     return time.perf_counter() - started if restored else None
 
 

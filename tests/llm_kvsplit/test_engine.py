@@ -98,11 +98,14 @@ def test_a_branched_prompt_reuses_what_is_common(open_context, tokens, pair):
 
 
 def test_the_same_prompt_again_evaluates_one_token(open_context, tokens):
+    """Against 49 tokens and then one, since sums of another batch are rounded in another order."""
     context = open_context()
-    first, _ = answer(context, tokens[:50])
+    answer(context, tokens[:50])
     again, outcome = answer(context, tokens[:50])
     assert outcome.reused_tokens == 49
-    assert first == again
+    fresh = open_context()
+    fresh.evaluate(tokens[:49])
+    assert again == answer(fresh, tokens[:50])[0]
 
 
 def test_context_size():

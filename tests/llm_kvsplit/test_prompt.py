@@ -11,6 +11,7 @@ import pytest
 
 from llm_kvsplit import registry
 
+from .conftest import BUILD
 from .ggufs import CHAT, write_scripted
 
 K8V4 = ("-o", "kv_key_bits", "8", "-o", "kv_value_bits", "4")
@@ -35,7 +36,7 @@ def test_the_demo_model_answers_with_split_bits(llm, logged):
     assert (cache["key_type"], cache["value_type"], cache["n_ctx"]) == ("q8_0", "q4_0", 256)
     assert cache["f16_bytes"] == 6 * 2 * (64 + 64) * 2 * 256
     assert cache["bytes"] / cache["f16_bytes"] == pytest.approx((8.5 + 4.5) / 32)
-    assert response["response_json"]["backend"] == "stock"
+    assert response["response_json"]["backend"] == BUILD.name
 
 
 def test_without_options_the_cache_is_f16(llm, logged):
