@@ -20,6 +20,7 @@ from .parameters import positive, text, threads
 @click.option("--seq-len", help="Only these lengths in tokens, such as 4096 or 128,2048 (default: 128 to 8192).")
 @positive("--depth", help="Also lengths up to this one, doubling from 8192, as far as memory allows.")
 @click.option("--layers", is_flag=True, help="Also each layer's keys and values alone, and pictures of attention.")
+@click.option("--speed-only", is_flag=True, help="Only sizes and speeds, such as those of another library.")
 @positive("--repeats", default=3, show_default=True, help="Runs that a speed is the median of.")
 @text
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results (default: kvsplit-MODEL).")
@@ -30,6 +31,7 @@ def command(
     seq_len: str | None,
     depth: int | None,
     layers: bool,
+    speed_only: bool,
     repeats: int,
     text: Path | None,
     out: Path | None,
@@ -51,9 +53,14 @@ def command(
     threads = threads or physical_cores()
     facts = about.describe(target, text, threads, seed=0)
     found = results.open_folder(out or Path(f"kvsplit-{target.name}"), facts)
+    orders = targets.orders(target, text, threads)
+    if speed_only:
+        planned = grid.speeds(pairs, lengths, repeats, orders)
+    else:
+        planned = grid.jobs(target, pairs, lengths, repeats, orders, layers=layers)
     jobs = [
         job
-        for job in grid.jobs(target, pairs, lengths, repeats, targets.orders(target, text, threads), layers=layers)
+        for job in planned
         if job.name in ("layers", "heads") or (job.order["pair"], job.order["n_ctx"]) in wanted
     ]
     try:

@@ -14,11 +14,13 @@ from ..errors import KvsplitError
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option("--html", is_flag=True, help="Instead, one HTML page with tables and interactive charts.")
 @click.option("--format", "formats", multiple=True, type=click.Choice(["png", "svg"]), help="Only this (default: both).")
+@click.option("--beside", type=click.Path(path_type=Path), help="Other results, whose speeds are drawn faintly behind.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default: beside the results).")
-def command(results: Path, html: bool, formats: tuple[str, ...], out: Path | None) -> None:
+def command(results: Path, html: bool, formats: tuple[str, ...], beside: Path | None, out: Path | None) -> None:
     """Draw the RESULTS of `llm kvsplit bench`: its folder, or the results.json in it."""
-    file = results / "results.json" if results.is_dir() else results
+    file = _file(results)
     found = store.read(file)
+    behind = store.read(_file(beside)) if beside else None
     folder = out or file.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,13 +35,17 @@ def command(results: Path, html: bool, formats: tuple[str, ...], out: Path | Non
     from ..plots import style
 
     style.load()
-    from ..plots import FIGURES
+    from ..plots import DRAWN_BESIDE, FIGURES
 
     for name, draw in FIGURES.items():
-        figure = draw(found)
+        figure = draw(found, behind) if name in DRAWN_BESIDE else draw(found)
         if figure is None:
             click.echo(f"Not drawn: {name}, of which these results have nothing.", err=True)
             continue
         for kind in formats or ("png", "svg"):
             style.save(figure, folder / f"{name}.{kind}")
             click.echo(folder / f"{name}.{kind}")
+
+
+def _file(results: Path) -> Path:
+    return results / "results.json" if results.is_dir() else results

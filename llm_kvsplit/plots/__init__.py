@@ -17,3 +17,6 @@ FIGURES = {
     "layers": layers.heat,
     "attention": layers.attention,
 }
+
+#: Those that take a second argument: other results, or None, to draw faintly behind.
+DRAWN_BESIDE = ("summary", "speed")

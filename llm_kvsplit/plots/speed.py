@@ -12,20 +12,32 @@ if TYPE_CHECKING:
     from ..bench.results import Results
 
 
-def draw(results: "Results"):
+def draw(results: "Results", beside: "Results | None" = None):
     if not any("prompt_tps" in cell for cell in results.cells()):
         return None
     drawn, (left, right) = style.figure(results, columns=2, width=8.5, height=3.9)
-    rate(results, left, "prompt_tps", "prompt, from nothing (tokens/s)")
-    rate(results, right, "generation_tps", "generation behind it (tokens/s)")
+    rate(results, left, "prompt_tps", "prompt, from nothing (tokens/s)", beside)
+    rate(results, right, "generation_tps", "generation behind it (tokens/s)", beside)
     drawn.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=7)
-    left.set_title("Reading a prompt that fills the context")
-    right.set_title("Generating at its end")
+    left.set_title(f"Reading a prompt that fills the context{faint(beside)}")
+    right.set_title(f"Generating at its end{faint(beside)}")
     return drawn
 
 
-def rate(results: "Results", axes: "Axes", key: str, words: str) -> None:
-    """Median with the smallest and largest of the runs."""
+def faint(beside: "Results | None") -> str:
+    """What a title says of results that are drawn behind."""
+    if beside is None:
+        return ""
+    return f"\n(faint: {'with' if beside.about['backend']['patches'] else 'without'} the patches)"
+
+
+def rate(results: "Results", axes: "Axes", key: str, words: str, beside: "Results | None" = None) -> None:
+    """Median with the smallest and largest of the runs; of ``beside`` the median alone, faintly."""
+    if beside is not None:
+        for pair in beside.pairs():
+            cells = [cell for n in beside.lengths() if key in (cell := beside.cell(pair, n))]
+            look = style.look(pair, beside.pairs()) | {"label": None, "alpha": 0.3}
+            axes.plot([c["n_ctx"] for c in cells], [c[key][0] for c in cells], **look)
     for pair in results.pairs():
         cells = [cell for n in results.lengths() if key in (cell := results.cell(pair, n))]
         values, error = style.errors([cell[key] for cell in cells])
