@@ -4,11 +4,11 @@ For the build: ``apply_series(commit)`` gives the tree ids of the patched source
 turns one into a folder.
 """
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
+from typing import Iterator
 
 from . import gitdiff, series, store, upstream
 from .errors import PatchError
@@ -102,8 +102,8 @@ def steps_in_new_order(loaded: Series) -> list[Step] | None:
     before = dict(zip(locked, trees))
     steps = []
     for patch in loaded.patches:
-        if hashlib.sha256(patch.text()).hexdigest() != locked[patch.name].sha256:
-            raise PatchError(f"{patch.name}.patch was edited and the order changed: export one of the two first.")
+        if patch.locked(locked[patch.name].tree) != locked[patch.name]:
+            raise PatchError(f"{patch.name} was edited and the order changed: export one of the two first.")
         steps.append(Step(patch.name, patch.header, before[patch.name], locked[patch.name].tree))
     return steps
 
@@ -119,20 +119,38 @@ def apply_series(commit: str | None = None, through: str | None = None) -> Appli
     if through is not None:
         steps = steps[: loaded.index(through) + 1]
     commit = commit or loaded.lock.upstream.commit
-    if commit == loaded.lock.upstream.commit:
-        base, after = loaded.lock.base_tree, [step.after for step in steps]
-    else:
+    base = loaded.lock.base_tree
+    if commit != loaded.lock.upstream.commit:
         repo = store.open_store()
-        base, after = base_tree(repo, commit), []
-        require_range(repo, steps, base, commit)
-        for step in steps:
-            outcome = replay(repo, step, after[-1] if after else base)
-            if outcome.state != CLEAN:
-                raise PatchError(
-                    f"{step.name}.patch does not replay onto {commit} ({outcome.state}): run kvsplit-patch rebase {commit}."
-                )
-            after.append(outcome.tree)
-    return Applied(commit, base, tuple(after), after[-1] if after else base)
+        base = base_tree(repo, commit)
+        steps = moved(repo, steps, base, commit)
+    after = tuple(step.after for step in steps)
+    return Applied(commit, base, after, after[-1] if after else base)
+
+
+def moved(repo, steps, base: str, commit: str) -> list[Step]:
+    """The steps on ``base``, the tree of ``commit``. Raises PatchError unless each patch is clean there."""
+    require_range(repo, steps, base, commit)
+    there = []
+    for step, before, outcome in onto(repo, steps, base):
+        if outcome.state != CLEAN:
+            why = "".join(f"; {path}: {reason}" for path, reason in outcome.conflicts[:1])
+            raise PatchError(
+                f"{step.name} does not replay onto {commit} ({outcome.state}{why}): run kvsplit-patch rebase {commit}."
+            )
+        there.append(Step(step.name, step.header, before, outcome.tree))
+    return there
+
+
+def onto(repo, steps, base: str) -> Iterator[tuple[Step, str, Outcome]]:
+    """Replay steps one after another: each with the tree before it and what became of it.
+
+    The next goes onto its outcome's tree, which is the one before it where it conflicts.
+    """
+    for step in steps:
+        outcome = replay(repo, step, base)
+        yield step, base, outcome
+        base = outcome.tree
 
 
 def require_range(repo, steps, base: str, target: str):
@@ -280,7 +298,7 @@ def _describe(repo, sides) -> tuple[str, str]:
     ancestor, ours, theirs = sides
     path = (ours or theirs or ancestor).path
     if ancestor is None:
-        return path, "upstream and the patch both add it"
+        return path, "upstream has a file there now, and the patch adds one: make them one, or give the patch's another name"
     if ours is None:
         return path, "upstream deleted or moved it, the patch changes it"
     if theirs is None:

@@ -198,7 +198,7 @@ def test_kill_in_undo(world, old_and_new):
 def test_where_folders_cannot_be_exchanged_a_kill_is_mended(world, old_and_new, monkeypatch):
     """Some file systems cannot exchange two folders; then there is a moment without patchset/, and the journal mends it."""
     old, new = old_and_new
-    monkeypatch.setattr("kvsplit_patch.swap._exchange", lambda one, other: False)
+    monkeypatch.setattr("kvsplit_patch.folders._exchange", lambda one, other: False)
     missing = 0
     for _ in every_kill(world, resolved(world), "continue"):
         missing += not world.patchset.is_dir()
