@@ -57,47 +57,62 @@ def _parse_section(section: bytes, name: str) -> FileDiff:
     from pygit2 import Diff, GitError
     from pygit2.enums import DeltaStatus
 
-    head, _, body = section.partition(b"\n@@ ")
-    first = head.partition(b"\n")[0].decode(errors="replace")
+    start = re.match(rb"diff --git a/(.+) b/\1\n", section)
+    if not start:
+        first = section.partition(b"\n")[0].decode(errors="backslashreplace")
+        raise PatchError(
+            f"{name}.patch: {first!r} begins no plain file diff; write it with `git diff --no-renames`, without quoted names."
+        )
+    path = checked_path(start[1], f"{name}.patch")
+    head, *hunks = re.split(rb"^(?=@@ )", section, flags=re.M)
     if re.search(rb"^(GIT binary patch|Binary files )", head, re.M):
-        raise PatchError(f"{name}.patch holds a binary file ({first}): patches here carry text only.")
-    if empty := re.fullmatch(rb"diff --git a/(.+) b/\1\n(new|deleted) file mode \d+\nindex \S+\n", section):
-        # The names that git leaves out for an empty file, and libgit2 wants.
-        section += b"--- /dev/null\n+++ b/%s\n" % empty[1] if empty[2] == b"new" else b"--- a/%s\n+++ /dev/null\n" % empty[1]
+        raise PatchError(f"{name}.patch changes the binary file {path}: patches here carry text only.")
+    for number, hunk in enumerate(hunks, 1):
+        if not _counts_right(hunk):
+            raise PatchError(
+                f"{name}.patch: hunk {number} of {path} does not hold the lines its @@ line counts: run git diff again."
+            )
+    if not hunks and (kind := re.search(rb"^(new|deleted) file mode ", head, re.M)) and b"\n--- " not in head:
+        # git does not name the sides of an empty file, and libgit2 wants them.
+        sides = b"--- /dev/null\n+++ b/%s\n" if kind[1] == b"new" else b"--- a/%s\n+++ /dev/null\n"
+        section += sides % start[1]
     try:
         [patch] = Diff.parse_diff(section)
     except (GitError, ValueError) as failure:
         raise PatchError(
-            f"{name}.patch: {first!r} begins no diff that can be read ({sentence(failure)}): write it with "
-            "`git diff --no-renames`."
+            f"{name}.patch: the diff of {path} cannot be read ({sentence(failure)}): run git diff again."
         ) from None
     delta = patch.delta
-    path = checked_path(delta.new_file.raw_path, f"{name}.patch")
-    if delta.status in (DeltaStatus.RENAMED, DeltaStatus.COPIED):
-        raise PatchError(f"{name}.patch renames or copies {path}: write it with `git diff --no-renames`.")
     if SUBMODULE in (delta.old_file.mode, delta.new_file.mode):
         raise PatchError(f"{name}.patch moves the submodule {path}: patches here carry text only.")
-    # Each hunk its @@ line and what it counts, and nothing else.
-    if body.count(b"\n") != sum(1 + len(hunk.lines) for hunk in patch.hunks):
-        raise PatchError(
-            f"{name}.patch: a hunk of {path} does not hold the lines that its @@ line counts, or loose text follows it: "
-            "run git diff again."
-        )
     ids = re.search(rb"^index (\w+)\.\.(\w+)", head, re.M)
-    old_id, new_id = (ids[1].decode(), ids[2].decode()) if ids else ("", "")
-    old_mode = None if delta.status == DeltaStatus.ADDED else int(delta.old_file.mode) or FILE
-    new_mode = None if delta.status == DeltaStatus.DELETED else int(delta.new_file.mode) or FILE
-    return FileDiff(path, old_mode, new_mode, old_id, new_id, tuple(_read_hunk(hunk) for hunk in patch.hunks))
+    return FileDiff(
+        path,
+        None if delta.status == DeltaStatus.ADDED else int(delta.old_file.mode) or FILE,
+        None if delta.status == DeltaStatus.DELETED else int(delta.new_file.mode) or FILE,
+        ids[1].decode() if ids else "",
+        ids[2].decode() if ids else "",
+        tuple(_read_hunk(hunk) for hunk in patch.hunks),
+    )
 
 
 def checked_path(raw: bytes, where: str) -> str:
     """A path inside the sources that git writes without quotes. Raises PatchError."""
-    shown = raw.decode(errors="backslashreplace")
+    shown = repr(raw)[1:]
     if re.search(rb'[\x00-\x1f"\\\x7f-\xff]', raw):
-        raise PatchError(f"{where} changes {shown!r}, a name git would quote: rename the file.")
-    if {"", ".", "..", ".git"} & set(shown.split("/")):
-        raise PatchError(f"{where} changes {shown!r}, which is no path inside the sources: remove it.")
-    return shown
+        raise PatchError(f"{where} changes {shown}, a name git would quote: rename the file.")
+    if {b"", b".", b"..", b".git"} & set(raw.split(b"/")):
+        raise PatchError(f"{where} changes {shown}, which is no path inside the sources: remove it.")
+    return raw.decode()
+
+
+def _counts_right(hunk: bytes) -> bool:
+    counts = re.match(rb"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", hunk)
+    kinds = [line[:1] for line in hunk.split(b"\n")[1:-1]]
+    both, old, new, odd = (kinds.count(kind) for kind in (b" ", b"-", b"+", b"\\"))
+    if not counts or both + old + new + odd != len(kinds):
+        return False
+    return [both + old, both + new] == [1 if count is None else int(count) for count in counts.groups()]
 
 
 def _read_hunk(hunk) -> Hunk:
@@ -206,7 +221,10 @@ def write_diff(repo, old_tree, new_tree, name) -> tuple[bytes, dict[str, tuple[i
 
 
 def patch_id(diff: bytes, files: dict[str, tuple[int, bytes]]) -> str:
-    """``git patch-id --stable`` of a change: the same for the same one, wherever its lines lie."""
+    """``git patch-id --stable`` of a change and its files: the same for the same one, wherever its lines lie.
+
+    (But for a new file that is empty, or has a space in its name: git makes another number of those.)
+    """
     from pygit2 import Diff, Patch
     from pygit2.enums import DiffOption
 

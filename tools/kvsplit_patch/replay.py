@@ -22,6 +22,7 @@ CLEAN, CONFLICT, UPSTREAM, PARTLY, DELETES = (
     "partly upstream",
     "deletes upstream lines",
 )
+BOTH_ADD = "upstream has a file there, and the patch adds one: make one of them, or give the patch's another name"
 
 
 @dataclass(frozen=True)
@@ -298,7 +299,7 @@ def _describe(repo, sides) -> tuple[str, str]:
     ancestor, ours, theirs = sides
     path = (ours or theirs or ancestor).path
     if ancestor is None:
-        return path, "upstream has a file there now, and the patch adds one: make them one, or give the patch's another name"
+        return path, BOTH_ADD
     if ours is None:
         return path, "upstream deleted or moved it, the patch changes it"
     if theirs is None:
