@@ -127,9 +127,15 @@ def compiled(
         log = workspace / "log.txt"
         configure = [toolchain.cmake, "-S", "src", "-B", "out", "-G", "Ninja"]
         configure += [f"-DCMAKE_MAKE_PROGRAM={toolchain.ninja}", f"-DLLAMA_BUILD_COMMIT={commit[:12]}"]
+        configure.append("-DCMAKE_EXPORT_COMPILE_COMMANDS=ON")  # for an editor; see compile_database
         _run([*configure, *_FIXED, *chosen_flags], workspace, log, echo, lock)
         _run([toolchain.ninja, "-C", "out", *targets], workspace, log, echo, lock)
         yield workspace / "out" / "bin"
+
+
+def compile_database(chosen_flags: Sequence[str]) -> Path:
+    """Where the last build with these flags left how each file is compiled; whether there was one is not said."""
+    return cache_dir() / "build" / _key(chosen_flags, find_toolchain()) / "out" / "compile_commands.json"
 
 
 def copy_changed(source: Path, target: Path) -> list[Path]:

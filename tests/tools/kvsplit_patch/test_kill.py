@@ -23,7 +23,8 @@ pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.skipif(not hasattr(o
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 FILES = {"f": numbered(), "g": numbered()}
-PATCHES = {"one": {"f": numbered(l8="one")}, "two": {"g": numbered(l8="two")}}
+TOOL = (0o100755, b"#!/bin/sh\n")
+PATCHES = {"one": {"f": numbered(l8="one")}, "two": {"g": numbered(l8="two"), "new/two.h": b"two\n", "new/run": TOOL}}
 CLASH = {"f": numbered(l25="upstream"), "g": numbered(l8="upstream")}
 
 
