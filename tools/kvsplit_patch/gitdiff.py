@@ -162,7 +162,8 @@ def _apply_section(repo, tree, section, name):
     blob = str(repo.create_blob(new))
     if section.new_id and not blob.startswith(section.new_id):
         raise PatchError(
-            f"{name}.patch does not give the {section.path} its index line names: run kvsplit-patch export."
+            f"{name}.patch does not give the {section.path} its index line names: restore it with git checkout, or take that "
+            "line out and run kvsplit-patch export to keep the edit."
         )
     return section.new_mode, blob
 
