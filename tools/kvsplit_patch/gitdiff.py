@@ -83,8 +83,10 @@ def _parse_section(section: bytes, name: str) -> FileDiff:
             f"{name}.patch: the diff of {path} cannot be read ({sentence(failure)}): run git diff again."
         ) from None
     delta = patch.delta
-    if SUBMODULE in (delta.old_file.mode, delta.new_file.mode):
-        raise PatchError(f"{name}.patch moves the submodule {path}: patches here carry text only.")
+    for mode in (int(delta.old_file.mode), int(delta.new_file.mode)):
+        if mode not in (0, FILE, EXECUTABLE, LINK):
+            what = f"moves the submodule {path}" if mode == SUBMODULE else f"gives {path} the mode {mode:o}"
+            raise PatchError(f"{name}.patch {what}: patches here carry text files only.")
     ids = re.search(rb"^index (\w+)\.\.(\w+)", head, re.M)
     return FileDiff(
         path,

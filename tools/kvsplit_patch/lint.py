@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import replay, series, store
+from . import folders, replay, series, store
 from .errors import PatchError
 from .folders import Files
 
@@ -88,6 +88,6 @@ def export(folder: Path, version: str | None = None) -> Files:
 
 def differing(folder: Path, files: Files) -> list[str]:
     """Paths of files that differ from ``files``, or that only one side has (others' files left aside)."""
-    present, others = series.contents(folder), series.others(folder)
+    present, others = folders.read(folder), series.others(folder)
     ours = (present.keys() - others.keys()) | files.keys()
     return sorted(path for path in ours if present.get(path) != files.get(path))

@@ -28,7 +28,7 @@ def put(project: Path, state: State):
     """Exchange what ``write`` wrote for ``patchset/``, the journal knowing of it first, and end the change."""
     state = replace(state, new=series.digest(_beside(project)))
     note = {"what": state.what, "new": state.new}
-    previous = {f"patchset/{path}": file for path, file in series.contents(project / "patchset").items()}
+    previous = {f"patchset/{path}": file for path, file in folders.read(project / "patchset").items()}
     previous["note.json"] = gitdiff.FILE, json.dumps(note).encode()
     # For ``undo``, under a name that does not count until the exchange is done.
     _write(state_dir(project) / "previous.next", previous, "The old series could not be kept for undo")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from . import gitdiff, journal, placing, replay, series, store, workfolder
+from . import folders, gitdiff, journal, placing, replay, series, store, workfolder
 from .errors import PatchError
 from .journal import State
 from .paths import cache_dir
@@ -106,7 +106,7 @@ def undo(project: Path) -> str:
     if now != note["new"]:
         raise PatchError(f"patchset/ was changed after {note['what']}: use git to get the older series back.")
     lock = series.read_lock(folder)
-    placing.write(project, series.contents(folder))
+    placing.write(project, folders.read(folder))
     state = State(
         what=f"undo of {note['what']}",
         checkout=str(project),

@@ -198,11 +198,6 @@ def export(repo, version: str, upstream: Upstream, base_tree: str, steps) -> Fil
     return {**files, "series": (gitdiff.FILE, names.encode()), "lock.json": (gitdiff.FILE, write_lock(lock))}
 
 
-def contents(folder: Path) -> Files:
-    """Every file of a patchset folder, to compare with ``export``."""
-    return folders.read(folder)
-
-
 def others(folder: Path) -> Files:
     """What lies in a patchset folder and is no part of a series."""
     names = {patch.name for patch in read_lock(folder).patches} if (folder / "lock.json").exists() else set()

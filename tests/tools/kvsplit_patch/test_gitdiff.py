@@ -158,6 +158,7 @@ def test_submodules_and_renames_are_refused(cache):
         (b"/f", b"/\xe9", r"changes '\\xe9', a name git would quote"),
         (b"/f", b"/sp\\an", "a name git would quote"),
         (b"index", b"new file mode 10x644\nindex", "the diff of f cannot be read .trailing data"),
+        (b" 100644", b" 100664", "gives f the mode 100664"),
         (b"index ", b"index x", "the diff of f cannot be read .invalid hex"),
         (b"+++ b/f", b"+++ b/g", "the diff of f cannot be read .mismatched new path"),
         (b"--- a/f", b"hello\n--- a/f", "the diff of f cannot be read"),

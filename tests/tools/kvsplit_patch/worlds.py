@@ -26,7 +26,7 @@ class World:
         return self.project / "patchset"
 
     def files(self) -> dict:
-        return series.contents(self.patchset)
+        return folders.read(self.patchset)
 
     def result(self) -> dict:
         """What the patched tree holds: path -> (mode, bytes)."""
