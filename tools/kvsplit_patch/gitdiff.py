@@ -44,13 +44,24 @@ class FileDiff:
 @lru_cache(maxsize=64)  # every tag of a compatibility table asks what each patch touches
 def parse_diff(diff: bytes, name: str) -> tuple[FileDiff, ...]:
     """Read a git diff whose every count is right. Raises PatchError on anything this project does not carry."""
-    return tuple(_parse_section(section, name) for section in re.split(rb"^(?=diff --git )", diff, flags=re.M) if section)
+    return tuple(_parse_section(section, name) for section in _sections(diff))
 
 
 def added(path: str, mode: int, data: bytes) -> FileDiff:
     """A whole new file, as if a diff had brought it."""
     lines = tuple((b"+", line) for line in _lines(data))
     return FileDiff(path, None, mode, "", "", (Hunk(0, lines),) if lines else ())
+
+
+def _sections(diff: bytes) -> list[bytes]:
+    """One a file, with the names of an empty file's sides, which libgit2 wants and git leaves out."""
+    whole = []
+    for section in filter(None, re.split(rb"^(?=diff --git )", diff, flags=re.M)):
+        if empty := re.fullmatch(rb"diff --git a/(.+) b/\1\n(new|deleted) file mode \d+\nindex .*\n", section):
+            sides = b"--- /dev/null\n+++ b/%s\n" if empty[2] == b"new" else b"--- a/%s\n+++ /dev/null\n"
+            section += sides % empty[1]
+        whole.append(section)
+    return whole
 
 
 def _parse_section(section: bytes, name: str) -> FileDiff:
@@ -72,10 +83,6 @@ def _parse_section(section: bytes, name: str) -> FileDiff:
             raise PatchError(
                 f"{name}.patch: hunk {number} of {path} does not hold the lines its @@ line counts: run git diff again."
             )
-    if not hunks and (kind := re.search(rb"^(new|deleted) file mode ", head, re.M)) and b"\n--- " not in head:
-        # git does not name the sides of an empty file, and libgit2 wants them.
-        sides = b"--- /dev/null\n+++ b/%s\n" if kind[1] == b"new" else b"--- a/%s\n+++ /dev/null\n"
-        section += sides % start[1]
     try:
         [patch] = Diff.parse_diff(section)
     except (GitError, ValueError) as failure:
@@ -224,14 +231,15 @@ def write_diff(repo, old_tree, new_tree, name) -> tuple[bytes, dict[str, tuple[i
 
 
 def patch_id(diff: bytes, files: dict[str, tuple[int, bytes]]) -> str:
-    """``git patch-id --stable`` of a change and its files: the same for the same one, wherever its lines lie.
+    """``git patch-id --stable`` of a change that can be read and its files: the same wherever its lines lie.
 
     (But for a new file that is empty, or has a space in its name: git makes another number of those.)
     """
     from pygit2 import Diff, Patch
     from pygit2.enums import DiffOption
 
+    sections = _sections(diff)
     for path, (mode, data) in files.items():
         text = Patch.create_from(None, data, new_as_path=path, flag=DiffOption.FORCE_TEXT).data
-        diff += text.replace(b"\nnew file mode 100644\n", f"\nnew file mode {mode:o}\n".encode(), 1)
-    return str(Diff.parse_diff(diff).patchid)
+        sections.append(text.replace(b"\nnew file mode 100644\n", f"\nnew file mode {mode:o}\n".encode(), 1))
+    return str(Diff.parse_diff(b"".join(sections)).patchid)

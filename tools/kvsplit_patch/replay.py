@@ -67,46 +67,55 @@ class Watched:
 
 
 def steps_at_base(loaded: Series) -> list[Step]:
-    """Apply the series strictly to the commit in its lock. Raises PatchError unless the lock's trees come out."""
+    """Apply the series strictly to the commit in its lock. Raises PatchError where a patch does not fit."""
+    tree, steps = _locked_base(loaded), []
+    for patch in loaded.patches:
+        steps.append(_applied(patch, tree))
+        tree = steps[-1].after
+    return steps
+
+
+def steps_as_edited(loaded: Series) -> tuple[list[Step], list[Step]]:
+    """The patches as they are now, each on the tree that it was made on: those that follow on, and those to replay.
+
+    What the lock knows was made on the lock's trees, wherever ``series`` names it now and whatever was edited before
+    it; a new patch, on the one before it. Raises PatchError where one does not fit, or the store lacks a tree.
+    """
+    base, steps = _locked_base(loaded), []
+    locked = {patch.name: patch for patch in loaded.lock.patches}
+    before = dict(zip(locked, (base, *(patch.tree for patch in locked.values()))))
     repo = store.open_store()
+    if any(patch.tree not in repo for patch in locked.values()):
+        if [name for name in loaded.names() if name in locked] != list(locked):
+            raise PatchError(
+                "The cache lacks the trees of the old order: restore patchset/ with git checkout, "
+                "run kvsplit-patch lint, and edit it again."
+            )
+        locked = {}
+    for patch in loaded.patches:
+        known = locked.get(patch.name)
+        if known and patch.locked(known.tree) == known:
+            steps.append(Step(patch.name, patch.header, before[patch.name], known.tree))
+        else:
+            steps.append(_applied(patch, before[patch.name] if known else steps[-1].after if steps else base))
+    following = [base, *(step.after for step in steps)]
+    ends = next((at for at, step in enumerate(steps) if step.before != following[at]), len(steps))
+    return steps[:ends], steps[ends:]
+
+
+def _locked_base(loaded: Series) -> str:
     tree = upstream.ensure(loaded.lock.upstream)
     if tree != loaded.lock.base_tree:
         raise PatchError(
             f"lock.json says that {loaded.lock.upstream.commit} has the tree {loaded.lock.base_tree}, "
             f"but it has {tree}: restore lock.json with git checkout."
         )
-    repo = store.open_store()
-    steps = []
-    for patch in loaded.patches:
-        after = gitdiff.apply_diff(repo, tree, patch.sections(), patch.name)
-        steps.append(Step(patch.name, patch.header, tree, after))
-        tree = after
-    return steps
+    return tree
 
 
-def steps_in_new_order(loaded: Series) -> list[Step] | None:
-    """The patches as the lock's trees hold them, in the order ``series`` names them now; None if that is the lock's.
-
-    A patch taken out or moved no longer fits the ids its neighbours' diffs name, so these are for replaying.
-    Raises PatchError if a patch file was edited as well, or the store lacks a tree.
-    """
-    locked = {patch.name: patch for patch in loaded.lock.patches}
-    if loaded.names() == list(locked) or not set(loaded.names()) <= set(locked):
-        return None
-    repo = store.open_store()
-    trees = [loaded.lock.base_tree, *(patch.tree for patch in locked.values())]
-    if upstream.ensure(loaded.lock.upstream) != trees[0] or any(tree not in repo for tree in trees[1:]):
-        raise PatchError(
-            "The cache lacks the trees of the old order: restore patchset/ with git checkout, "
-            "run kvsplit-patch lint, and edit it again."
-        )
-    before = dict(zip(locked, trees))
-    steps = []
-    for patch in loaded.patches:
-        if patch.locked(locked[patch.name].tree) != locked[patch.name]:
-            raise PatchError(f"{patch.name} was edited and the order changed: export one of the two first.")
-        steps.append(Step(patch.name, patch.header, before[patch.name], locked[patch.name].tree))
-    return steps
+def _applied(patch: series.Patch, tree: str) -> Step:
+    after = gitdiff.apply_diff(store.open_store(), tree, patch.sections(), patch.name)
+    return Step(patch.name, patch.header, tree, after)
 
 
 def apply_series(commit: str | None = None, through: str | None = None) -> Applied:

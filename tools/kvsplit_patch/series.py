@@ -84,7 +84,8 @@ class Patch:
         return (*gitdiff.parse_diff(self.diff, self.name), *own)
 
     def patch_id(self) -> str:
-        """``git patch-id --stable`` of all that it does."""
+        """``git patch-id --stable`` of all that it does. Raises PatchError on a diff that cannot be read."""
+        gitdiff.parse_diff(self.diff, self.name)
         return gitdiff.patch_id(self.diff, self.files)
 
     def touched(self) -> tuple[str, ...]:

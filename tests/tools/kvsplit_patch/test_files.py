@@ -202,6 +202,22 @@ def test_a_later_patch_changes_an_earlier_ones_file_by_hunks(world, work):
     assert (world.patchset / "two/sub/only.h").read_bytes() == b"two\n"
 
 
+def test_an_edit_in_place_reaches_later_patches_and_may_need_a_person(tmp_path):
+    header = numbered().replace(b"line", b"ours")
+    patches = {"one": {"n.h": header}, "two": {"n.h": header.replace(b"ours 8\n", b"two\n")}}
+    world = make_world(tmp_path / "p", {"base": BASE}, patches)
+    (world.patchset / "one/n.h").write_bytes(header.replace(b"ours 25\n", b"edited\n"))
+    assert "two: clean" in run("export")
+    assert world.result()["n.h"][1] == header.replace(b"ours 8\n", b"two\n").replace(b"ours 25\n", b"edited\n")
+    run("lint")
+    (world.patchset / "one/n.h").write_bytes(header.replace(b"ours 8\n", b"edited\n"))
+    assert "export stopped at two (conflict)" in run("export", code=1)
+    (work_folder(world) / "n.h").write_bytes(header.replace(b"ours 8\n", b"both\n"))
+    run("continue")
+    assert world.result()["n.h"][1] == header.replace(b"ours 8\n", b"both\n")
+    run("lint")
+
+
 def test_upstream_adds_the_same_path(world):
     make_commit({**BASE, "sub/only.h": b"upstream's\n"}, "clash")
     commit = store.find_commit(store.open_store(), "clash")

@@ -115,6 +115,11 @@ def test_the_patch_id_covers_every_file(cache):
     assert len(ids) == 6
 
 
+def test_the_patch_id_is_that_of_the_form_with_the_files_inside(cache):
+    for old, new in ((OLD, NEW), (NEW, OLD)):
+        assert patch(old, new).patch_id() == series.Patch("x", header("x"), gits(old, new), {}).patch_id()
+
+
 def test_git_am_takes_the_patch_file(cache, tmp_path):
     known = {path: content for path, content in NEW.items() if path in OLD}
     ours = series.Patch("x", header("x", description="Do it\n\nBecause."), diff(OLD, NEW), {})
