@@ -87,7 +87,8 @@ def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str
     outcomes = {step.name: outcome for step, _, outcome in replay.onto(repo, within, base)}
     for step in steps:
         if step.name not in outcomes:
-            yield step.name, Cell(replay.CONFLICT, tuple(f"it needs {path}, which is not there" for path in missing[step.name]))
+            notes = tuple(f"it needs {path}, which is not there" for path in missing[step.name])
+            yield step.name, Cell(replay.CONFLICT, notes)
             continue
         outcome = outcomes[step.name]
         notes = tuple(f"{path}: {why}" for path, why in outcome.conflicts)

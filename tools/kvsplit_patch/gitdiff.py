@@ -72,7 +72,8 @@ def _parse_section(section: bytes, name: str) -> FileDiff:
     if not start:
         first = section.partition(b"\n")[0].decode(errors="backslashreplace")
         raise PatchError(
-            f"{name}.patch: {first!r} begins no plain file diff; write it with `git diff --no-renames`, without quoted names."
+            f"{name}.patch: {first!r} begins no plain file diff; "
+            "write it with `git diff --no-renames`, without quoted names."
         )
     path = checked_path(start[1], f"{name}.patch")
     head, *hunks = re.split(rb"^(?=@@ )", section, flags=re.M)
@@ -149,14 +150,15 @@ def apply_diff(repo, tree, sections, name) -> str:
 
 
 def _apply_section(repo, tree, section, name):
-    misfit = f"{name}.patch does not fit its base: {section.path} {{}}; restore it, or make it anew with kvsplit-patch apply."
+    again = "restore it, or make it anew with kvsplit-patch apply"
+    misfit = f"{name}.patch does not fit its base: {section.path} {{}}; {again}."
     present = entry_at(repo, tree, section.path)
     if present is None and section.old_mode is not None:
         raise PatchError(misfit.format("is not there"))
     if present is not None and section.old_mode is None:
         raise PatchError(
-            f"{name} adds {section.path}, which is there already before it: move patchset/{name}/{section.path} to another "
-            "name, or take it away and make the change with kvsplit-patch apply and refresh."
+            f"{name} adds {section.path}, which is there already before it: move patchset/{name}/{section.path} "
+            "to another name, or take it away and make the change with kvsplit-patch apply and refresh."
         )
     if present and present[0] != section.old_mode:
         raise PatchError(misfit.format("has another mode"))
@@ -171,8 +173,8 @@ def _apply_section(repo, tree, section, name):
     blob = str(repo.create_blob(new))
     if section.new_id and not blob.startswith(section.new_id):
         raise PatchError(
-            f"{name}.patch does not give the {section.path} its index line names: restore it with git checkout, or take that "
-            "line out and run kvsplit-patch export to keep the edit."
+            f"{name}.patch does not give the {section.path} its index line names: restore it with git checkout, "
+            "or take that line out and run kvsplit-patch export to keep the edit."
         )
     return section.new_mode, blob
 

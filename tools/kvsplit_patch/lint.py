@@ -6,6 +6,8 @@ from . import folders, replay, series, store
 from .errors import PatchError
 from .folders import Files
 
+_EITHER = "run kvsplit-patch export, or restore it with git checkout"
+
 
 def lint(folder: Path) -> list[str]:
     """One sentence a fault, none if the folder is whole. Fetches the base commit if the store lacks it."""
@@ -36,17 +38,14 @@ def _lint_patch(folder: Path, name: str, locked) -> list[str]:
     except PatchError as fault:
         return [fault.message]
     if not locked:
-        return [f"lock.json does not know {name}.patch: run kvsplit-patch export."]
+        return []  # told above
     now = patch.locked(locked.tree)
     faults = _lint_files(name, {file.path: file for file in locked.files}, {file.path: file for file in now.files})
     text = (folder / f"{name}.patch").read_bytes()
     if not faults and (text != patch.text() or now.sha256 != locked.sha256):
-        same = now.patch_id == locked.patch_id
-        faults.append(
-            f"{name}.patch has the diff that lock.json names, but another text: run kvsplit-patch export."
-            if same
-            else f"{name}.patch is not the patch that lock.json names: run kvsplit-patch export, or restore it with git checkout."
-        )
+        if now.patch_id == locked.patch_id:
+            return [f"{name}.patch has the diff that lock.json names, but another text: run kvsplit-patch export."]
+        faults = [f"{name}.patch is not the patch that lock.json names: {_EITHER}."]
     return faults
 
 
@@ -59,11 +58,11 @@ def _lint_files(name: str, locked: dict, now: dict) -> list[str]:
         if not was:
             fault = "is not known to lock.json: run kvsplit-patch export to take it in, or remove it"
         elif not file:
-            fault = "is not there, and lock.json names it: run kvsplit-patch export to drop it, or restore it with git checkout"
+            fault = f"is not there, and lock.json names it: {_EITHER}"
         elif file.sha256 != was.sha256:
-            fault = "is not the file that lock.json names: run kvsplit-patch export, or restore it with git checkout"
+            fault = f"is not the file that lock.json names: {_EITHER}"
         else:
-            fault = f"has the mode {file.mode}, and {was.mode} in lock.json: run kvsplit-patch export, or restore the mode"
+            fault = f"has the mode {file.mode}, and {was.mode} in lock.json: {_EITHER}"
         faults.append(f"patchset/{name}/{path} {fault}.")
     return faults
 

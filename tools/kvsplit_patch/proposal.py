@@ -83,4 +83,5 @@ def _content(github: GitHub, data: bytes) -> dict[str, str]:
     try:
         return {"content": data.decode()}
     except UnicodeDecodeError:
-        return {"sha": github.write("POST", "git/blobs", content=b64encode(data).decode(), encoding="base64").get("sha", "")}
+        blob = github.write("POST", "git/blobs", content=b64encode(data).decode(), encoding="base64")
+        return {"sha": blob.get("sha", "")}

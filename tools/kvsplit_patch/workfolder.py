@@ -142,7 +142,7 @@ def unresolved(folder: Path, conflicts, trees) -> list[str]:
     for path, _ in conflicts:
         file = folder / path
         sides = (store.entry_at(target, tree, path) for tree in trees)
-        known = [_markers(store.read_blob(target, side[1])) for side in sides if side]
+        known = [_markers(store.read_blob(target, side[1])) for side in sides if side and side[0] in (0o100644, 0o100755)]
         markers = _markers(file.read_bytes() if file.is_file() else b"")
         before = {mark: max([len(side.get(mark, ())) for side in known], default=0) for mark in markers}
         left = [mark for mark in markers if len(markers[mark]) > before[mark]]
@@ -150,7 +150,7 @@ def unresolved(folder: Path, conflicts, trees) -> list[str]:
         if sure:
             places.append(f"{path}:{min(sure)} still has a conflict marker")
         elif left and path in standing:  # a heading looks the same
-            places.append(f"{path}:{markers[_MIDDLE][-1]} is {_MIDDLE.decode()}: remove it, or say `git add` to keep it")
+            places.append(f"{path}:{markers[_MIDDLE][-1]} is =======: remove it, or say `git add` to keep it")
         elif not standing.get(path, True):
             places.append(f"{path}: say `git add` to keep it or `git rm` to drop it")
     return places

@@ -164,7 +164,8 @@ def test_a_heading_of_equal_signs_is_no_conflict_marker(tmp_path, heading):
     """An RST or C heading that a side had before is none; a new one is, until `git add` says otherwise."""
     head = b"Heading\n" + heading
     base = {"g": head + numbered()}
-    world = make_world(tmp_path / "p", {"base": base, "clash": {"g": head + numbered(l8="upstream")}}, {"two": {"g": head + numbered(l8="two")}})
+    clash, two = ({"g": head + numbered(l8=line)} for line in ("upstream", "two"))
+    world = make_world(tmp_path / "p", {"base": base, "clash": clash}, {"two": two})
     run("rebase", "clash", code=1)
     assert "g:10 still has a conflict marker" in run("continue", code=1)
     left = numbered(l8="two after upstream").replace(b"two after", b"=======\ntwo after")
@@ -193,7 +194,8 @@ def test_a_new_heading_is_kept_by_git_add_and_a_real_marker_is_not(world):
 def test_a_file_about_conflicts_keeps_its_markers(tmp_path):
     about = b"<<<<<<< ours\n=======\n>>>>>>> theirs\n"
     base = {"g": about + numbered()}
-    world = make_world(tmp_path / "p", {"base": base, "clash": {"g": about + numbered(l8="up")}}, {"two": {"g": about + numbered(l8="two")}})
+    clash, two = ({"g": about + numbered(l8=line)} for line in ("upstream", "two"))
+    world = make_world(tmp_path / "p", {"base": base, "clash": clash}, {"two": two})
     run("rebase", "clash", code=1)
     assert "still has a conflict marker" in run("continue", code=1)
     resolve(world, data=about + numbered(l8="both"))

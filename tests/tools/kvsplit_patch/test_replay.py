@@ -151,6 +151,6 @@ def test_apply_series_refuses_what_needs_a_person(tmp_path):
     commit = make_commit({"f": numbered(l8="up")}, "next")
     with pytest.raises(
         PatchError,
-        match=f"one does not replay onto {commit} .conflict; f: upstream changed the same lines.: run kvsplit-patch rebase",
+        match=f"one does not replay onto {commit} .conflict; f: upstream changed the same lines.: run kvsplit-patch",
     ):
         replay.apply_series(commit)
