@@ -188,63 +188,24 @@ def base_tree(repo, commit: str) -> str:
 
 def replay(repo, step: Step, current: str) -> Outcome:
     """Merge what a patch does at its base into the tree ``current``, and say what became of it."""
-    changes = _changes(repo, step.before, step.after)
-    now = {path: store.entry_at(repo, current, path) for path in changes}
-    if changes and all(now[path] == before and _has_room(repo, current, path) for path, (before, _) in changes.items()):
+    paths = changed_paths(repo, step.before, step.after)
+    before, after, now = (
+        {path: store.entry_at(repo, tree, path) for path in paths} for tree in (step.before, step.after, current)
+    )
+    if before and now == before and all(_has_room(repo, current, path) for path in after):
         # Upstream left every file of the patch as it was: most of its commits do.
-        return Outcome(CLEAN, store.tree_with(repo, current, {path: after for path, (_, after) in changes.items()}))
-    whole = _needs_all(repo, changes, current)
-    index = merge(repo, step, current) if whole else _merge_files(repo, changes, now)
+        return Outcome(CLEAN, store.tree_with(repo, current, after))
+    index = merge(repo, step, current)
     conflicts = tuple(_describe(repo, sides) for sides in index.conflicts or ())
     if conflicts:
         return Outcome(CONFLICT, current, conflicts)
-    if whole:
-        merged = str(index.write_tree(repo))
-    else:
-        merged = store.tree_with(repo, current, {entry.path: (int(entry.mode), str(entry.id)) for entry in index})
-    return classify(repo, step, current, merged)
-
-
-#: (tree before, tree after) -> what ``_changes`` says: the same for every commit that a patch is replayed onto.
-_known_changes: dict[tuple[str, str], dict] = {}
-
-
-def _changes(repo, before: str, after: str) -> dict:
-    """path -> what is at it before and after, as ``store.entry_at`` has it."""
-    if (before, after) not in _known_changes:
-        paths = changed_paths(repo, before, after)
-        _known_changes[before, after] = {
-            path: (store.entry_at(repo, before, path), store.entry_at(repo, after, path)) for path in paths
-        }
-    return _known_changes[before, after]
+    return classify(repo, step, current, str(index.write_tree(repo)))
 
 
 def _has_room(repo, tree: str, path: str) -> bool:
     """Whether no file of the tree lies where a path needs a folder."""
-    found = (store.entry_at(repo, tree, str(parent)) for parent in PurePosixPath(path).parents[:-1])
-    return not any(entry and entry[0] != 0o040000 for entry in found)
-
-
-def _needs_all(repo, changes: dict, current: str) -> bool:
-    """Whether a merge has to look at other files than the patch's: only a file that is gone can have been renamed."""
-    return any(
-        before and (after is None or store.entry_at(repo, current, path) is None) or not _has_room(repo, current, path)
-        for path, (before, after) in changes.items()
-    )
-
-
-def _merge_files(repo, changes: dict, now: dict):
-    """``merge`` for the patch's own files: between releases, going through all the others takes a second."""
-    from pygit2.enums import MergeFlag
-
-    sides = []
-    for entries in (
-        {p: before for p, (before, _) in changes.items()},
-        now,
-        {p: after for p, (_, after) in changes.items()},
-    ):
-        sides.append(store.tree_with(repo, None, {path: entry for path, entry in entries.items() if entry}))
-    return repo.merge_trees(*sides, flags=MergeFlag(0))
+    parents = (store.entry_at(repo, tree, str(parent)) for parent in PurePosixPath(path).parents[:-1])
+    return not any(entry and entry[0] != 0o040000 for entry in parents)
 
 
 def merge(repo, step: Step, current: str):
