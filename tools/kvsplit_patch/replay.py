@@ -76,31 +76,28 @@ def steps_at_base(loaded: Series) -> list[Step]:
 
 
 def steps_as_edited(loaded: Series) -> tuple[list[Step], list[Step]]:
-    """The patches as they are now, each on the tree that it was made on: those that follow on, and those to replay.
+    """The patches as they are now: those that follow one on another, and those to be replayed onto them.
 
-    What the lock knows was made on the lock's trees, wherever ``series`` names it now and whatever was edited before
-    it; a new patch, on the one before it. Raises PatchError where one does not fit, or the store lacks a tree.
+    Where one was edited, moved or taken out, the next may no longer fit: then each is applied to the tree that the
+    lock has before it, a new one to the tree after its neighbour. Raises PatchError where that does not fit either.
     """
-    base, steps = _locked_base(loaded), []
-    locked = {patch.name: patch for patch in loaded.lock.patches}
-    before = dict(zip(locked, (base, *(patch.tree for patch in locked.values()))))
-    repo = store.open_store()
-    if any(patch.tree not in repo for patch in locked.values()):
-        if [name for name in loaded.names() if name in locked] != list(locked):
+    try:
+        return steps_at_base(loaded), []
+    except PatchError:
+        repo, base = store.open_store(), _locked_base(loaded)
+        locked = {patch.name: patch.tree for patch in loaded.lock.patches}
+        before = dict(zip(locked, (base, *locked.values())))
+        if any(tree not in repo for tree in before.values()):
+            if [name for name in loaded.names() if name in locked] == list(locked):
+                raise
             raise PatchError(
                 "The cache lacks the trees of the old order: restore patchset/ with git checkout, "
                 "run kvsplit-patch lint, and edit it again."
-            )
-        locked = {}
+            ) from None
+    steps: list[Step] = []
     for patch in loaded.patches:
-        known = locked.get(patch.name)
-        if known and patch.locked(known.tree) == known:
-            steps.append(Step(patch.name, patch.header, before[patch.name], known.tree))
-        else:
-            steps.append(_applied(patch, before[patch.name] if known else steps[-1].after if steps else base))
-    following = [base, *(step.after for step in steps)]
-    ends = next((at for at, step in enumerate(steps) if step.before != following[at]), len(steps))
-    return steps[:ends], steps[ends:]
+        steps.append(_applied(patch, before.get(patch.name) or (steps[-1].after if steps else base)))
+    return [], steps
 
 
 def _locked_base(loaded: Series) -> str:

@@ -1,8 +1,11 @@
 """What a patch adds lies as files in ``patchset/NAME/``; its ``.patch`` holds only what it changes."""
 
+import json
 import os
+import re
 import subprocess
 from base64 import b64decode
+from pathlib import Path
 
 import pygit2
 import pytest
@@ -306,3 +309,19 @@ def test_the_pull_request_carries_files_that_are_no_utf8_and_modes(world):
         sent = entry["content"].encode() if "content" in entry else b64decode(hub.objects[entry["sha"]]["content"])
         assert sent == data
     assert "sha" in entries["one/latin.c"]
+
+
+@pytest.mark.build
+@pytest.mark.timeout(3600)
+def test_a_build_names_the_compile_database_in_which_an_editor_finds_our_files(monkeypatch):
+    for name in ("KVSPLIT_CACHE", "KVSPLIT_CHECKOUT"):
+        monkeypatch.delenv(name)
+    fetch(HERE)
+    said = run("build")
+    database = Path(re.search(r"for an editor: (.+)", said)[1])
+    assert database.name == "compile_commands.json"
+    files = [entry["file"] for entry in json.loads(database.read_text())]
+    for patch in series.load(paths.patchset_dir()).patches:
+        for path in patch.files:
+            if path.endswith(".cpp") and "metal" not in path:
+                assert any(file.endswith(f"/{path}") for file in files), path

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -159,6 +160,16 @@ def test_another_order_is_replayed(world):
     run("export")
     assert series.load(world.patchset).names() == ["one", "two"] and world.result() == result
     run("lint")
+
+
+def test_a_lock_that_a_merge_left_wrong_is_mended_by_export_and_not_believed(world):
+    before = world.files()
+    lock = series.read_lock(world.patchset)
+    wrong = replace(lock.patches[0], tree=lock.base_tree)
+    (world.patchset / "lock.json").write_bytes(series.write_lock(replace(lock, patches=(wrong, *lock.patches[1:]))))
+    assert "lock.json is not what an export gives" in run("lint", code=1)
+    run("export")
+    assert world.files() == before
 
 
 def test_another_order_needs_the_trees_of_the_old_one(world, cache):
