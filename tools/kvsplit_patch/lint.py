@@ -41,12 +41,11 @@ def _lint_patch(folder: Path, name: str, locked) -> list[str]:
         return []  # told above
     now = patch.locked(locked.tree)
     faults = _lint_files(name, {file.path: file for file in locked.files}, {file.path: file for file in now.files})
-    text = (folder / f"{name}.patch").read_bytes()
-    if not faults and (text != patch.text() or now.sha256 != locked.sha256):
-        if now.patch_id == locked.patch_id:
-            return [f"{name}.patch has the diff that lock.json names, but another text: run kvsplit-patch export."]
-        faults = [f"{name}.patch is not the patch that lock.json names: {_EITHER}."]
-    return faults
+    if (folder / f"{name}.patch").read_bytes() == patch.text() and now.sha256 == locked.sha256:
+        return faults
+    if now.patch_id == locked.patch_id:
+        return [*faults, f"{name}.patch has the diff that lock.json names, but another text: run kvsplit-patch export."]
+    return [*faults, f"{name}.patch is not the patch that lock.json names: {_EITHER}."]
 
 
 def _lint_files(name: str, locked: dict, now: dict) -> list[str]:

@@ -143,7 +143,10 @@ def test_an_edit_in_place_is_taken_by_export(world):
     (world.patchset / "one" / "latin.c").write_bytes(b"/* \xe9dited */\n")
     (world.patchset / "one" / "src" / "new.h").write_bytes(b"new\n")
     (world.patchset / "one" / "empty").unlink()
+    patch = world.patchset / "one.patch"
+    patch.write_bytes(patch.read_bytes().replace(b"Forwarded: no", b"Forwarded: not-needed"))
     said = run("lint", code=1)
+    assert "one.patch is not the patch that lock.json names" in said and "has 4 faults" in said
     assert "patchset/one/latin.c is not the file that lock.json names: run kvsplit-patch export" in said
     assert "patchset/one/src/new.h is not known to lock.json: run kvsplit-patch export to take it in" in said
     assert "patchset/one/empty is not there, and lock.json names it" in said
@@ -151,6 +154,7 @@ def test_an_edit_in_place_is_taken_by_export(world):
     run("export")
     run("lint")
     result = world.result()
+    assert series.load(world.patchset).patches[0].header.forwarded == "not-needed"
     assert result["latin.c"][1] == b"/* \xe9dited */\n" and result["src/new.h"][1] == b"new\n" and "empty" not in result
 
 
