@@ -7,7 +7,6 @@ comes from the patch series. The compiler's side is found through the entry poin
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -19,8 +18,6 @@ import click
 
 from .errors import KvsplitError
 
-#: Minutes of one core that the libraries take to compile (x86-64, GCC 12; 5 min 48 s were measured).
-_CORE_MINUTES = 6
 _STEP = re.compile(r"\[(\d+)/(\d+)\] ")
 #: Fewer steps than this are cmake's own, before the compiler's.
 _FEW_STEPS = 10
@@ -77,9 +74,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
         done, total = int(step[1]), int(step[2])
         if total < _FEW_STEPS:
             return
-        if tenths < 0:
-            click.echo(f"Compiling llama.cpp with the patch series, once: {_estimate()}.", err=True)
-            bar.length = total
+        bar.length = total
         if sys.stderr.isatty():
             bar.update(max(0, done - bar.pos))
         elif 10 * done // total > tenths:  # piped: ten lines, not one a step
@@ -92,9 +87,3 @@ def _progress() -> Iterator[Callable[[str], None]]:
         if bar.pos:
             bar.render_finish()
 
-
-def _estimate() -> str:
-    from .engine.context import physical_cores
-
-    cores = physical_cores()
-    return f"about {math.ceil(_CORE_MINUTES / cores)} min with {cores} core{'s' if cores > 1 else ''}"

@@ -129,6 +129,7 @@ def compiled(
         configure = [toolchain.cmake, "-S", "src", "-B", "out", "-G", "Ninja"]
         configure += [f"-DCMAKE_MAKE_PROGRAM={toolchain.ninja}", f"-DLLAMA_BUILD_COMMIT={commit[:12]}"]
         echo(f"configuring llama.cpp (seconds), then compiling what is not compiled yet; all of it: {duration()}")
+        configure.append("-DCMAKE_EXPORT_COMPILE_COMMANDS=ON")  # for an editor; see compile_database
         _run([*configure, *_FIXED, *chosen_flags], workspace, log, echo, lock)
         _run([toolchain.ninja, "-C", "out", *targets], workspace, log, echo, lock)
         yield workspace / "out" / "bin"
@@ -138,6 +139,11 @@ def duration() -> str:
     """About how long this machine takes to compile the libraries, for people who wait for it."""
     # Seen: 6 minutes of one core (Xeon, GCC 12, -O3), which ninja spreads over all.
     return f"about {max(1, round(6 / (os.cpu_count() or 1)))} min"
+
+
+def compile_database(chosen_flags: Sequence[str]) -> Path:
+    """Where the last build with these flags left how each file is compiled; whether there was one is not said."""
+    return cache_dir() / "build" / _key(chosen_flags, find_toolchain()) / "out" / "compile_commands.json"
 
 
 def copy_changed(source: Path, target: Path) -> list[Path]:

@@ -82,13 +82,15 @@ def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str
     if before != base:
         for change in replay.watched_changes(repo, loaded, before, base):
             watched.setdefault(change.patch, []).append(change.path)
-    current = base
+    missing = {step.name: replay.lacking(repo, step, base) for step in steps}
+    within = [step for step in steps if not missing[step.name]]
+    outcomes = {step.name: outcome for step, _, outcome in replay.onto(repo, within, base)}
     for step in steps:
-        if missing := replay.lacking(repo, step, base):
-            yield step.name, Cell(replay.CONFLICT, tuple(f"it needs {path}, which is not there" for path in missing))
+        if step.name not in outcomes:
+            notes = tuple(f"it needs {path}, which is not there" for path in missing[step.name])
+            yield step.name, Cell(replay.CONFLICT, notes)
             continue
-        outcome = replay.replay(repo, step, current)
-        current = outcome.tree
+        outcome = outcomes[step.name]
         notes = tuple(f"{path}: {why}" for path, why in outcome.conflicts)
         notes += outcome.lines + tuple(f"now in {path}" for path in outcome.elsewhere)
         yield step.name, Cell(outcome.state, notes, tuple(watched.get(step.name, ())))

@@ -98,12 +98,20 @@ def format_header(header: Header) -> str:
 
 
 def split(text: bytes, name: str) -> tuple[str, bytes]:
-    """Header text and diff of a patch file."""
+    """Header text and diff of a patch file; the diff is empty where the patch only adds files."""
     begin = re.search(rb"^diff --git ", text, re.MULTILINE)
-    if not begin:
-        raise PatchError(f"{name}.patch holds no diff: remove it from patchset/series.")
-    head = re.sub(rb"(^|\n)---\n.*", rb"\1", text[: begin.start()], flags=re.DOTALL)
+    head, diff = (text[: begin.start()], text[begin.start() :]) if begin else (text, b"")
+    if b"\r\n" in head or re.search(rb"^(diff --git|@@) .*\r$", diff, re.MULTILINE):
+        raise PatchError(
+            f"{name}.patch has CRLF line ends: restore it with git checkout, or save it with LF line ends "
+            "(only lines of sources that have CRLF themselves keep theirs)."
+        )
+    head, _, rest = head.partition(b"\n---\n")
+    if not diff and rest.strip():
+        raise PatchError(
+            f"{name}.patch has text under its header that is no git diff: write it with `git diff --no-renames`."
+        )
     try:
-        return head.decode(), text[begin.start() :]
+        return head.decode() + "\n", diff
     except UnicodeDecodeError:
         raise PatchError(f"The header of {name}.patch is not UTF-8: rewrite it.") from None

@@ -1,7 +1,7 @@
 """Git diffs of text: read strictly, applied without fuzz, and written the same everywhere.
 
-A diff is written here from libgit2's hunks instead of by a git command, because a person's configuration
-(context, prefixes, algorithm, attributes) must not change its bytes.
+libgit2 reads and writes them. What it does not do stands here: it takes a hunk whose ``@@`` line counts too few lines,
+and text between files, for nothing at all; and it applies to a work tree or an index, never to a tree.
 """
 
 import re
@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .errors import PatchError
-from .store import entry_at, read_blob, tree_with
+from .store import entry_at, read_blob, sentence, tree_with
 
 ZERO = "0" * 40
 FILE, EXECUTABLE, LINK, SUBMODULE = 0o100644, 0o100755, 0o120000, 0o160000
-_NO_NEWLINE = b"\\ No newline at end of file"
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Hunk:
 
 @dataclass(frozen=True)
 class FileDiff:
-    """What one ``diff --git`` section does. A mode of None: the file is not there on that side.
+    """What is done to one file. A mode of None: the file is not there on that side.
 
     ``old_id`` and ``new_id`` are what the ``index`` line gives, maybe abbreviated, maybe empty.
     """
@@ -39,96 +38,102 @@ class FileDiff:
     hunks: tuple[Hunk, ...]
 
 
+# --- read
+
+
 @lru_cache(maxsize=64)  # every tag of a compatibility table asks what each patch touches
 def parse_diff(diff: bytes, name: str) -> tuple[FileDiff, ...]:
     """Read a git diff whose every count is right. Raises PatchError on anything this project does not carry."""
-    lines = diff.split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    if lines[-2:-1] == [b"-- "]:
-        raise PatchError(f"{name}.patch ends in a mail signature: run kvsplit-patch export.")
-    sections, start = [], 0
-    while start < len(lines):
-        section, start = _parse_section(lines, start, name)
-        sections.append(section)
-    return tuple(sections)
+    return tuple(_parse_section(section, name) for section in _sections(diff))
 
 
-def _parse_section(lines, at, name):
-    first = lines[at]
-    names = first[len(b"diff --git ") :]
-    half = (len(names) - 1) // 2
-    if not first.startswith(b"diff --git a/") or names[2:half] != names[half + 3 :]:
+def added(path: str, mode: int, data: bytes) -> FileDiff:
+    """A whole new file, as if a diff had brought it."""
+    lines = tuple((b"+", line) for line in _lines(data))
+    return FileDiff(path, None, mode, "", "", (Hunk(0, lines),) if lines else ())
+
+
+def _sections(diff: bytes) -> list[bytes]:
+    """One a file, with the names of an empty file's sides, which libgit2 wants and git leaves out."""
+    whole = []
+    for section in filter(None, re.split(rb"^(?=diff --git )", diff, flags=re.M)):
+        if empty := re.fullmatch(rb"diff --git a/(.+) b/\1\n(new|deleted) file mode \d+\nindex .*\n", section):
+            sides = b"--- /dev/null\n+++ b/%s\n" if empty[2] == b"new" else b"--- a/%s\n+++ /dev/null\n"
+            section += sides % empty[1]
+        whole.append(section)
+    return whole
+
+
+def _parse_section(section: bytes, name: str) -> FileDiff:
+    from pygit2 import Diff, GitError
+    from pygit2.enums import DeltaStatus
+
+    start = re.match(rb"diff --git a/(.+) b/\1\n", section)
+    if not start:
+        first = section.partition(b"\n")[0].decode(errors="backslashreplace")
         raise PatchError(
-            f"{name}.patch, line {at + 1} of its diff: {first.decode(errors='replace')!r} begins no plain file diff; "
+            f"{name}.patch: {first!r} begins no plain file diff; "
             "write it with `git diff --no-renames`, without quoted names."
         )
-    path = names[2:half].decode()
-    if {"", ".", "..", ".git"} & set(path.split("/")):
-        raise PatchError(f"{name}.patch changes {path!r}, which is no path inside the sources: remove it.")
-    mode = {"old": FILE, "new": FILE}
-    old_id = new_id = ""
-    at += 1
-    while at < len(lines) and not lines[at].startswith((b"diff --git ", b"@@ ")):
-        line = lines[at].decode(errors="replace")
-        if line.startswith(("GIT binary patch", "Binary files ")):
-            raise PatchError(f"{name}.patch changes the binary file {path}: patches here carry text only.")
-        if line.startswith("index "):
-            ids, _, both = line[6:].partition(" ")
-            old_id, _, new_id = ids.partition("..")
-            if both:
-                mode = {"old": int(both, 8), "new": int(both, 8)}
-        elif line.startswith("new file mode "):
-            mode = {"old": None, "new": int(line[14:], 8)}
-        elif line.startswith("deleted file mode "):
-            mode = {"old": int(line[18:], 8), "new": None}
-        elif line.startswith("old mode "):
-            mode["old"] = int(line[9:], 8)
-        elif line.startswith("new mode "):
-            mode["new"] = int(line[9:], 8)
-        elif not line.startswith(("--- ", "+++ ")):
+    path = checked_path(start[1], f"{name}.patch")
+    head, *hunks = re.split(rb"^(?=@@ )", section, flags=re.M)
+    if re.search(rb"^(GIT binary patch|Binary files )", head, re.M):
+        raise PatchError(f"{name}.patch changes the binary file {path}: patches here carry text only.")
+    for number, hunk in enumerate(hunks, 1):
+        if not _counts_right(hunk):
             raise PatchError(
-                f"{name}.patch: {line!r} in the diff of {path} is not carried here; use `git diff --no-renames`."
+                f"{name}.patch: hunk {number} of {path} does not hold the lines its @@ line counts: run git diff again."
             )
-        at += 1
-    if SUBMODULE in mode.values():
-        raise PatchError(f"{name}.patch moves the submodule {path}: patches here carry text only.")
-    hunks = []
-    while at < len(lines) and lines[at].startswith(b"@@ "):
-        hunk, at = _parse_hunk(lines, at, name, path, len(hunks) + 1)
-        hunks.append(hunk)
-    if at < len(lines) and not lines[at].startswith(b"diff --git "):
+    try:
+        [patch] = Diff.parse_diff(section)
+    except (GitError, ValueError) as failure:
         raise PatchError(
-            f"{name}.patch: hunk {len(hunks)} of {path} is longer than its @@ line says: run git diff again."
-        )
-    return FileDiff(path, mode["old"], mode["new"], old_id, new_id, tuple(hunks)), at
+            f"{name}.patch: the diff of {path} cannot be read ({sentence(failure)}): run git diff again."
+        ) from None
+    delta = patch.delta
+    for mode in (int(delta.old_file.mode), int(delta.new_file.mode)):
+        if mode not in (0, FILE, EXECUTABLE, LINK):
+            what = f"moves the submodule {path}" if mode == SUBMODULE else f"gives {path} the mode {mode:o}"
+            raise PatchError(f"{name}.patch {what}: patches here carry text files only.")
+    ids = re.search(rb"^index (\w+)\.\.(\w+)", head, re.M)
+    return FileDiff(
+        path,
+        None if delta.status == DeltaStatus.ADDED else int(delta.old_file.mode) or FILE,
+        None if delta.status == DeltaStatus.DELETED else int(delta.new_file.mode) or FILE,
+        ids[1].decode() if ids else "",
+        ids[2].decode() if ids else "",
+        tuple(_read_hunk(hunk) for hunk in patch.hunks),
+    )
 
 
-def _parse_hunk(lines, at, name, path, number):
-    counts = re.match(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", lines[at])
-    if not counts:
-        raise PatchError(f"{name}.patch: hunk {number} of {path} has a broken @@ line: run git diff again.")
-    old_start = int(counts[1])
-    old_left, new_left = (1 if count is None else int(count) for count in (counts[2], counts[4]))
-    at += 1
-    found = []
-    while at < len(lines) and (old_left or new_left or lines[at] == _NO_NEWLINE):
-        line = lines[at]
-        if line == _NO_NEWLINE and found:
-            kind, content = found[-1]
-            found[-1] = (kind, content[:-1])
-        elif line[:1] in (b" ", b"-", b"+"):
-            found.append((line[:1], line[1:] + b"\n"))
-            old_left -= line[:1] != b"+"
-            new_left -= line[:1] != b"-"
+def checked_path(raw: bytes, where: str) -> str:
+    """A path inside the sources that git writes without quotes. Raises PatchError."""
+    shown = repr(raw)[1:]
+    if re.search(rb'[\x00-\x1f"\\\x7f-\xff]', raw):
+        raise PatchError(f"{where} changes {shown}, a name git would quote: rename the file.")
+    if {b"", b".", b"..", b".git"} & set(raw.split(b"/")):
+        raise PatchError(f"{where} changes {shown}, which is no path inside the sources: remove it.")
+    return raw.decode()
+
+
+def _counts_right(hunk: bytes) -> bool:
+    counts = re.match(rb"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", hunk)
+    kinds = [line[:1] for line in hunk.split(b"\n")[1:-1]]
+    both, old, new, odd = (kinds.count(kind) for kind in (b" ", b"-", b"+", b"\\"))
+    if not counts or both + old + new + odd != len(kinds):
+        return False
+    return [both + old, both + new] == [1 if count is None else int(count) for count in counts.groups()]
+
+
+def _read_hunk(hunk) -> Hunk:
+    lines = []
+    for line in hunk.lines:
+        if line.origin in "<>=":  # no newline at the end of the file
+            kind, content = lines[-1]
+            lines[-1] = (kind, content.removesuffix(b"\n"))
         else:
-            break
-        at += 1
-    if old_left or new_left:
-        raise PatchError(
-            f"{name}.patch: hunk {number} of {path} does not hold the lines its @@ line counts: run git diff again."
-        )
-    return Hunk(old_start, tuple(found)), at
+            lines.append((line.origin.encode(), line.raw_content))
+    return Hunk(hunk.old_start, tuple(lines))
 
 
 # --- applied
@@ -145,12 +150,16 @@ def apply_diff(repo, tree, sections, name) -> str:
 
 
 def _apply_section(repo, tree, section, name):
-    misfit = f"{name}.patch does not fit its base: {section.path} {{}}; restore it, or make it anew with kvsplit-patch apply."
+    again = "restore it, or make it anew with kvsplit-patch apply"
+    misfit = f"{name}.patch does not fit its base: {section.path} {{}}; {again}."
     present = entry_at(repo, tree, section.path)
     if present is None and section.old_mode is not None:
         raise PatchError(misfit.format("is not there"))
     if present is not None and section.old_mode is None:
-        raise PatchError(misfit.format("is there already"))
+        raise PatchError(
+            f"{name} adds {section.path}, which is there already before it: move patchset/{name}/{section.path} "
+            "to another name, or take it away and make the change with kvsplit-patch apply and refresh."
+        )
     if present and present[0] != section.old_mode:
         raise PatchError(misfit.format("has another mode"))
     if present and section.old_id and not present[1].startswith(section.old_id):
@@ -164,13 +173,14 @@ def _apply_section(repo, tree, section, name):
     blob = str(repo.create_blob(new))
     if section.new_id and not blob.startswith(section.new_id):
         raise PatchError(
-            f"{name}.patch does not give the {section.path} its index line names: run kvsplit-patch export."
+            f"{name}.patch does not give the {section.path} its index line names: restore it with git checkout, "
+            "or take that line out and run kvsplit-patch export to keep the edit."
         )
     return section.new_mode, blob
 
 
 def _apply_hunks(old: bytes, section: FileDiff, name: str) -> bytes:
-    source = re.findall(rb"[^\n]*\n|[^\n]+", old)  # bytes.splitlines would also split at a lone \r
+    source = _lines(old)
     result, position = [], 0
     for number, hunk in enumerate(section.hunks, 1):
         before = [content for kind, content in hunk.lines if kind != b"+"]
@@ -186,81 +196,52 @@ def _apply_hunks(old: bytes, section: FileDiff, name: str) -> bytes:
     return b"".join(result + source[position:])
 
 
+def _lines(data: bytes) -> list[bytes]:
+    return re.findall(rb"[^\n]*\n|[^\n]+", data)  # bytes.splitlines would also split at a lone \r
+
+
 # --- written
 
 
-def write_diff(repo, old_tree, new_tree, name) -> bytes:
-    """The diff between two trees: full ids, 3 lines of context, a/ and b/, a rename as delete and add.
+def write_diff(repo, old_tree, new_tree, name) -> tuple[bytes, dict[str, tuple[int, bytes]]]:
+    """What is changed between two trees as a diff, and what is new there as files: path -> (mode, bytes).
 
-    Raises PatchError for binary files and submodules.
+    The diff has full ids, 3 lines of context, a/ and b/, a rename as delete and add; nobody's git configuration
+    changes a byte of it. A link stays in the diff. Raises PatchError for binary files and submodules.
     """
-    from pygit2.enums import DeltaStatus
+    from pygit2.enums import DeltaStatus, DiffOption
 
-    out = []
-    for delta in repo.diff(repo[str(old_tree)], repo[str(new_tree)]).deltas:
-        path = delta.new_file.path
-        old = None if delta.status == DeltaStatus.ADDED else (int(delta.old_file.mode), str(delta.old_file.id))
-        new = None if delta.status == DeltaStatus.DELETED else (int(delta.new_file.mode), str(delta.new_file.id))
-        out.append(_write_section(repo, path, old, new, name))
-    return b"".join(out)
-
-
-def _write_section(repo, path, old, new, name) -> bytes:
-    if SUBMODULE in (old and old[0], new and new[0]):
-        raise PatchError(f"{name} moves the submodule {path}: patches here carry text only.")
-    if re.search(r'[\x00-\x1f"\\\x7f]|[^\x00-\x7f]', path):
-        raise PatchError(f"{name} changes {path!r}, a name git would quote: rename the file.")
-    old_data, new_data = (read_blob(repo, side[1]) if side else b"" for side in (old, new))
-    if b"\0" in old_data[:8000] or b"\0" in new_data[:8000]:
-        raise PatchError(f"{name} changes the binary file {path}: patches here carry text only.")
-    old_id, new_id = (side[1] if side else ZERO for side in (old, new))
-    same_mode = old and new and old[0] == new[0]
-    lines = [f"diff --git a/{path} b/{path}"]
-    if old is None:
-        lines.append(f"new file mode {new[0]:o}")
-    elif new is None:
-        lines.append(f"deleted file mode {old[0]:o}")
-    elif not same_mode:
-        lines += [f"old mode {old[0]:o}", f"new mode {new[0]:o}"]
-    if old_id != new_id:
-        lines.append(f"index {old_id}..{new_id}" + (f" {new[0]:o}" if same_mode else ""))
-    if old_data != new_data:
-        tab = "\t" if " " in path else ""  # as git: marks where a name with spaces ends
-        lines.append("--- " + (f"a/{path}{tab}" if old else "/dev/null"))
-        lines.append("+++ " + (f"b/{path}{tab}" if new else "/dev/null"))
-    return "\n".join([*lines, ""]).encode() + _write_hunks(old_data, new_data)
+    # No attribute file reaches the store, and a NUL would make libgit2 leave the lines out.
+    diff = repo.diff(repo[str(old_tree)], repo[str(new_tree)], flags=DiffOption.FORCE_TEXT)
+    sections, files = [], {}
+    for patch in diff:
+        old, new = patch.delta.old_file, patch.delta.new_file
+        path = checked_path(new.raw_path, name)
+        if SUBMODULE in (old.mode, new.mode):
+            raise PatchError(f"{name} moves the submodule {path}: patches here carry text only.")
+        # The ids of a side that is not there are zeros.
+        old_data, new_data = (read_blob(repo, side.id) if str(side.id) != ZERO else b"" for side in (old, new))
+        if b"\0" in old_data[:8000] or b"\0" in new_data[:8000]:
+            raise PatchError(f"{name} changes the binary file {path}: patches here carry text only.")
+        is_new = patch.delta.status == DeltaStatus.ADDED and entry_at(repo, old_tree, path) is None
+        if is_new and new.mode in (FILE, EXECUTABLE):
+            files[path] = int(new.mode), new_data
+        else:
+            full = f"\nindex {old.id}..{new.id}".encode()  # how far libgit2 cuts them depends on what the store holds
+            sections.append(re.sub(rb"\nindex \w+\.\.\w+", full, patch.data, count=1))
+    return b"".join(sections), files
 
 
-def _write_hunks(old: bytes, new: bytes) -> bytes:
-    from pygit2 import Patch
+def patch_id(diff: bytes, files: dict[str, tuple[int, bytes]]) -> str:
+    """``git patch-id --stable`` of a change that can be read and its files: the same wherever its lines lie.
+
+    (But for a new file that is empty, or has a space in its name: git makes another number of those.)
+    """
+    from pygit2 import Diff, Patch
     from pygit2.enums import DiffOption
 
-    # Blobs without a path: no attribute file can name a driver or call them binary.
-    patch = Patch.create_from(old, new, flag=DiffOption.FORCE_TEXT, context_lines=3, interhunk_lines=0)
-    source = old.split(b"\n")
-    out = []
-    for hunk in patch.hunks:
-        function = _function_above(source, hunk.old_start - 1 if hunk.old_lines else hunk.old_start)
-        out.append(
-            f"@@ -{_range(hunk.old_start, hunk.old_lines)} +{_range(hunk.new_start, hunk.new_lines)} @@".encode()
-            + (b" " + function if function else b"")
-            + b"\n"
-        )
-        for line in hunk.lines:
-            if line.origin in "<>=":
-                out.append(b"\n" + _NO_NEWLINE + b"\n")
-            else:
-                out.append(line.origin.encode() + line.raw_content)
-    return b"".join(out)
-
-
-def _range(start: int, count: int) -> str:
-    return f"{start}" if count == 1 else f"{start},{count}"
-
-
-def _function_above(source: list[bytes], end: int) -> bytes:
-    """What git puts behind the @@: the nearest line above the hunk that begins like a definition."""
-    for line in reversed(source[:end]):
-        if re.match(rb"[A-Za-z_$]", line):
-            return line[:80].rstrip().decode(errors="ignore").encode()
-    return b""
+    sections = _sections(diff)
+    for path, (mode, data) in files.items():
+        text = Patch.create_from(None, data, new_as_path=path, flag=DiffOption.FORCE_TEXT).data
+        sections.append(text.replace(b"\nnew file mode 100644\n", f"\nnew file mode {mode:o}\n".encode(), 1))
+    return str(Diff.parse_diff(b"".join(sections)).patchid)

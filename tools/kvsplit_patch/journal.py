@@ -10,7 +10,7 @@ from .dep3 import Header
 from .errors import PatchError
 from .paths import state_dir
 from .series import Step, Upstream
-from .swap import sync, write_file
+from .folders import sync, write_file
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ def _note_green(state: dict[str, Any], key: str, commit: str) -> None:
 
 def _key(loaded: Series, commit: str, names: Sequence[str], flags: Sequence[str]) -> str:
     """Of everything that decides a verdict. The patches, wherever they stand."""
-    patches = hashlib.sha256(b"".join(patch.text() for patch in loaded.patches)).hexdigest()
+    patches = series.fingerprint({path: file for patch in loaded.patches for path, file in patch.contents().items()})
     what = [commit, patches, build.bindings_version(), *names, *flags]
     return hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
 

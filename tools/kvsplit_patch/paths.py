@@ -19,7 +19,7 @@ def checkout() -> Path:
         here = Path.cwd()
         candidates = [here, *here.parents]
     for folder in candidates:
-        # The second is there when a swap of the series was cut short between two renames: see swap.py.
+        # The second is there when a swap of the series was cut short between two renames: see folders.py.
         if any((folder / name / "series").is_file() for name in ("patchset", ".kvsplit-next")):
             return folder
     where = f"{override} (KVSPLIT_CHECKOUT)" if override else f"{Path.cwd()} or above it"

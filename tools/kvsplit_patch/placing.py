@@ -8,57 +8,42 @@ from pathlib import Path
 
 import click
 
-from . import journal, series
+from . import folders, gitdiff, journal, series
 from .errors import PatchError
+from .folders import Files
 from .journal import State
 from .paths import state_dir
-from .swap import swap, sync, write_file
 
 
-def write(project: Path, files: dict[str, bytes]):
+def write(project: Path, files: Files):
     """Write the new series beside the old one, with whatever else lies in ``patchset/``.
 
     Raises PatchError, the old series untouched, when it cannot be written.
     """
-    kept = {name: data for name, data in series.contents(project / "patchset").items() if not _is_ours(name)}
-    folder = _beside(project)
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir()
-        for name, data in {**kept, **files}.items():
-            write_file(folder / name, data)
-        sync(folder)
-    except OSError as failure:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise PatchError(
-            f"The new series could not be written beside patchset/, which is as it was ({failure.strerror}): "
-            "make room, then run kvsplit-patch continue or abort."
-        ) from None
+    everything = {**series.others(project / "patchset"), **files}
+    _write(_beside(project), everything, "The new series could not be written beside patchset/, which is as it was")
 
 
 def put(project: Path, state: State):
     """Exchange what ``write`` wrote for ``patchset/``, the journal knowing of it first, and end the change."""
-    _keep_previous(project, state)
     state = replace(state, new=series.digest(_beside(project)))
+    note = {"what": state.what, "new": state.new}
+    previous = {f"patchset/{path}": file for path, file in folders.read(project / "patchset").items()}
+    previous["note.json"] = gitdiff.FILE, json.dumps(note).encode()
+    # For ``undo``, under a name that does not count until the exchange is done.
+    _write(state_dir(project) / "previous.next", previous, "The old series could not be kept for undo")
     journal.write(project, state)
     settle(project, state)
 
 
-def _keep_previous(project: Path, state: State):
-    """Keep what ``previous`` gives, under a name that does not count until the swap is done."""
-    folder = state_dir(project) / "previous.next"
+def _write(folder: Path, files: Files, failed: str):
     shutil.rmtree(folder, ignore_errors=True)
-    note = {"what": state.what, "new": series.digest(_beside(project))}
     try:
-        (folder / "patchset").mkdir(parents=True)
-        for name, data in series.contents(project / "patchset").items():
-            write_file(folder / "patchset" / name, data)
-        write_file(folder / "note.json", json.dumps(note).encode())
+        folders.write(folder, files)
     except OSError as failure:
         shutil.rmtree(folder, ignore_errors=True)
         raise PatchError(
-            f"The old series could not be kept in {folder.parent} ({failure.strerror}): "
-            "make room, then run kvsplit-patch continue or abort."
+            f"{failed} ({failure.strerror}): make room, then run kvsplit-patch continue or abort."
         ) from None
 
 
@@ -68,7 +53,7 @@ def settle(project: Path, state: State):
     if series.digest(patchset) != state.new:
         if series.digest(beside) != state.new:
             raise PatchError(f"{beside} was changed, so {state.what} cannot end: run kvsplit-patch abort.")
-        swap(patchset, beside)
+        folders.swap(patchset, beside)
     shutil.rmtree(beside, ignore_errors=True)
     shutil.rmtree(beside.with_name(".patchset-old"), ignore_errors=True)
     previous, coming = state_dir(project) / "previous", state_dir(project) / "previous.next"
@@ -94,10 +79,6 @@ def previous(project: Path) -> tuple[dict, Path]:
         raise PatchError(
             "There is no finished change to undo in this checkout: use git to look further back."
         ) from None
-
-
-def _is_ours(name: str) -> bool:
-    return name.endswith(".patch") or name in ("series", "lock.json")
 
 
 def _beside(project: Path) -> Path:

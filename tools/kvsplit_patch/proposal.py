@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from pathlib import Path
 
 from . import replay, series, store, upstream
 from .errors import PatchError
+from .folders import Files
 from .github import GitHub
-from .series import Series, Step
+from .series import Series
 
 #: One branch, moved from night to night.
 BRANCH = "nightly/series"
 
 
-def refreshed(loaded: Series, commit: str, tag: str | None) -> dict[str, bytes]:
+def refreshed(loaded: Series, commit: str, tag: str | None) -> Files:
     """The files of ``patchset/`` for the series on ``commit``. Raises PatchError unless every patch is clean there."""
     repo = store.open_store()
     base = replay.base_tree(repo, commit)
-    steps, current = [], base
-    for step in replay.steps_at_base(loaded):
-        outcome = replay.replay(repo, step, current)
-        if outcome.state != replay.CLEAN:
-            raise PatchError(
-                f"{step.name} does not replay onto {commit} ({outcome.state}): run kvsplit-patch rebase {commit}."
-            )
-        steps.append(Step(step.name, step.header, current, outcome.tree))
-        current = outcome.tree
+    steps = replay.moved(repo, replay.steps_at_base(loaded), base, commit)
     where = series.Upstream(loaded.lock.upstream.url, commit, tag, upstream.bindings_of(repo, commit))
     return series.export(repo, loaded.lock.series_version, where, base, steps)
 
 
-def branch(project: Path, files: dict[str, bytes], message: str) -> bool:
+def branch(project: Path, files: Files, message: str) -> bool:
     """Put BRANCH of the checkout on one commit over HEAD with these files in ``patchset/``; False if it is there.
 
     The work tree and the index stay as they are. Raises PatchError in a checkout without a commit.
@@ -41,11 +35,8 @@ def branch(project: Path, files: dict[str, bytes], message: str) -> bool:
     if repo.head_is_unborn:
         raise PatchError(f"{project} has no commit to put a branch on: commit something first.")
     head = repo.head.peel(pygit2.Commit)
-    index = pygit2.Index()
-    index.read_tree(head.tree)
-    for name, data in files.items():
-        index.add(pygit2.IndexEntry(f"patchset/{name}", repo.create_blob(data), 0o100644))
-    tree = index.write_tree(repo)
+    blobs = {f"patchset/{path}": (mode, repo.create_blob(data)) for path, (mode, data) in files.items()}
+    tree = pygit2.Oid(hex=store.tree_with(repo, head.tree_id, blobs))
     reference = f"refs/heads/{BRANCH}"
     if reference in repo.references:
         there = repo.references[reference].peel(pygit2.Commit)
@@ -57,14 +48,14 @@ def branch(project: Path, files: dict[str, bytes], message: str) -> bool:
     return True
 
 
-def propose(github: GitHub, files: dict[str, bytes], title: str, body: str) -> None:
+def propose(github: GitHub, files: Files, title: str, body: str) -> None:
     """The same on GitHub, with a pull request: opened once, then moved. Doing it twice changes nothing."""
     default = github.get("")["default_branch"]
     head = github.get(f"git/ref/heads/{default}")["object"]["sha"]
     base_tree = github.get(f"git/commits/{head}")["tree"]["sha"]
     entries = [
-        {"path": f"patchset/{name}", "mode": "100644", "type": "blob", "content": data.decode()}
-        for name, data in sorted(files.items())
+        {"path": f"patchset/{path}", "mode": f"{mode:o}", "type": "blob", **_content(github, data)}
+        for path, (mode, data) in sorted(files.items())
     ]
     # A tree's name is its content's hash, so making one that is there changes nothing.
     tree = github.write("POST", "git/trees", base_tree=base_tree, tree=entries).get("sha", "")
@@ -85,3 +76,12 @@ def propose(github: GitHub, files: dict[str, bytes], title: str, body: str) -> N
         github.write("POST", "pulls", title=title, body=body, head=BRANCH, base=default)
     elif pulls[0]["title"] != title:
         github.write("PATCH", f"pulls/{pulls[0]['number']}", title=title, body=body)
+
+
+def _content(github: GitHub, data: bytes) -> dict[str, str]:
+    """What a tree's entry holds: text, or the name of a blob for what is not UTF-8."""
+    try:
+        return {"content": data.decode()}
+    except UnicodeDecodeError:
+        blob = github.write("POST", "git/blobs", content=b64encode(data).decode(), encoding="base64")
+        return {"sha": blob.get("sha", "")}

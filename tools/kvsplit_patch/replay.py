@@ -4,11 +4,11 @@ For the build: ``apply_series(commit)`` gives the tree ids of the patched source
 turns one into a folder.
 """
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
+from typing import Iterator
 
 from . import gitdiff, series, store, upstream
 from .errors import PatchError
@@ -22,6 +22,7 @@ CLEAN, CONFLICT, UPSTREAM, PARTLY, DELETES = (
     "partly upstream",
     "deletes upstream lines",
 )
+BOTH_ADD = "upstream has a file there, and the patch adds one: make one of them, or give the patch's another name"
 
 
 @dataclass(frozen=True)
@@ -66,46 +67,52 @@ class Watched:
 
 
 def steps_at_base(loaded: Series) -> list[Step]:
-    """Apply the series strictly to the commit in its lock. Raises PatchError unless the lock's trees come out."""
-    repo = store.open_store()
+    """Apply the series strictly to the commit in its lock. Raises PatchError where a patch does not fit."""
+    tree, steps = _locked_base(loaded), []
+    for patch in loaded.patches:
+        steps.append(_applied(patch, tree))
+        tree = steps[-1].after
+    return steps
+
+
+def steps_as_edited(loaded: Series) -> tuple[list[Step], list[Step]]:
+    """The patches as they are now: those that follow one on another, and those to be replayed onto them.
+
+    Where one was edited, moved or taken out, the next may no longer fit: then each is applied to the tree that the
+    lock has before it, a new one to the tree after its neighbour. Raises PatchError where that does not fit either.
+    """
+    try:
+        return steps_at_base(loaded), []
+    except PatchError:
+        repo, base = store.open_store(), _locked_base(loaded)
+        locked = {patch.name: patch.tree for patch in loaded.lock.patches}
+        before = dict(zip(locked, (base, *locked.values())))
+        if any(tree not in repo for tree in before.values()):
+            if [name for name in loaded.names() if name in locked] == list(locked):
+                raise
+            raise PatchError(
+                "The cache lacks the trees of the old order: restore patchset/ with git checkout, "
+                "run kvsplit-patch lint, and edit it again."
+            ) from None
+    steps: list[Step] = []
+    for patch in loaded.patches:
+        steps.append(_applied(patch, before.get(patch.name) or (steps[-1].after if steps else base)))
+    return [], steps
+
+
+def _locked_base(loaded: Series) -> str:
     tree = upstream.ensure(loaded.lock.upstream)
     if tree != loaded.lock.base_tree:
         raise PatchError(
             f"lock.json says that {loaded.lock.upstream.commit} has the tree {loaded.lock.base_tree}, "
             f"but it has {tree}: restore lock.json with git checkout."
         )
-    repo = store.open_store()
-    steps = []
-    for patch in loaded.patches:
-        after = gitdiff.apply_diff(repo, tree, patch.sections(), patch.name)
-        steps.append(Step(patch.name, patch.header, tree, after))
-        tree = after
-    return steps
+    return tree
 
 
-def steps_in_new_order(loaded: Series) -> list[Step] | None:
-    """The patches as the lock's trees hold them, in the order ``series`` names them now; None if that is the lock's.
-
-    A patch taken out or moved no longer fits the ids its neighbours' diffs name, so these are for replaying.
-    Raises PatchError if a patch file was edited as well, or the store lacks a tree.
-    """
-    locked = {patch.name: patch for patch in loaded.lock.patches}
-    if loaded.names() == list(locked) or not set(loaded.names()) <= set(locked):
-        return None
-    repo = store.open_store()
-    trees = [loaded.lock.base_tree, *(patch.tree for patch in locked.values())]
-    if upstream.ensure(loaded.lock.upstream) != trees[0] or any(tree not in repo for tree in trees[1:]):
-        raise PatchError(
-            "The cache lacks the trees of the old order: restore patchset/ with git checkout, "
-            "run kvsplit-patch lint, and edit it again."
-        )
-    before = dict(zip(locked, trees))
-    steps = []
-    for patch in loaded.patches:
-        if hashlib.sha256(patch.text()).hexdigest() != locked[patch.name].sha256:
-            raise PatchError(f"{patch.name}.patch was edited and the order changed: export one of the two first.")
-        steps.append(Step(patch.name, patch.header, before[patch.name], locked[patch.name].tree))
-    return steps
+def _applied(patch: series.Patch, tree: str) -> Step:
+    after = gitdiff.apply_diff(store.open_store(), tree, patch.sections(), patch.name)
+    return Step(patch.name, patch.header, tree, after)
 
 
 def apply_series(commit: str | None = None, through: str | None = None) -> Applied:
@@ -119,20 +126,38 @@ def apply_series(commit: str | None = None, through: str | None = None) -> Appli
     if through is not None:
         steps = steps[: loaded.index(through) + 1]
     commit = commit or loaded.lock.upstream.commit
-    if commit == loaded.lock.upstream.commit:
-        base, after = loaded.lock.base_tree, [step.after for step in steps]
-    else:
+    base = loaded.lock.base_tree
+    if commit != loaded.lock.upstream.commit:
         repo = store.open_store()
-        base, after = base_tree(repo, commit), []
-        require_range(repo, steps, base, commit)
-        for step in steps:
-            outcome = replay(repo, step, after[-1] if after else base)
-            if outcome.state != CLEAN:
-                raise PatchError(
-                    f"{step.name}.patch does not replay onto {commit} ({outcome.state}): run kvsplit-patch rebase {commit}."
-                )
-            after.append(outcome.tree)
-    return Applied(commit, base, tuple(after), after[-1] if after else base)
+        base = base_tree(repo, commit)
+        steps = moved(repo, steps, base, commit)
+    after = tuple(step.after for step in steps)
+    return Applied(commit, base, after, after[-1] if after else base)
+
+
+def moved(repo, steps, base: str, commit: str) -> list[Step]:
+    """The steps on ``base``, the tree of ``commit``. Raises PatchError unless each patch is clean there."""
+    require_range(repo, steps, base, commit)
+    there = []
+    for step, before, outcome in onto(repo, steps, base):
+        if outcome.state != CLEAN:
+            why = "".join(f"; {path}: {reason}" for path, reason in outcome.conflicts[:1])
+            raise PatchError(
+                f"{step.name} does not replay onto {commit} ({outcome.state}{why}): run kvsplit-patch rebase {commit}."
+            )
+        there.append(Step(step.name, step.header, before, outcome.tree))
+    return there
+
+
+def onto(repo, steps, base: str) -> Iterator[tuple[Step, str, Outcome]]:
+    """Replay steps one after another: each with the tree before it and what became of it.
+
+    The next goes onto its outcome's tree, which is the one before it where it conflicts.
+    """
+    for step in steps:
+        outcome = replay(repo, step, base)
+        yield step, base, outcome
+        base = outcome.tree
 
 
 def require_range(repo, steps, base: str, target: str):
@@ -160,63 +185,24 @@ def base_tree(repo, commit: str) -> str:
 
 def replay(repo, step: Step, current: str) -> Outcome:
     """Merge what a patch does at its base into the tree ``current``, and say what became of it."""
-    changes = _changes(repo, step.before, step.after)
-    now = {path: store.entry_at(repo, current, path) for path in changes}
-    if changes and all(now[path] == before and _has_room(repo, current, path) for path, (before, _) in changes.items()):
+    paths = changed_paths(repo, step.before, step.after)
+    before, after, now = (
+        {path: store.entry_at(repo, tree, path) for path in paths} for tree in (step.before, step.after, current)
+    )
+    if before and now == before and all(_has_room(repo, current, path) for path in after):
         # Upstream left every file of the patch as it was: most of its commits do.
-        return Outcome(CLEAN, store.tree_with(repo, current, {path: after for path, (_, after) in changes.items()}))
-    whole = _needs_all(repo, changes, current)
-    index = merge(repo, step, current) if whole else _merge_files(repo, changes, now)
+        return Outcome(CLEAN, store.tree_with(repo, current, after))
+    index = merge(repo, step, current)
     conflicts = tuple(_describe(repo, sides) for sides in index.conflicts or ())
     if conflicts:
         return Outcome(CONFLICT, current, conflicts)
-    if whole:
-        merged = str(index.write_tree(repo))
-    else:
-        merged = store.tree_with(repo, current, {entry.path: (int(entry.mode), str(entry.id)) for entry in index})
-    return classify(repo, step, current, merged)
-
-
-#: (tree before, tree after) -> what ``_changes`` says: the same for every commit that a patch is replayed onto.
-_known_changes: dict[tuple[str, str], dict] = {}
-
-
-def _changes(repo, before: str, after: str) -> dict:
-    """path -> what is at it before and after, as ``store.entry_at`` has it."""
-    if (before, after) not in _known_changes:
-        paths = changed_paths(repo, before, after)
-        _known_changes[before, after] = {
-            path: (store.entry_at(repo, before, path), store.entry_at(repo, after, path)) for path in paths
-        }
-    return _known_changes[before, after]
+    return classify(repo, step, current, str(index.write_tree(repo)))
 
 
 def _has_room(repo, tree: str, path: str) -> bool:
     """Whether no file of the tree lies where a path needs a folder."""
-    found = (store.entry_at(repo, tree, str(parent)) for parent in PurePosixPath(path).parents[:-1])
-    return not any(entry and entry[0] != 0o040000 for entry in found)
-
-
-def _needs_all(repo, changes: dict, current: str) -> bool:
-    """Whether a merge has to look at other files than the patch's: only a file that is gone can have been renamed."""
-    return any(
-        before and (after is None or store.entry_at(repo, current, path) is None) or not _has_room(repo, current, path)
-        for path, (before, after) in changes.items()
-    )
-
-
-def _merge_files(repo, changes: dict, now: dict):
-    """``merge`` for the patch's own files: between releases, going through all the others takes a second."""
-    from pygit2.enums import MergeFlag
-
-    sides = []
-    for entries in (
-        {p: before for p, (before, _) in changes.items()},
-        now,
-        {p: after for p, (_, after) in changes.items()},
-    ):
-        sides.append(store.tree_with(repo, None, {path: entry for path, entry in entries.items() if entry}))
-    return repo.merge_trees(*sides, flags=MergeFlag(0))
+    parents = (store.entry_at(repo, tree, str(parent)) for parent in PurePosixPath(path).parents[:-1])
+    return not any(entry and entry[0] != 0o040000 for entry in parents)
 
 
 def merge(repo, step: Step, current: str):
@@ -280,7 +266,7 @@ def _describe(repo, sides) -> tuple[str, str]:
     ancestor, ours, theirs = sides
     path = (ours or theirs or ancestor).path
     if ancestor is None:
-        return path, "upstream and the patch both add it"
+        return path, BOTH_ADD
     if ours is None:
         return path, "upstream deleted or moved it, the patch changes it"
     if theirs is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from . import gitdiff, journal, placing, replay, series, store, workfolder
+from . import folders, gitdiff, journal, placing, replay, series, store, workfolder
 from .errors import PatchError
 from .journal import State
 from .paths import cache_dir
@@ -106,7 +106,7 @@ def undo(project: Path) -> str:
     if now != note["new"]:
         raise PatchError(f"patchset/ was changed after {note['what']}: use git to get the older series back.")
     lock = series.read_lock(folder)
-    placing.write(project, series.contents(folder))
+    placing.write(project, folders.read(folder))
     state = State(
         what=f"undo of {note['what']}",
         checkout=str(project),
@@ -130,9 +130,7 @@ def _run(project: Path, state: State):
         _settle(project, state)
         return
     repo = store.open_store()
-    while state.todo:
-        step, current = state.todo[0], state.current()
-        outcome = replay.replay(repo, step, current)
+    for step, _, outcome in replay.onto(repo, state.todo, state.current()):
         if outcome.state != replay.CLEAN:
             state = replace(state, stopped=outcome.state)
             journal.write(project, state)
@@ -192,7 +190,7 @@ def _take_resolution(project: Path, state: State) -> State:
     outcome = replay.replay(repo, step, current)
     if workfolder.find_note(work) != _note(state):
         _ask(repo, state, step, outcome)  # killed before the folder was there, or somebody removed it
-    left = workfolder.unresolved(work, outcome.conflicts)
+    left = workfolder.unresolved(work, outcome.conflicts, (current, step.after))
     if left:
         raise PatchError(
             f"{step.name} is not resolved in {work} ({'; '.join(left)}): finish it and run kvsplit-patch continue again."

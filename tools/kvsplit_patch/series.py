@@ -1,16 +1,19 @@
 """``patchset/``: an ordered set of patches and the upstream commit they stand on.
 
-``series`` names the files, top first; each ``*.patch`` is one patch; ``lock.json`` says what they were
-written against and what must come out, so that any machine can tell whether it holds the same series.
+``series`` names the patches, top first. What one changes is in ``NAME.patch``; what it adds lies in ``NAME/`` as files,
+at the paths where they go. ``lock.json`` says what they were written against and what must come out, so that any
+machine can tell whether it holds the same series.
 """
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import dep3, gitdiff
+from . import dep3, folders, gitdiff
 from .errors import PatchError
+from .folders import Files
 
 SERIES_HEAD = "# Applied from top to bottom by kvsplit-patch; lock.json names the upstream commit underneath.\n"
 
@@ -26,8 +29,17 @@ class Upstream:
 
 
 @dataclass(frozen=True)
+class LockedFile:
+    """A file that a patch adds. ``mode``: git's, in octal digits."""
+
+    path: str
+    mode: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class LockedPatch:
-    """What a patch file must hash to, its ``git patch-id --stable``, and the tree after it on the base.
+    """What a patch file and the patch's own files must hash to, its ``patch_id()``, and the tree after it on the base.
 
     ``needs``: files that an upstream commit must have for the patch to go onto it: how far back the series reaches.
     """
@@ -37,6 +49,7 @@ class LockedPatch:
     patch_id: str
     tree: str
     needs: tuple[str, ...] = ()
+    files: tuple[LockedFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,26 +63,39 @@ class Lock:
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch file: ``name`` without ``.patch``, its header, and its diff as text."""
+    """One patch: ``name`` without ``.patch``, its header, its diff as text, and the files that it adds, by path."""
 
     name: str
     header: dep3.Header
     diff: bytes
+    files: Files
 
     def text(self) -> bytes:
         return dep3.format_header(self.header).encode() + self.diff
 
+    def contents(self) -> Files:
+        """The patch as it lies in ``patchset/``."""
+        own = {f"{self.name}/{path}": file for path, file in self.files.items()}
+        return {f"{self.name}.patch": (gitdiff.FILE, self.text()), **own}
+
     def sections(self) -> tuple[gitdiff.FileDiff, ...]:
-        return gitdiff.parse_diff(self.diff, self.name)
+        """All that it does, file by file."""
+        own = (gitdiff.added(path, mode, data) for path, (mode, data) in self.files.items())
+        return (*gitdiff.parse_diff(self.diff, self.name), *own)
 
     def patch_id(self) -> str:
-        """Equal to ``git patch-id --stable``: the same for the same change, wherever its lines lie."""
-        from pygit2 import Diff
-
-        return str(Diff.parse_diff(self.diff).patchid)
+        """``git patch-id --stable`` of all that it does. Raises PatchError on a diff that cannot be read."""
+        gitdiff.parse_diff(self.diff, self.name)
+        return gitdiff.patch_id(self.diff, self.files)
 
     def touched(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(section.path for section in self.sections()))
+        changed = (section.path for section in gitdiff.parse_diff(self.diff, self.name))
+        return tuple(dict.fromkeys((*changed, *self.files)))
+
+    def locked(self, tree: str) -> LockedPatch:
+        """What ``lock.json`` says of it, ``tree`` being the one after it."""
+        files = (LockedFile(path, f"{mode:o}", _sha256(data)) for path, (mode, data) in sorted(self.files.items()))
+        return LockedPatch(self.name, _sha256(self.text()), self.patch_id(), tree, self.header.needs, tuple(files))
 
 
 @dataclass(frozen=True)
@@ -113,7 +139,15 @@ def read_patch(folder: Path, name: str) -> Patch:
             f"patchset/series names {name}.patch, which is not there: restore the file or the line."
         ) from None
     head, diff = dep3.split(text, name)
-    return Patch(name, dep3.parse_header(head, name), diff)
+    files = folders.read(folder / name)
+    for path, (mode, data) in files.items():
+        gitdiff.checked_path(os.fsencode(path), f"patchset/{name}/")
+        if mode == gitdiff.LINK or b"\0" in data[:8000]:
+            kind = "link" if mode == gitdiff.LINK else "binary file"
+            raise PatchError(f"patchset/{name}/{path} is a {kind}: patches here add text files only, so remove it.")
+    if not diff and not files:
+        raise PatchError(f"{name}.patch holds no diff and patchset/{name}/ no file: remove it from patchset/series.")
+    return Patch(name, dep3.parse_header(head, name), diff, files)
 
 
 def read_lock(folder: Path) -> Lock:
@@ -124,7 +158,7 @@ def read_lock(folder: Path) -> Lock:
             upstream=Upstream(**data["upstream"]),
             base_tree=data["base_tree"],
             result_tree=data["result_tree"],
-            patches=tuple(LockedPatch(**{**patch, "needs": tuple(patch.get("needs", ()))}) for patch in data["patches"]),
+            patches=tuple(_locked_patch(**patch) for patch in data["patches"]),
         )
     except FileNotFoundError:
         raise PatchError(f"{folder} has no lock.json: restore it with git checkout.") from None
@@ -132,12 +166,14 @@ def read_lock(folder: Path) -> Lock:
         raise PatchError(f"{folder / 'lock.json'} cannot be read ({broken!r}): restore it with git checkout.") from None
 
 
+def _locked_patch(needs=(), files=(), **fields) -> LockedPatch:
+    return LockedPatch(needs=tuple(needs), files=tuple(LockedFile(**file) for file in files), **fields)
+
+
 def write_lock(lock: Lock) -> bytes:
     data = asdict(lock)
-    for patch in data["patches"]:
-        if not patch["needs"]:
-            del patch["needs"]
-    return (json.dumps({"schema": 1, **data}, indent=2) + "\n").encode()
+    data["patches"] = [{key: value for key, value in patch.items() if value != ()} for patch in data["patches"]]
+    return (json.dumps({"schema": 2, **data}, indent=2) + "\n").encode()
 
 
 @dataclass(frozen=True)
@@ -150,33 +186,39 @@ class Step:
     after: str
 
 
-def export(repo, version: str, upstream: Upstream, base_tree: str, steps) -> dict[str, bytes]:
+def export(repo, version: str, upstream: Upstream, base_tree: str, steps) -> Files:
     """The files of ``patchset/`` for steps that follow one another from ``base_tree``.
 
     The same trees and headers give the same bytes on any machine.
     """
-    patches = [Patch(s.name, s.header, gitdiff.write_diff(repo, s.before, s.after, s.name)) for s in steps]
-    locked = tuple(
-        LockedPatch(patch.name, hashlib.sha256(patch.text()).hexdigest(), patch.patch_id(), step.after, patch.header.needs)
-        for patch, step in zip(patches, steps)
-    )
+    patches = [Patch(s.name, s.header, *gitdiff.write_diff(repo, s.before, s.after, s.name)) for s in steps]
+    locked = tuple(patch.locked(step.after) for patch, step in zip(patches, steps))
     lock = Lock(version, upstream, base_tree, steps[-1].after if steps else base_tree, locked)
-    files = {f"{patch.name}.patch": patch.text() for patch in patches}
-    files["series"] = (SERIES_HEAD + "".join(f"{patch.name}.patch\n" for patch in patches)).encode()
-    files["lock.json"] = write_lock(lock)
-    return files
+    files = {path: file for patch in patches for path, file in patch.contents().items()}
+    names = SERIES_HEAD + "".join(f"{patch.name}.patch\n" for patch in patches)
+    return {**files, "series": (gitdiff.FILE, names.encode()), "lock.json": (gitdiff.FILE, write_lock(lock))}
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a patchset folder by name, to compare with ``export``."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+def others(folder: Path) -> Files:
+    """What lies in a patchset folder and is no part of a series."""
+    names = {patch.name for patch in read_lock(folder).patches} if (folder / "lock.json").exists() else set()
+    names |= {path.name.removesuffix(".patch") for path in folder.glob("*.patch")}
+    ours = {"series", "lock.json", *names, *(f"{name}.patch" for name in names)}
+    return {path: file for path, file in folders.read(folder).items() if path.partition("/")[0] not in ours}
+
+
+def fingerprint(files: Files) -> str:
+    """One SHA-256 over paths, modes and bytes."""
+    total = hashlib.sha256()
+    for path, (mode, data) in sorted(files.items()):
+        total.update(f"{len(path)} {path} {mode:o} {len(data)} ".encode(errors="surrogateescape") + data)
+    return total.hexdigest()
 
 
 def digest(folder: Path) -> str:
-    """One SHA-256 over names and bytes of a patchset folder; empty if there is no such folder."""
-    if not folder.is_dir():
-        return ""
-    total = hashlib.sha256()
-    for name, data in contents(folder).items():
-        total.update(f"{len(name)} {name} {len(data)} ".encode() + data)
-    return total.hexdigest()
+    """The fingerprint of a patchset folder; empty if there is no such folder."""
+    return fingerprint(folders.read(folder)) if folder.is_dir() else ""
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

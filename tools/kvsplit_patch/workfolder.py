@@ -8,13 +8,13 @@ import json
 import os
 import re
 import shutil
-import stat
 from pathlib import Path
 
-from . import store
+from . import folders, store
 from .errors import PatchError
 
-_MARKERS = re.compile(rb"^(<<<<<<< |\|\|\|\|\|\|\| |=======\r?$|>>>>>>> )", re.MULTILINE)
+_MIDDLE = b"======="
+_MARKER = re.compile(rb"(<<<<<<<|\|\|\|\|\|\|\||>>>>>>>) |(=======)\r?\Z")
 
 
 def create(folder: Path, note: dict, commits, index=None):
@@ -116,10 +116,10 @@ def read(folder: Path) -> str:
     for path, entry in known.items():
         if entry[0] == 0o160000:  # a submodule: upstream's, never ours to change
             index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=entry[1]), entry[0]))
-    for path in _files(folder):
+    for path in folders.paths(folder):
         if path not in tracked and repo.path_is_ignored(path):
             continue
-        mode, data = _content(folder / path)
+        mode, data = folders.content(folder / path)
         blob = str(pygit2.hash(data))
         if known.get(path, (None, None))[1] != blob:
             blob = str(target.create_blob(data))
@@ -127,36 +127,39 @@ def read(folder: Path) -> str:
     return str(index.write_tree(target))
 
 
-def _files(folder: Path):
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != ".git" or parent != str(folder)]
-        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        for name in [*names, *links]:
-            yield os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
+def unresolved(folder: Path, conflicts, trees) -> list[str]:
+    """What still stands in the way of taking a conflict as resolved: one phrase a place, with the line number.
 
-
-def _content(path: Path) -> tuple[int, bytes]:
-    if path.is_symlink():
-        return 0o120000, os.fsencode(os.readlink(path))
-    executable = path.stat().st_mode & stat.S_IXUSR
-    return (0o100755 if executable else 0o100644), path.read_bytes()
-
-
-def unresolved(folder: Path, conflicts) -> list[str]:
-    """What still stands in the way of taking a conflict as resolved: one phrase a place, with the line number."""
+    ``trees``: the two that were merged. What looks like a marker and was in one of their files is none.
+    """
     import pygit2
 
+    target = store.open_store()
     standing = {}  # path -> whether all sides, or both new ones, are there: then it is one of lines, shown by markers
     for ancestor, ours, theirs in pygit2.Repository(str(folder)).index.conflicts or ():
         standing[(ours or theirs or ancestor).path] = bool(ours and theirs)
-    found = []
+    places = []
     for path, _ in conflicts:
         file = folder / path
-        data = file.read_bytes() if file.is_file() else b""
-        marker = _MARKERS.search(data)
-        if marker:
-            line = data.count(b"\n", 0, marker.start()) + 1
-            found.append(f"{path}:{line} still has a conflict marker")
+        sides = (store.entry_at(target, tree, path) for tree in trees)
+        known = [_markers(store.read_blob(target, side[1])) for side in sides if side and side[0] in (0o100644, 0o100755)]
+        markers = _markers(file.read_bytes() if file.is_file() else b"")
+        before = {mark: max([len(side.get(mark, ())) for side in known], default=0) for mark in markers}
+        left = [mark for mark in markers if len(markers[mark]) > before[mark]]
+        sure = [markers[mark][0] for mark in left if mark != _MIDDLE]
+        if sure:
+            places.append(f"{path}:{min(sure)} still has a conflict marker")
+        elif left and path in standing:  # a heading looks the same
+            places.append(f"{path}:{markers[_MIDDLE][-1]} is =======: remove it, or say `git add` to keep it")
         elif not standing.get(path, True):
-            found.append(f"{path}: say `git add` to keep it or `git rm` to drop it")
-    return found
+            places.append(f"{path}: say `git add` to keep it or `git rm` to drop it")
+    return places
+
+
+def _markers(data: bytes) -> dict[bytes, list[int]]:
+    """Which lines could be a conflict's markers: kind -> line numbers."""
+    lines: dict[bytes, list[int]] = {}
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if marker := _MARKER.match(line):
+            lines.setdefault(marker[1] or marker[2], []).append(number)
+    return lines

@@ -100,6 +100,7 @@ class Hub:
         ("POST", "git/refs", "new_ref"),
         ("PATCH", "git/refs/(.+)", "move_ref"),
         ("GET", "git/commits/(.+)", "commit"),
+        ("POST", "git/blobs", "new_blob"),
         ("POST", "git/trees", "new_tree"),
         ("POST", "git/commits", "new_commit"),
         ("GET", "pulls", "list_pulls"),
@@ -159,6 +160,9 @@ class Hub:
 
     def commit(self, sha, query, body):
         return 200, {"sha": sha, "tree": {"sha": self.objects[sha]["tree"]}}
+
+    def new_blob(self, query, body):
+        return 201, {"sha": self._store("blob", body)}
 
     def new_tree(self, query, body):
         return 201, {"sha": self._store("tree", body)}

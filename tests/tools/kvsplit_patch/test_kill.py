@@ -23,7 +23,8 @@ pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.skipif(not hasattr(o
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 FILES = {"f": numbered(), "g": numbered()}
-PATCHES = {"one": {"f": numbered(l8="one")}, "two": {"g": numbered(l8="two")}}
+TOOL = (0o100755, b"#!/bin/sh\n")
+PATCHES = {"one": {"f": numbered(l8="one")}, "two": {"g": numbered(l8="two"), "new/two.h": b"two\n", "new/run": TOOL}}
 CLASH = {"f": numbered(l25="upstream"), "g": numbered(l8="upstream")}
 
 
@@ -198,7 +199,7 @@ def test_kill_in_undo(world, old_and_new):
 def test_where_folders_cannot_be_exchanged_a_kill_is_mended(world, old_and_new, monkeypatch):
     """Some file systems cannot exchange two folders; then there is a moment without patchset/, and the journal mends it."""
     old, new = old_and_new
-    monkeypatch.setattr("kvsplit_patch.swap._exchange", lambda one, other: False)
+    monkeypatch.setattr("kvsplit_patch.folders._exchange", lambda one, other: False)
     missing = 0
     for _ in every_kill(world, resolved(world), "continue"):
         missing += not world.patchset.is_dir()

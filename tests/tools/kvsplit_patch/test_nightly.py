@@ -10,7 +10,7 @@ from pathlib import Path
 import pygit2
 import pytest
 
-from kvsplit_patch import nightly, paths, sdist, series
+from kvsplit_patch import nightly, paths, sdist, series, store
 from kvsplit_patch.errors import NetworkError
 
 from . import mirrors
@@ -46,10 +46,13 @@ def test_a_green_night_ends_in_one_pull_request(make):
 
     # What the branch carries, here and there, is a whole series on that tag.
     files = here.hub.objects[here.hub.objects[here.hub.refs["heads/nightly/series"]]["tree"]]["tree"]
-    sent = {entry["path"]: entry["content"].encode() for entry in files}
+    sent = {entry["path"]: (int(entry["mode"], 8), entry["content"].encode()) for entry in files}
     repo = pygit2.Repository(str(here.project))
-    for entry in repo.references["refs/heads/nightly/series"].peel(pygit2.Tree)["patchset"]:
-        assert sent[f"patchset/{entry.name}"] == entry.data
+    tree = repo.references["refs/heads/nightly/series"].peel(pygit2.Tree).id
+    there = {path: (mode, repo[blob].data) for path, mode, blob in store.entries(repo, tree)}
+    assert "patchset/cpu-attention/ggml/src/ggml-cpu/fattn/decode.h" in sent and sent.items() <= there.items()
+    others = {f"patchset/{path}" for path in series.others(here.project / "patchset")}
+    assert there.keys() == sent.keys() | others
     assert git(here.project, "status", "--short") == ""
     git(here.project, "checkout", "--quiet", "nightly/series")
     lock = series.read_lock(here.project / "patchset").upstream

@@ -159,6 +159,49 @@ def test_an_empty_resolution_is_not_a_drop(world):
     run("skip")
 
 
+@pytest.mark.parametrize("heading", [b"=======\n", b"=======\r\n", b"==========\n"])
+def test_a_heading_of_equal_signs_is_no_conflict_marker(tmp_path, heading):
+    """An RST or C heading that a side had before is none; a new one is, until `git add` says otherwise."""
+    head = b"Heading\n" + heading
+    base = {"g": head + numbered()}
+    clash, two = ({"g": head + numbered(l8=line)} for line in ("upstream", "two"))
+    world = make_world(tmp_path / "p", {"base": base, "clash": clash}, {"two": two})
+    run("rebase", "clash", code=1)
+    assert "g:10 still has a conflict marker" in run("continue", code=1)
+    left = numbered(l8="two after upstream").replace(b"two after", b"=======\ntwo after")
+    resolve(world, data=head + left)
+    assert "is =======: remove it, or say `git add` to keep it" in run("continue", code=1)
+    resolve(world, data=head + numbered(l8="two after upstream"))
+    run("continue")
+    assert world.result()["g"][1] == head + numbered(l8="two after upstream")
+
+
+def test_a_new_heading_is_kept_by_git_add_and_a_real_marker_is_not(world):
+    run("rebase", "clash", code=1)
+    work = work_folder(world)
+    subprocess.run(["git", "add", "g"], cwd=work, check=True)
+    assert "g:8 still has a conflict marker" in run("continue", code=1)
+    new = b"New\n=======\n" + numbered(l8="two after upstream")
+    run("abort")
+    run("rebase", "clash", code=1)
+    resolve(world, data=new)
+    assert "g:2 is =======: remove it, or say `git add` to keep it" in run("continue", code=1)
+    subprocess.run(["git", "add", "g"], cwd=work, check=True)
+    run("continue")
+    assert world.result()["g"][1] == new
+
+
+def test_a_file_about_conflicts_keeps_its_markers(tmp_path):
+    about = b"<<<<<<< ours\n=======\n>>>>>>> theirs\n"
+    base = {"g": about + numbered()}
+    clash, two = ({"g": about + numbered(l8=line)} for line in ("upstream", "two"))
+    world = make_world(tmp_path / "p", {"base": base, "clash": clash}, {"two": two})
+    run("rebase", "clash", code=1)
+    assert "still has a conflict marker" in run("continue", code=1)
+    resolve(world, data=about + numbered(l8="both"))
+    run("continue")
+
+
 def test_a_deleted_file_asks_for_git_rm_or_add(world):
     make_commit({"f": BASE["f"], "h": BASE["h"]}, "gone")
     assert "g: upstream deleted or moved it" in run("rebase", "gone", code=1)

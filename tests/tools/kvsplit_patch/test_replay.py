@@ -67,7 +67,7 @@ def test_a_file_that_upstream_renamed_is_followed():
 
 def test_a_file_that_both_add_is_a_conflict():
     outcome = replayed({"f": b"f\n"}, {"f": b"f\n", "n": b"ours\n"}, {"f": b"f\n", "n": b"theirs\n"})
-    assert outcome.conflicts == (("n", "upstream and the patch both add it"),)
+    assert outcome.conflicts == (("n", replay.BOTH_ADD),)
 
 
 def test_crlf_modes_links_and_submodules_come_through_untouched():
@@ -150,6 +150,7 @@ def test_apply_series_refuses_what_needs_a_person(tmp_path):
     make_world(tmp_path / "p", {"base": {"f": numbered()}}, {"one": {"f": numbered(l8="one")}})
     commit = make_commit({"f": numbered(l8="up")}, "next")
     with pytest.raises(
-        PatchError, match=f"one.patch does not replay onto {commit} .conflict.: run kvsplit-patch rebase"
+        PatchError,
+        match=f"one does not replay onto {commit} .conflict; f: upstream changed the same lines.: run kvsplit-patch",
     ):
         replay.apply_series(commit)

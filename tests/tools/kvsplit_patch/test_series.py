@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -155,8 +156,27 @@ def test_another_order_is_replayed(world):
     assert series.load(world.patchset).names() == ["two", "one"] and world.result() == result
     run("lint")
     spoil(world, "series", "two.patch\none.patch", "one.patch\ntwo.patch")
-    spoil(world, "one.patch", "Forwarded: no", "Forwarded: not-needed")
-    assert "export one of the two first" in run("export", code=1)
+    spoil(world, "one.patch", "Forwarded: no", "Forwarded: not-needed")  # and an edit along with it
+    run("export")
+    assert series.load(world.patchset).names() == ["one", "two"] and world.result() == result
+    run("lint")
+
+
+def test_a_lock_that_a_merge_left_wrong_is_mended_by_export_and_not_believed(world):
+    before = world.files()
+    lock = series.read_lock(world.patchset)
+    wrong = replace(lock.patches[0], tree=lock.base_tree)
+    (world.patchset / "lock.json").write_bytes(series.write_lock(replace(lock, patches=(wrong, *lock.patches[1:]))))
+    assert "lock.json is not what an export gives" in run("lint", code=1)
+    run("export")
+    assert world.files() == before
+
+
+def test_another_order_needs_the_trees_of_the_old_one(world, cache):
+    spoil(world, "series", "one.patch\ntwo.patch", "two.patch\none.patch")
+    shutil.rmtree(cache)
+    make_commit(BASE, "base")  # stands for the fetch that the command would make
+    assert "The cache lacks the trees of the old order" in run("export", code=1)
 
 
 def test_a_new_order_may_need_a_person(tmp_path):

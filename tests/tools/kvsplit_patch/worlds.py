@@ -8,7 +8,7 @@ from pathlib import Path
 import pygit2
 from click.testing import CliRunner
 
-from kvsplit_patch import dep3, gitdiff, series, store
+from kvsplit_patch import dep3, folders, gitdiff, series, store
 from kvsplit_patch.main import main
 
 URL = "git://127.0.0.1:1/none.git"  # nothing listens there: a test that needs a remote makes one
@@ -26,7 +26,7 @@ class World:
         return self.project / "patchset"
 
     def files(self) -> dict:
-        return series.contents(self.patchset)
+        return folders.read(self.patchset)
 
     def result(self) -> dict:
         """What the patched tree holds: path -> (mode, bytes)."""
@@ -93,10 +93,8 @@ def make_world(folder: Path, upstream: dict, patches: dict, url=URL, **headers) 
         steps.append(series.Step(name, header(name, **headers.get(name, {})), tree, after))
         tree = after
     pygit2.init_repository(str(folder))
-    (folder / "patchset").mkdir()
     where = series.Upstream(url, commits["base"], "base")
-    for name, data in series.export(repo, "1", where, base, steps).items():
-        (folder / "patchset" / name).write_bytes(data)
+    folders.write(folder / "patchset", series.export(repo, "1", where, base, steps))
     os.environ["KVSPLIT_CHECKOUT"] = str(folder)  # the fixture puts it back
     return World(folder, commits)
 

@@ -27,4 +27,7 @@ def command(target, flags, portable, unpatched, wheel):
     folder = build.build(source, flags, options.echo)
     for mismatch in build.find(folder.name).get("abi_mismatches", ()):
         click.echo(f"does not fit the installed bindings: {mismatch}", err=True)
+    database = cmake.compile_database(flags)
+    if database.is_file():
+        click.echo(f"how each file is compiled, for an editor: {database}", err=True)
     click.echo(folder)

@@ -9,8 +9,8 @@ import click
 def command(check, series_version):
     """Write patchset/ anew from its own patches: the same bytes on any machine.
 
-    Takes plain `git diff` text under a DEP-3 header, so this is also how a hand-edited patch gets its final form;
-    patches taken out of patchset/series, or put in another order there, are replayed.
+    Takes files as they were edited, and plain `git diff` text under a DEP-3 header: this is how a patch edited by hand
+    gets its final form. What follows a patch that was edited, moved in patchset/series or taken out of it is replayed.
     """
     from .. import journal, lint, paths, replay, sequence, series
     from ..errors import PatchError
@@ -26,6 +26,5 @@ def command(check, series_version):
     with journal.locked(project):
         loaded = series.load(project / "patchset")
         lock = loaded.lock
-        moved = replay.steps_in_new_order(loaded)
-        done, todo = ((), moved) if moved is not None else (replay.steps_at_base(loaded), ())
+        done, todo = replay.steps_as_edited(loaded)
         sequence.start(project, "export", loaded, lock.upstream, lock.base_tree, done, todo, version=series_version)

@@ -38,10 +38,8 @@ def command(target, plan, worktree):
 def _plan(repo, steps, base):
     from .. import replay
 
-    current, began, unsure = base, perf_counter(), False
-    for step in steps:
-        outcome = replay.replay(repo, step, current)
-        current = outcome.tree
+    began, unsure = perf_counter(), False
+    for step, _, outcome in replay.onto(repo, steps, base):
         click.echo(f"  {step.name:20} {outcome.summary()}{' (without the patches above that stop)' if unsure else ''}")
         for path, why in outcome.conflicts:
             click.echo(f"      {path}: {why}")
