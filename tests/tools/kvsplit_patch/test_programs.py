@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from kvsplit_patch import programs
+from kvsplit_patch import failures
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.programs import backend_ops, llama_bench, llama_perplexity
 from llm_kvsplit.kvtypes import CachePair
@@ -67,5 +67,9 @@ def test_a_program_that_fails_is_named_with_its_last_words(tmp_path):
         llama_bench.speed(tmp_path, tmp_path, CachePair.from_bits(8, 4), LOAD)
 
 
-def test_a_signal_is_no_exit_code():
-    assert programs.ending(-6) == "died of signal 6" and programs.ending(3) == "ended with code 3"
+def test_the_first_error_is_told_or_the_last_line():
+    printed = "[1/2] error.cpp\nfoo.cpp:3:1: error: no such thing;\nfoo.cpp:9:1: error: another\nended\n"
+    assert failures.first_error(printed) == "foo.cpp:3:1: error: no such thing"
+    assert failures.first_error("one\n two.\n\n") == "two"
+    assert failures.first_error("GGML_ASSERT(x) failed\nend", "error|assert|fail") == "GGML_ASSERT(x) failed"
+    assert failures.first_error("") == "it said nothing"

@@ -24,8 +24,3 @@ def run(command: Sequence[Any], environment: Mapping[str, str] | None = None) ->
         return subprocess.run(words, capture_output=True, text=True, errors="replace", env=patient)
     except OSError as failure:
         raise PatchError(f"{words[0]} cannot be started ({failure.strerror}): build the tools anew.") from failure
-
-
-def ending(code: int) -> str:
-    """How a program with this exit code ended, to stand behind its name in a sentence."""
-    return f"died of signal {-code}" if code < 0 else f"ended with code {code}"

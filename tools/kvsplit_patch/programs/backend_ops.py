@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PatchError
-from . import ending, run
+from ..failures import ending
+from . import run
 
 OPERATION = "FLASH_ATTN_EXT"
 

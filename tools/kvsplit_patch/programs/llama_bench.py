@@ -12,7 +12,8 @@ from typing import Any
 from llm_kvsplit.kvtypes import CachePair
 
 from ..errors import PatchError
-from . import ending, run
+from ..failures import ending
+from . import run
 
 _DEVICE = re.compile(r"^ +(\S+): (.+)$", re.MULTILINE)
 

@@ -18,7 +18,8 @@ from llm_kvsplit import files
 from llm_kvsplit.kvtypes import F16, CachePair
 
 from ..errors import PatchError
-from . import ending, run
+from ..failures import ending, first_error
+from . import run
 
 _PLAIN = CachePair(F16, F16)
 _NUMBER = r"\s*[:=]?\s*(-?[\d.]+|-?nan|-?inf)"
@@ -94,9 +95,8 @@ def output(
     done = run([sys.executable, child, tools, *arguments], environment)
     printed = done.stdout + done.stderr
     if done.returncode:
-        lines = printed.strip().splitlines()
-        reason = next((line for line in lines if re.search(r"(?i)error|assert|fail", line)), "".join(lines[-1:])).strip()
-        raise PatchError(f"llama-perplexity {ending(done.returncode)}{what}{': ' + reason.rstrip('.') if reason else ''}.")
+        reason = first_error(printed, "error|assert|fail")
+        raise PatchError(f"llama-perplexity {ending(done.returncode)}{what}: {reason}.")
     return printed
 
 
