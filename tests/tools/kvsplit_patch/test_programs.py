@@ -60,7 +60,7 @@ def test_another_program_under_the_name_is_one_sentence(tmp_path):
     pair = CachePair.from_bits(8, 4)
     program = tmp_path / "llama-bench"
     program.symlink_to(shutil.which("ls"))  # knows none of the options
-    with pytest.raises(PatchError, match=r"^llama-bench ended with code \d with K8V4: .*ls"):
+    with pytest.raises(PatchError, match=r"^llama-bench ended with code \d with K8V4: "):
         llama_bench.speed(tmp_path, tmp_path, pair, LOAD)
     program.unlink()
     program.symlink_to(shutil.which("echo"))  # says them again

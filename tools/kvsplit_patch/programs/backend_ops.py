@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import PatchError
 from ..failures import ending
-from . import run
+from . import failure, run
 
 OPERATION = "FLASH_ATTN_EXT"
 
@@ -80,7 +80,7 @@ def read(printed: str, complaints: str = "", code: int = 0) -> Outcome:
 def _completed(tools: Path, mode: str, *arguments: str, environment: Mapping[str, str] | None = None):
     done = _run(tools, mode, *arguments, environment=environment)
     if done.returncode < 0:
-        raise PatchError(f"test-backend-ops {mode} {ending(done.returncode)}.")
+        raise failure(f"test-backend-ops {mode}", done)
     return done
 
 

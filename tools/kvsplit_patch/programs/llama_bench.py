@@ -12,8 +12,7 @@ from typing import Any
 from llm_kvsplit.kvtypes import CachePair
 
 from ..errors import PatchError
-from ..failures import ending
-from . import run
+from . import failure, run
 
 _DEVICE = re.compile(r"^ +(\S+): (.+)$", re.MULTILINE)
 
@@ -63,16 +62,16 @@ def rows(
     """All results of the llama-bench in ``tools``. Raises PatchError, with ``what`` in it, when there are none."""
     done = run([tools / "llama-bench", *arguments, "-o", "json"], environment)
     if done.returncode:
-        raise PatchError(f"llama-bench {ending(done.returncode)}{what}: {done.stderr.strip()[-200:]}.")
+        raise failure("llama-bench", done, what)
     try:
         return [Row(row["type_k"], row["type_v"], row["n_gen"], row["avg_ts"]) for row in json.loads(done.stdout)]
-    except (ValueError, KeyError, TypeError) as failure:
-        raise PatchError(f"llama-bench printed other JSON{what} than is known here ({failure!r}).") from failure
+    except (ValueError, KeyError, TypeError) as error:
+        raise PatchError(f"llama-bench printed other JSON{what} than is known here ({error!r}).") from error
 
 
 def devices(tools: Path, environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """The devices that it lists, such as ``MTL0``, and what each is. Raises PatchError when the program fails."""
     done = run([tools / "llama-bench", "--list-devices"], environment)
     if done.returncode:
-        raise PatchError(f"llama-bench {ending(done.returncode)}: {done.stderr.strip()[-200:]}.")
+        raise failure("llama-bench", done)
     return {name: description.strip() for name, description in _DEVICE.findall(done.stdout)}

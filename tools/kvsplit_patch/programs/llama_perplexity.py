@@ -18,8 +18,7 @@ from llm_kvsplit import files
 from llm_kvsplit.kvtypes import F16, CachePair
 
 from ..errors import PatchError
-from ..failures import ending, first_error
-from . import run
+from . import failure, run
 
 _PLAIN = CachePair(F16, F16)
 _NUMBER = r"\s*[:=]?\s*(-?[\d.]+|-?nan|-?inf)"
@@ -93,11 +92,9 @@ def output(
     """All that the llama-perplexity in ``tools`` prints. Raises PatchError, with ``what`` in it, when it fails."""
     child = Path(__file__).with_name("llama_perplexity_child.py")
     done = run([sys.executable, child, tools, *arguments], environment)
-    printed = done.stdout + done.stderr
     if done.returncode:
-        reason = first_error(printed, "error|assert|fail")
-        raise PatchError(f"llama-perplexity {ending(done.returncode)}{what}: {reason}.")
-    return printed
+        raise failure("llama-perplexity", done, what)
+    return done.stdout + done.stderr
 
 
 def read(printed: str, pair: CachePair, context: int, what: str) -> Result:
