@@ -68,6 +68,35 @@ def test_another_program_under_the_name_is_one_sentence(tmp_path):
         llama_bench.speed(tmp_path, tmp_path, pair, LOAD)
 
 
+# As upstream's perplexity.cpp and llama.cpp's print_info and llama_kv_cache print it.
+COMPARED = """\
+0.00.180.017 I print_info: n_layer               = 6
+0.00.180.018 I print_info: n_layer_all           = 7
+0.00.180.019 I print_info: n_head_kv             = 2
+0.00.180.021 I print_info: n_embd_head_k         = 64
+0.00.180.022 I print_info: n_embd_head_v         = 64
+0.00.190.029 I llama_kv_cache: size =    1.22 MiB (  1024 cells,   6 layers,  1/1 seqs), K (q8_0):    0.80 MiB, V (q4_0):    0.42 MiB
+chunk             PPL               ln(PPL(Q)/PPL(base))          KL Divergence              Δp RMS            Same top p
+   1       6.8291 ±    0.8361       0.00144 ±    0.00434       0.00399 ±    0.00078     1.628 ±  0.206 %    97.647 ±  0.951 %
+Mean PPL(Q)                   :   6.441718 ±   0.384093
+Mean PPL(Q)/PPL(base)         :   1.003650 ±   0.002133
+Mean    KLD:   0.003507 ±   0.000221
+Maximum KLD:   0.133333
+99.9%   KLD:   0.066887
+Same top p: 97.701 ± 0.332 %
+"""
+
+
+def test_the_numbers_of_a_comparison():
+    result = llama_perplexity.read(COMPARED, CachePair.from_bits(8, 4), 1024, "prefill")
+    assert (result.ppl, result.kld, result.kld_999, result.same_top) == (6.441718, 0.003507, 0.066887, 97.701)
+    assert (result.k_mib, result.v_mib) == (0.80, 0.42)
+    assert (result.k_mib_expected, result.v_mib_expected) == (0.796875, 0.421875)
+    assert llama_perplexity.cache_types(COMPARED) == ("q8_0", "q4_0")
+    with pytest.raises(PatchError, match="no size of the cache for prefill with K8V8"):
+        llama_perplexity.read(COMPARED, CachePair.from_bits(8, 8), 1024, "prefill")
+
+
 def test_the_first_error_is_told_or_the_last_line():
     printed = "[1/2] error.cpp\nfoo.cpp:3:1: error: no such thing;\nfoo.cpp:9:1: error: another\nended\n"
     assert failures.first_error(printed) == "foo.cpp:3:1: error: no such thing"

@@ -21,7 +21,8 @@ from ..errors import PatchError
 from . import failure, run
 
 _PLAIN = CachePair(F16, F16)
-_NUMBER = r"\s*[:=]?\s*(-?[\d.]+|-?nan|-?inf)"
+# Not only the label: "Same top p" is also the last word of a table's head.
+_NUMBER = r" *[:=] *(-?[\d.]+|-?nan|-?inf)"
 _CACHE = r", K \((\w+)\):\s*([\d.]+) MiB, V \((\w+)\):\s*([\d.]+) MiB"
 
 
@@ -101,7 +102,7 @@ def read(printed: str, pair: CachePair, context: int, what: str) -> Result:
     """The numbers in what it printed with ``-lv 4``. Raises PatchError for one that is not there."""
 
     def number(label: str) -> float:
-        found = re.search(re.escape(label).replace(r"\ ", r"\s+") + _NUMBER, printed)
+        found = re.search(re.escape(label).replace(r"\ ", " +") + _NUMBER, printed)
         if not found:
             raise PatchError(f"llama-perplexity printed no {label} for {what} with {pair}.")
         return float(found[1])
