@@ -22,10 +22,6 @@ from .units import size
 if TYPE_CHECKING:
     from .engine.weights import LoadOptions, Weights
 
-#: From most to least precise; what is tried, in this order, when something must be given up.
-LADDER = tuple(CachePair.from_bits(*bits) for bits in ((16, 16), (8, 8), (8, 5), (8, 4), (5, 5), (4, 8), (4, 4)))
-
-
 #: Twice this many tokens is the most that llama.cpp is asked for, since its lists of cells are real; beyond, everything
 #: grows evenly.
 _EVEN = 1 << 19

@@ -63,3 +63,9 @@ def from_bits(bits: int) -> CacheType:
         return BITS[bits]
     except KeyError:
         raise ValueError(f"cache bits must be one of {', '.join(map(str, BITS))}, not {bits}") from None
+
+
+#: From most to least precise; what is tried, in this order, when something must be given up.
+LADDER = tuple(CachePair.from_bits(*bits) for bits in ((16, 16), (8, 8), (8, 5), (8, 4), (5, 5), (4, 8), (4, 4)))
+#: The pairs of the ladder that everything is measured with unless others are named: f16, K8V8, K8V4, K4V8, K4V4.
+USUAL = tuple(pair for pair in LADDER if 5 not in (pair.k.bits, pair.v.bits))

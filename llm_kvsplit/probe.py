@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import demo, files
+from . import demo, files, machine
 from .paths import cache_dir
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _run(chosen: "Backend", trial: str) -> str:
 
 def key(chosen: "Backend") -> str:
     """Changes with the library's files and with the CPU."""
-    digest = hashlib.sha256(f"{_VERSION} {platform.machine()} {_cpu_flags()}".encode())
+    digest = hashlib.sha256(f"{_VERSION} {platform.machine()} {machine.cpu_flags()}".encode())
     for file in sorted(_libraries(chosen)):
         status = file.stat()
         digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
@@ -94,14 +94,6 @@ def _libraries(chosen: "Backend") -> list[Path]:
 
     folder = chosen.folder or stock_folder()
     return [file for file in folder.resolve().glob("*") if file.is_file()] if folder else []
-
-
-def _cpu_flags() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def _child(trial: str) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import backend, demo, files
+from .. import backend, demo, files, machine
 from ..sessions import fingerprint
 
 if TYPE_CHECKING:
@@ -54,20 +52,9 @@ def _machine() -> dict[str, Any]:
     import psutil
 
     return {
-        "cpu": _cpu(),
+        "cpu": machine.cpu_name(),
         "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
-
-
-def _cpu() -> str:
-    try:
-        if sys.platform == "darwin":
-            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration, subprocess.SubprocessError):
-        return platform.processor() or platform.machine()

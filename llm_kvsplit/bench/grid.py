@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ..engine.weights import Weights
     from .target import Target
 
-PAIRS = tuple(CachePair.from_bits(*bits) for bits in ((16, 16), (8, 8), (8, 4), (4, 8), (4, 4)))
 LENGTHS = (128, 2048, 4096, 8192)
 #: The shortest context with room for a prompt and what is generated behind it.
 SHORTEST = 64

@@ -11,12 +11,13 @@ from ..bench import grid
 from ..bench import target as targets
 from ..bench.quality import F16
 from ..errors import KvsplitError
+from ..kvtypes import USUAL
 from .parameters import positive, text, threads
 
 
 @click.command()
 @click.argument("model")
-@click.option("--config", help="Only these pairs, such as K8V4 or f16,8/5 (default: f16, K8V8, K8V4, K4V8, K4V4).")
+@click.option("--config", help=f"Only these pairs, such as K8V4 or f16,8/5 (default: {', '.join(map(str, USUAL))}).")
 @click.option("--seq-len", help="Only these lengths in tokens, such as 4096 or 128,2048 (default: 128 to 8192).")
 @positive("--depth", help="Also lengths up to this one, doubling from 8192, as far as memory allows.")
 @click.option("--layers", is_flag=True, help="Also each layer's keys and values alone, and pictures of attention.")
@@ -46,7 +47,7 @@ def command(
     from ..engine.context import physical_cores
 
     target = targets.find(model)
-    pairs = targets.pairs(config) if config else list(grid.PAIRS)
+    pairs = targets.pairs(config) if config else list(USUAL)
     lengths = _lengths(seq_len) if seq_len else grid.lengths(depth)
     wanted = _that_fit(target, pairs, lengths, text, strict=bool(seq_len))
     lengths = sorted({n for _, n in wanted})

@@ -14,15 +14,18 @@ from ..bench import comparison, grid, quality, summary
 from ..bench import target as targets
 from ..bench.quality import F16
 from ..errors import KvsplitError
+from ..kvtypes import USUAL
 from .parameters import positive, text, threads
 
 #: Short enough for a minute on two cores with a model of 135 million parameters.
 _N_CTX = 1024
 
+_PAIRS = ",".join(f"{pair.k.bits}/{pair.v.bits}" for pair in USUAL if pair.quantized)
+
 
 @click.command()
 @click.argument("model")
-@click.option("--pairs", default="8/8,8/4,4/8,4/4", help="Key bits/value bits to compare with f16, such as 8/5,5/5.")
+@click.option("--pairs", default=_PAIRS, help="Key bits/value bits to compare with f16, such as 8/5,5/5.")
 @text
 @positive("--n-ctx", help="Tokens of context to measure at (default: 1024, less if the model was trained for less).")
 @threads

@@ -7,6 +7,7 @@ import click
 from .. import fit, gguf
 from ..bench import target as targets
 from ..errors import KvsplitError
+from ..kvtypes import LADDER
 from ..units import parse_size, size
 from .add import require_language_model
 from .parameters import positive
@@ -26,7 +27,7 @@ def command(model: str, memory: str | None, n_ctx: int | None) -> None:
     budget, where = (parse_size(memory), "--memory") if memory else fit.device_memory()
     if budget <= 0:
         raise KvsplitError("--memory must be more than nothing: write it like 16GB.")
-    pairs = [pair for pair in fit.LADDER if not gguf.refusal(target.header, pair.k, pair.v)]
+    pairs = [pair for pair in LADDER if not gguf.refusal(target.header, pair.k, pair.v)]
     with fit.simulation(target.load_options()) as weights:
         click.echo(f"{target.name}: {size(weights.size)} of weights, {size(budget)} of memory ({where}).")
         if weights.size >= budget:

@@ -9,10 +9,9 @@ import click
 
 from .. import examine, gguf, registry
 from ..errors import KvsplitError
-from ..kvtypes import CachePair
+from ..kvtypes import LADDER, CachePair
 from ..units import size
 
-PAIRS = [CachePair.from_bits(*bits) for bits in ((16, 16), (8, 8), (8, 5), (8, 4), (5, 5), (4, 8), (4, 4))]
 #: Tokens of a usual conversation; the other column is what the model was trained for.
 USUAL = 4096
 
@@ -95,11 +94,11 @@ def _kv_cache(model: gguf.Gguf) -> tuple[list[dict], list[str]]:
     """A row for each pair, and what must be said besides."""
     if what := gguf.other_kind(model):
         return [], [f"It is {what}."]
-    refusals = {pair: gguf.refusal(model, pair.k, pair.v) for pair in PAIRS}
+    refusals = {pair: gguf.refusal(model, pair.k, pair.v) for pair in LADDER}
     lengths = _lengths(model.n_ctx_train)
     caches, notes = (), []
     try:
-        answer = examine.ask(model.path, [pair for pair in PAIRS if not refusals[pair]], lengths)
+        answer = examine.ask(model.path, [pair for pair in LADDER if not refusals[pair]], lengths)
         caches = answer.caches
         if answer.refused:
             notes.append(f"The size of its KV cache is not known, since llama.cpp cannot load the file: {answer.refused}.")
@@ -107,7 +106,7 @@ def _kv_cache(model: gguf.Gguf) -> tuple[list[dict], list[str]]:
         notes.append(f"The size of its KV cache is not known, since llama.cpp cannot be asked: {error}")
     if caches and all(cache.bytes == 0 for cache in caches):
         return [], ["It has no KV cache: its state has the same size for any number of tokens."]
-    rows = [_row(pair, refusals[pair], caches, lengths) for pair in PAIRS]
+    rows = [_row(pair, refusals[pair], caches, lengths) for pair in LADDER]
     return rows, notes + _notes(model, rows)
 
 

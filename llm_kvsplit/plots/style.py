@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import KvsplitError
+from ..kvtypes import USUAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ _LOOKS = (
     ("#E69F00", "X", (0, (6, 2))),
 )
 _HATCHES = ("", "//", "\\\\", "xx", "..", "++", "oo")
-_USUAL = ("f16", "K8V8", "K8V4", "K4V8", "K4V4")
+_USUAL = tuple(map(str, USUAL))
 
 
 def load() -> None:

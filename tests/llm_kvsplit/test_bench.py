@@ -14,6 +14,7 @@ import pytest
 from llm_kvsplit import demo
 from llm_kvsplit.bench import grid, results, summary, target
 from llm_kvsplit.errors import KvsplitError
+from llm_kvsplit.kvtypes import USUAL
 
 from .ggufs import write_deepseek2, write_llama
 
@@ -233,7 +234,7 @@ def test_the_usual_lengths_and_the_deep_ones():
 
 
 def test_speeds_are_measured_in_turns():
-    jobs = list(grid.jobs(target.find("kvsplit-demo"), list(grid.PAIRS), [128], 2, {}, layers=False))
+    jobs = list(grid.jobs(target.find("kvsplit-demo"), list(USUAL), [128], 2, {}, layers=False))
     assert [job.name for job in jobs[:6]] == [
         "f16/128/speed/0", "K8V8/128/speed/0", "K8V4/128/speed/0", "K4V8/128/speed/0", "K4V4/128/speed/0", "f16/128/speed/1",
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from llm_kvsplit.engine import library
 from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.errors import KvsplitError
-from llm_kvsplit.kvtypes import CachePair
+from llm_kvsplit.kvtypes import LADDER, CachePair
 
 from .ggufs import write_deepseek2, write_gemma2, write_llama, write_mamba
 from .test_gguf_architectures import gemma3, gemma4, lfm2
@@ -93,7 +93,7 @@ def test_the_largest_context_fits_and_the_next_does_not():
 
 def test_fit_prints_a_row_for_each_pair(llm):
     out = llm("kvsplit", "fit", "kvsplit-demo").stdout
-    for pair in fit.LADDER:
+    for pair in LADDER:
         assert re.search(rf"^  {pair} +2048 \(all\)", out, re.M)
     assert "Nothing was measured" in out
 

@@ -8,11 +8,12 @@ import pytest
 
 from llm_kvsplit import demo
 from llm_kvsplit.bench import results
+from llm_kvsplit.kvtypes import CachePair
 
 pytestmark = [pytest.mark.build, pytest.mark.timeout(2400)]
 
 N_CTX = 512
-TYPES = {"K8V4": ("q8_0", "q4_0"), "K4V4": ("q4_0", "q4_0")}
+PAIRS = [CachePair.from_bits(8, 4), CachePair.from_bits(4, 4)]
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +34,19 @@ def ours(tools, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def perplexity(tools, tmp_path_factory):
+def perplexity(tools):
     """What llama-perplexity prints for each cache, on the windows that bench takes."""
-    from kvsplit_patch import smoke
+    from kvsplit_patch.programs import llama_perplexity
 
-    base = tmp_path_factory.mktemp("base") / "kld"
-    common = ["-m", demo.MODEL, "-f", demo.SMOKE_TEXT, "-c", N_CTX, "-b", N_CTX, "--chunks", 16, "-t", 2, "-fa", "on"]
-    common += ["-lv", 4, "--kl-divergence-base", base]
-    printed = {"f16": smoke.perplexity(tools, "f16", "prefill", common)}
-    for cache, (k, v) in TYPES.items():
-        printed[cache] = smoke.perplexity(tools, cache, "prefill", [*common, "-ctk", k, "-ctv", v, "--kl-divergence"])
-    return {cache: smoke.read(text, cache, "prefill", N_CTX) for cache, text in printed.items()}
+    windows = llama_perplexity.Windows(N_CTX, 16, N_CTX)
+    return llama_perplexity.compare(tools, demo.MODEL, demo.SMOKE_TEXT, PAIRS, windows, what="the test", threads=2).results
 
 
 def test_perplexity_of_f16(ours, perplexity):
     assert ours.cell("K8V4", N_CTX)["ppl_f16"] == pytest.approx(perplexity["f16"].ppl, rel=0.001)
 
 
-@pytest.mark.parametrize("cache", TYPES)
+@pytest.mark.parametrize("cache", map(str, PAIRS))
 def test_quality_of_a_quantized_cache(ours, perplexity, cache):
     cell, theirs = ours.cell(cache, N_CTX), perplexity[cache]
     print(cache, cell["ppl"], theirs.ppl, cell["kl_mean"][0], theirs.kld, cell["kl_999"][0], theirs.kld_999, theirs.same_top)

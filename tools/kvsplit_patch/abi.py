@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import PatchError
+from .failures import first_error, last_words
 
 #: What the bindings' modules mirror. Headers that a tree does not have are left out, and their contents then missing.
 HEADERS = ("include/llama.h", "tools/mtmd/mtmd.h", "tools/mtmd/mtmd-helper.h")
@@ -71,8 +72,7 @@ def bindings() -> dict[str, Any]:
     program = Path(__file__).with_name("bindings.py")
     said = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
     if said.returncode:
-        reason = (said.stderr.strip().splitlines() or [f"exit code {said.returncode}"])[-1]
-        raise PatchError(f"The installed llama-cpp-python cannot be imported ({reason}): reinstall it.")
+        raise PatchError(f"The installed llama-cpp-python cannot be imported ({last_words(said)}): reinstall it.")
     return json.loads(said.stdout)
 
 
@@ -100,8 +100,7 @@ def headers(tree: Path, ours: dict[str, Any]) -> dict[str, Any]:
 def _compile(command: list[str]) -> str:
     said = subprocess.run(command, capture_output=True, text=True)
     if said.returncode:
-        errors = [line for line in said.stderr.splitlines() if "error" in line] or [said.stderr.strip()]
-        raise PatchError(f"The headers of the tree do not compile: {errors[0]}.")
+        raise PatchError(f"The headers of the tree do not compile: {first_error(said.stderr)}.")
     return said.stdout
 
 
@@ -236,8 +235,7 @@ def _absent(functions: dict[str, Any], folder: Path) -> list[Mismatch]:
         [sys.executable, "-c", code, *files], input=json.dumps(list(functions)), capture_output=True, text=True
     )
     if said.returncode:
-        reason = (said.stderr.strip().splitlines() or [f"exit code {said.returncode}"])[-1]
-        raise PatchError(f"The libraries in {folder} do not load: {reason}; build them anew.")
+        raise PatchError(f"The libraries in {folder} do not load: {last_words(said)}; build them anew.")
     return [Mismatch(f"{name}()", "bound", "missing from the built library") for name in json.loads(said.stdout)]
 
 

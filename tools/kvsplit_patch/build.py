@@ -24,6 +24,7 @@ from llm_kvsplit import files
 from . import cmake
 from .cmake import Echo
 from .errors import PatchError, Unable
+from .failures import last_words
 from .paths import cache_dir
 from .trees import Source
 
@@ -249,11 +250,5 @@ def marker(folder: Path) -> dict[str, Any] | None:
     )
     said = subprocess.run([sys.executable, "-c", code, str(library(folder))], capture_output=True, text=True)
     if said.returncode:
-        raise PatchError(f"The library that was built does not load: {_reason(said)}; please report it.")
+        raise PatchError(f"The library that was built does not load: {last_words(said)}; please report it.")
     return json.loads(said.stdout) if said.stdout.strip() else None
-
-
-def _reason(said: subprocess.CompletedProcess[str]) -> str:
-    if said.returncode < 0:
-        return f"signal {-said.returncode}"
-    return (said.stderr.strip().splitlines() or ["no message"])[-1]

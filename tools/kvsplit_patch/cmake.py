@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
 from .errors import PatchError, Unable
+from .failures import first_error
 from .paths import cache_dir
 
 Echo = Callable[[str], None]
@@ -267,18 +268,10 @@ def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) 
     text = "".join(tail)
     if "No space left on device" in text:
         raise Unable(_disk_full(workspace))
-    raise PatchError(f"{Path(command[0]).name} failed: {_first_error(text)}; all of its output is in {log}.")
+    raise PatchError(f"{Path(command[0]).name} failed: {first_error(text)}; all of its output is in {log}.")
 
 
 def _left(seconds: float, done: int, total: int) -> str:
     """How long it will take, once enough is done to tell."""
     left = seconds / done * (total - done) if done else 0
     return f"about {left / 60:.0f} min left: " if seconds > 10 and left > 45 else ""
-
-
-def _first_error(text: str) -> str:
-    for line in text.splitlines():
-        if re.search(r"(?i)\b(fatal )?error\b", line) and not line.startswith("["):
-            return line.strip().rstrip(":;.")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"

@@ -2,8 +2,11 @@
 
 import functools
 import sys
+from collections.abc import Sequence
 
 import click
+
+from .errors import PatchError
 
 
 def target(command):
@@ -23,6 +26,14 @@ def flags(command):
         return command(*args, flags=cmake.flags(cuda=cuda, vulkan=vulkan), **kwargs)
 
     return with_flags
+
+
+def end_with(problems: Sequence[str], sentence: str) -> None:
+    """Print the problems, if there are any, and end the command with ``sentence``: raises PatchError."""
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise PatchError(sentence)
 
 
 def echo(line: str) -> None:

@@ -10,39 +10,30 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import re
-import subprocess
-import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Sequence
 
 from llm_kvsplit import files
+from llm_kvsplit.kvtypes import USUAL, CachePair
 
 from .cmake import Echo
 from .errors import PatchError
+from .programs import llama_bench, llama_perplexity
+from .programs.llama_perplexity import Result, Windows
 from .trees import Source
 
-#: Cache -> key type, value type. The first is what the others are compared with.
-CACHES = {
-    "f16": ("f16", "f16"),
-    "K8V8": ("q8_0", "q8_0"),
-    "K8V4": ("q8_0", "q4_0"),
-    "K4V8": ("q4_0", "q8_0"),
-    "K4V4": ("q4_0", "q4_0"),
-}
+#: The first is what the others are compared with.
+CACHES = tuple(map(str, USUAL))
 #: From least to most damage, in mean KL divergence.
-ORDER = ("K8V8", "K8V4", "K4V8", "K4V4")
+ORDER = CACHES[1:]
 
-#: Phase -> llama-perplexity's context, number of contexts, tokens computed at once.
-PHASES = {"prefill": (1024, 4, 512), "decode": (256, 4, 1)}
+PHASES = {"prefill": Windows(1024, 4, 512), "decode": Windows(256, 4, 1)}
+#: Whose speed is compared with f16's.
+LOAD = llama_bench.Load(prompt=256, answer=32, depth=512, repeats=2)
 
 # The same everywhere, because the number of threads decides how some kernels split their sums.
 _THREADS = 2
-# Threads that wait by spinning take minutes instead of seconds when others want the cores too.
-_PATIENT = {"OMP_WAIT_POLICY": "passive"}
 
 #: A tie for ORDER's last two: V's 4 bits hardly show beside K's.
 TIE = 1.05
@@ -56,21 +47,6 @@ DRIFTED = {"ppl": 0.0075, "kld": 0.15, "kld_999": 0.40}
 ROUNDING = {"ppl": 0.0, "kld": 2e-5, "kld_999": 1e-3}
 
 BASELINE = Path(__file__).with_name("baseline.json")
-
-
-@dataclass(frozen=True)
-class Result:
-    """One cache in one phase. KL divergences in nats against the same build's f16 cache, ``same_top`` in percent."""
-
-    ppl: float
-    kld: float
-    kld_999: float
-    same_top: float
-    #: MiB as llama.cpp allocated them, to two decimals, and what the types and the model's shape make them.
-    k_mib: float
-    v_mib: float
-    k_mib_expected: float
-    v_mib_expected: float
 
 
 @dataclass(frozen=True)
@@ -108,7 +84,8 @@ def measured(source: Source, flags: Sequence[str], model: Path, text: Path, echo
     from .build import tools
 
     folder = tools(source, flags, echo)
-    settings = json.dumps([PHASES, CACHES, _THREADS, files.sha256(model), files.sha256(text)])
+    types = {str(pair): (pair.k.name, pair.v.name) for pair in USUAL}
+    settings = json.dumps([PHASES, types, _THREADS, files.sha256(model), files.sha256(text)])
     kept = folder / f"smoke-{hashlib.sha256(settings.encode()).hexdigest()[:10]}.json"
     if not kept.is_file():
         echo(f"measuring the {'patched' if source.patches else 'unpatched'} build")
@@ -121,58 +98,31 @@ def measure(tools: Path, model: Path, text: Path, echo: Echo) -> Measurement:
 
     Raises PatchError when a program dies or prints no numbers.
     """
-    results: dict[str, dict[str, Result]] = {}
-    logits = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for phase, (context, chunks, at_once) in PHASES.items():
-            base = Path(scratch) / phase
-            common = ["-m", model, "-f", text, "-c", context, "-b", context, "-ub", at_once, "--chunks", chunks]
-            common += ["-t", _THREADS, "-fa", "on", "-ngl", 99, "-lv", 4, "--kl-divergence-base", base]
-            printed = perplexity(tools, "f16", phase, common)
-            logits[phase] = files.sha256(base)
-            results[phase] = {}
-            for cache, (key_type, value_type) in CACHES.items():
-                if cache != "f16":
-                    echo(f"{phase} {cache}")
-                    types = ["-ctk", key_type, "-ctv", value_type, "--kl-divergence"]
-                    printed = perplexity(tools, cache, phase, [*common, *types])
-                results[phase][cache] = read(printed, cache, phase, context)
+    phases = {phase: _phase(phase, tools, model, text, echo) for phase in PHASES}
     echo("speed")
-    return Measurement(results, logits, _speed(tools, model))
-
-
-def read(printed: str, cache: str, phase: str, context: int) -> Result:
-    """The numbers in what llama-perplexity printed. Raises PatchError for one that is not there."""
-
-    def number(pattern: str) -> float:
-        found = re.search(pattern, printed)
-        if not found:
-            raise PatchError(f"llama-perplexity printed no {pattern.split('(')[0].strip()} for {phase} with {cache}.")
-        return float(found[1])
-
-    value = r"\s*:?\s*(-?[\d.]+|-?nan|-?inf)"
-    if cache == "f16":
-        ppl, kld, kld_999, same_top = number(r"Final estimate: PPL =" + value), 0.0, 0.0, 100.0
-    else:
-        ppl = number(r"Mean PPL\(Q\)" + value)
-        kld = number(r"Mean\s+KLD" + value)
-        kld_999 = number(r"99\.9%\s+KLD" + value)
-        same_top = number(r"Same top p:" + value)
-    from llm_kvsplit.kvtypes import BITS
-
-    by_name = {cache_type.name: cache_type for cache_type in BITS.values()}
-    key_type, value_type = CACHES[cache]
-    rows = context * number(r"n_layer\s+= (\d+)") * number(r"n_head_kv\s+= (\d+)") / 2**20
-    return Result(
-        ppl=ppl,
-        kld=kld,
-        kld_999=kld_999,
-        same_top=same_top,
-        k_mib=number(rf", K \({key_type}\):\s*([\d.]+) MiB"),
-        v_mib=number(rf", V \({value_type}\):\s*([\d.]+) MiB"),
-        k_mib_expected=rows * number(r"n_embd_head_k\s+= (\d+)") * by_name[key_type].bits_per_value / 8,
-        v_mib_expected=rows * number(r"n_embd_head_v\s+= (\d+)") * by_name[value_type].bits_per_value / 8,
+    return Measurement(
+        {phase: comparison.results for phase, comparison in phases.items()},
+        {phase: comparison.logits for phase, comparison in phases.items()},
+        _speed(tools, model),
     )
+
+
+def _phase(phase: str, tools: Path, model: Path, text: Path, echo: Echo) -> llama_perplexity.Comparison:
+    def begun(pair: CachePair) -> None:
+        if pair.quantized:
+            echo(f"{phase} {pair}")
+
+    return llama_perplexity.compare(
+        tools, model, text, USUAL, PHASES[phase], what=phase, threads=_THREADS, more=["-ngl", 99], begun=begun
+    )
+
+
+def _speed(tools: Path, model: Path) -> dict[str, dict[str, float]]:
+    rates = {str(pair): llama_bench.speed(tools, model, pair, LOAD, ["-t", _THREADS]) for pair in USUAL}
+    return {
+        cache: {phase: round(rate / rates["f16"][phase], 3) for phase, rate in by_phase.items()}
+        for cache, by_phase in rates.items()
+    }
 
 
 def problems(
@@ -218,7 +168,7 @@ def _same(ours: Measurement, unpatched: Measurement, changes: frozenset[str]) ->
         if ours.logits[phase] != unpatched.logits[phase] and not changes & {"all", "f16"}:
             found.append(f"{phase} f16: the output differs from the unpatched build's, and no patch says that it changes it.")
         # A changed reference moves the divergence of every cache from it.
-        excused = CACHES.keys() if changes & {"all", "f16"} else changes
+        excused = CACHES if changes & {"all", "f16"} else changes
         for cache, result in results.items():
             theirs = unpatched.results[phase][cache]
             if cache in excused:
@@ -273,33 +223,3 @@ def demo() -> tuple[Path, Path]:
     from llm_kvsplit.demo import MODEL, SMOKE_TEXT
 
     return MODEL, SMOKE_TEXT
-
-
-def perplexity(
-    tools: Path, cache: str, phase: str, arguments: list[Any], environment: Mapping[str, str] = os.environ
-) -> str:
-    """What the llama-perplexity in ``tools`` prints. Raises PatchError, naming cache and phase, when it dies."""
-    program = Path(__file__).with_name("perplexity.py")
-    command = [sys.executable, str(program), str(tools), *map(str, arguments)]
-    patient = {**environment, **_PATIENT}
-    said = subprocess.run(command, capture_output=True, text=True, errors="replace", env=patient)
-    if said.returncode:
-        died = f"died of signal {-said.returncode}" if said.returncode < 0 else f"ended with code {said.returncode}"
-        lines = [line for line in (said.stdout + said.stderr).splitlines() if re.search(r"(?i)error|assert|fail", line)]
-        raise PatchError(f"llama-perplexity {died} in {phase} with {cache}{': ' + lines[0].strip() if lines else ''}.")
-    return said.stdout + said.stderr
-
-
-def _speed(tools: Path, model: Path) -> dict[str, dict[str, float]]:
-    rates: dict[str, dict[str, float]] = {}
-    for cache, (key_type, value_type) in CACHES.items():
-        command = [tools / "llama-bench", "-m", model, "-ctk", key_type, "-ctv", value_type, "-fa", 1, "-t", _THREADS]
-        command += ["-p", 256, "-n", 32, "-d", 512, "-r", 2, "-o", "json"]
-        said = subprocess.run(list(map(str, command)), capture_output=True, text=True, env={**os.environ, **_PATIENT})
-        if said.returncode:
-            raise PatchError(f"llama-bench ended with code {said.returncode} with {cache}: {said.stderr.strip()[-200:]}.")
-        rates[cache] = {"decode" if run["n_gen"] else "prefill": run["avg_ts"] for run in json.loads(said.stdout)}
-    return {
-        cache: {phase: round(rate / rates["f16"][phase], 3) for phase, rate in by_phase.items()}
-        for cache, by_phase in rates.items()
-    }

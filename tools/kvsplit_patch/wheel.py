@@ -15,6 +15,7 @@ from typing import Sequence
 from . import cmake
 from .cmake import Echo
 from .errors import PatchError
+from .failures import first_error
 from .sdist import download_sdist
 from .trees import Source
 
@@ -55,8 +56,7 @@ def make(source: Source, flags: Sequence[str], folder: Path, echo: Echo) -> Path
         said = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
         wheels = list(Path(scratch).glob("*.whl"))
         if said.returncode or not wheels:
-            lines = [line.strip() for line in (said.stdout + said.stderr).splitlines() if re.search(r"(?i)\berror\b", line)]
-            raise PatchError(f"pip could not build the wheel: {lines[0] if lines else 'it gave no reason'}.")
+            raise PatchError(f"pip could not build the wheel: {first_error(said.stdout + said.stderr)}.")
         target = folder / wheels[0].name
         shutil.move(wheels[0], target)
     return target

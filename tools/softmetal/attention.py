@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kvsplit_patch.programs import backend_ops
+
 from . import build
 
-OPERATION = "FLASH_ATTN_EXT"
 DEVICE = "MTL0"
 #: The types that may differ between keys and values; every ordered pair of them.
 TYPES = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 PAIRS = tuple((k, v) for k in TYPES for v in TYPES if k != v)
 
-_CASE = re.compile(rf"^\s*{OPERATION}\((?P<case>.*)\): (?P<said>.*)$", re.MULTILINE)
 _ANY_PAIR = "|".join(f"type_K={k},type_V={v}" for k, v in PAIRS)
 
 
@@ -64,34 +63,20 @@ def run(
             planted = Path(scratch) / "fault"
             planted.write_text("\n=====\n".join(fault))
             environment["SOFTMETAL_FAULT"] = str(planted)
-        command = [str(programs / "test-backend-ops"), "test", "-b", DEVICE, "-o", OPERATION, "-p", cases]
-        said = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+        outcome = backend_ops.test(programs, DEVICE, cases, environment)
         counts = json.loads(report.read_text()) if report.is_file() else {}
-    results = _results(said.stdout)
-    died = ""
-    if said.returncode < 0 or "tests passed" not in said.stdout:
-        lines = [line for line in said.stderr.splitlines() if line.startswith("softmetal:")]
-        died = lines[-1] if lines else f"it ended with code {said.returncode}"
-    ran = {case: result for case, result in results.items() if "not supported" not in result.lower()}
-    failed = tuple(case for case, result in ran.items() if not result.endswith("OK"))
-    return Outcome(len(ran) - len(failed), failed, died, counts)
+    return Outcome(outcome.passed, outcome.failed, _reason(outcome), counts)
+
+
+def _reason(outcome: backend_ops.Outcome) -> str:
+    lines = [line for line in outcome.complaints.splitlines() if line.startswith("softmetal:")]
+    return outcome.died and (lines[-1] if lines else f"it {outcome.died}")
 
 
 def supported(programs: Path) -> dict[str, bool]:
     """Every case of flash attention that test-backend-ops has, and whether the device takes it."""
-    command = [str(programs / "test-backend-ops"), "support", "-b", DEVICE, "-o", OPERATION]
-    said = subprocess.run(command, capture_output=True, text=True, errors="replace", env=build.environment())
-    return {case: result == "SUPPORTED" for case, result in _results(said.stdout).items()}
+    return backend_ops.support(programs, DEVICE, build.environment())
 
 
 def is_mixed(case: str) -> bool:
     return re.search(_ANY_PAIR, case) is not None
-
-
-def _results(printed: str) -> dict[str, str]:
-    plain = re.sub(r"\x1b\[[\d;]*m", "", printed)
-    found = {}
-    for match in _CASE.finditer(plain):
-        # What differs is printed in front, so that a line may end in the case alone: "[FLASH_ATTN_EXT] ERR = … FAIL".
-        found[match["case"]] = match["said"].strip()
-    return {**found, **{case: "FAIL" for case in re.findall(rf"^\[{OPERATION}\].*? {OPERATION}\((.*?)\): FAIL", plain, re.MULTILINE)}}

@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +17,13 @@ from kvsplit_patch import build as host
 from kvsplit_patch import cmake, trees
 from kvsplit_patch.cmake import Echo
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.smoke import CACHES, demo
+from kvsplit_patch.programs import llama_bench
+from kvsplit_patch.smoke import demo
+from llm_kvsplit.kvtypes import USUAL, CachePair
 
 from . import attention, build, smoke
+
+LOAD = llama_bench.Load(prompt=128, answer=16, depth=256, repeats=2)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def confirm(
     echo: Echo,
     emulated: bool,
     cases: str = "",
-    caches: tuple[str, ...] = tuple(CACHES),
+    caches: tuple[CachePair, ...] = USUAL,
     ubatches: tuple[int, ...] = smoke.UBATCHES,
 ) -> Confirmation:
     """Build the series and try it: attention against the CPU, the bundled model, speed.
@@ -83,24 +84,17 @@ def _stopped(outcome: attention.Outcome) -> str:
 
 
 def _device(programs: Path, environment: dict[str, str]) -> str:
-    command = [str(programs / "llama-bench"), "--list-devices"]
-    said = subprocess.run(command, capture_output=True, text=True, env=environment)
-    found = re.search(rf"{attention.DEVICE}: (.*)", said.stdout + said.stderr)
-    if not found:
+    devices = llama_bench.devices(programs, environment)
+    if attention.DEVICE not in devices:
         raise PatchError("llama.cpp finds no Metal device here: is this a Mac with a GPU that macOS lets programs use?")
-    return found[1].strip()
+    return devices[attention.DEVICE]
 
 
 def _speed(programs: Path, environment: dict[str, str], echo: Echo) -> list[str]:
     lines = []
-    for cache in ("f16", "K8V4"):
-        echo(f"llama-bench with {cache}")
-        key_type, value_type = CACHES[cache]
-        command = [programs / "llama-bench", "-m", demo()[0], "-ctk", key_type, "-ctv", value_type, "-fa", 1, "-ngl", 99]
-        command += ["-dev", attention.DEVICE, "-p", 128, "-n", 16, "-d", 256, "-r", 2, "-o", "json"]
-        said = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
-        if said.returncode:
-            raise PatchError(f"llama-bench ended with code {said.returncode} with {cache}: {said.stderr.strip()[-200:]}.")
-        rates = {"decode" if run["n_gen"] else "prefill": run["avg_ts"] for run in json.loads(said.stdout)}
-        lines.append(f"{cache}, tokens/s at depth 256: {', '.join(f'{name} {rate:.1f}' for name, rate in rates.items())}")
+    for pair in (CachePair.from_bits(16, 16), CachePair.from_bits(8, 4)):
+        echo(f"llama-bench with {pair}")
+        rates = llama_bench.speed(programs, demo()[0], pair, LOAD, smoke.DEVICES["metal"], environment)
+        speeds = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
+        lines.append(f"{pair}, tokens/s at depth {LOAD.depth}: {speeds}")
     return lines

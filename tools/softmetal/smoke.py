@@ -7,17 +7,20 @@ cache that was converted to f16, at 24 it reads quantized keys and values themse
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from kvsplit_patch.cmake import Echo
-from kvsplit_patch.smoke import CACHES, Result, demo, perplexity, read
+from kvsplit_patch.programs import llama_perplexity
+from kvsplit_patch.programs.llama_perplexity import Result, Windows
+from kvsplit_patch.smoke import demo
+from llm_kvsplit.kvtypes import USUAL, CachePair
 
 from . import build
 
 UBATCHES = (256, 24, 8, 1)
-DEVICES = ("cpu", "metal")
+#: Name -> what the programs are told to compute on it.
+DEVICES = {"cpu": ("-dev", "none", "-ngl", 0), "metal": ("-dev", "MTL0", "-ngl", 99)}
 CONTEXT = 256
 #: How far the devices may be apart, relative and absolute. They round differently (the CPU quantizes queries for quantized
 #: keys, Metal does not), and 128 tokens are few; a fault in a kernel is farther off than any of this.
@@ -43,7 +46,7 @@ class Row:
 def measure(
     programs: Path,
     echo: Echo,
-    caches: tuple[str, ...] = tuple(CACHES),
+    caches: tuple[CachePair, ...] = USUAL,
     ubatches: tuple[int, ...] = UBATCHES,
     emulated: bool = True,
 ) -> list[Row]:
@@ -55,26 +58,25 @@ def measure(
     rows = []
     for ubatch in ubatches:
         results = {device: _measure(programs, device, ubatch, caches, echo, environment) for device in DEVICES}
-        rows += [Row(ubatch, cache, results["cpu"][cache], results["metal"][cache]) for cache in caches]
+        for cache in map(str, caches):
+            rows.append(Row(ubatch, cache, results["cpu"][cache], results["metal"][cache]))
     return rows
 
 
 def _measure(
-    programs: Path, device: str, ubatch: int, caches: tuple[str, ...], echo: Echo, environment: dict[str, str]
+    programs: Path, device: str, ubatch: int, caches: tuple[CachePair, ...], echo: Echo, environment: dict[str, str]
 ) -> dict[str, Result]:
-    model, text = demo()
-    where = ["-dev", "MTL0", "-ngl", 99] if device == "metal" else ["-dev", "none", "-ngl", 0]
-    results = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        common = ["-m", model, "-f", text, "-c", CONTEXT, "-b", CONTEXT, "-ub", ubatch, "--chunks", 1, "-t", os.cpu_count() or 1]
-        common += ["-fa", "on", "-lv", 4, "--kl-divergence-base", Path(scratch) / "base", *where]
-        for cache in ("f16", *(cache for cache in caches if cache != "f16")):
-            echo(f"{cache} at ubatch {ubatch} on {device}")
-            key_type, value_type = CACHES[cache]
-            types = [] if cache == "f16" else ["-ctk", key_type, "-ctv", value_type, "--kl-divergence"]
-            printed = perplexity(programs, cache, device, [*common, *types], environment)
-            results[cache] = read(printed, cache, device, CONTEXT)
-    return results
+    return llama_perplexity.compare(
+        programs,
+        *demo(),
+        caches,
+        Windows(CONTEXT, 1, ubatch),
+        what=device,
+        threads=os.cpu_count() or 1,
+        more=DEVICES[device],
+        environment=environment,
+        begun=lambda pair: echo(f"{pair} at ubatch {ubatch} on {device}"),
+    ).results
 
 
 def table(rows: list[Row]) -> list[str]:

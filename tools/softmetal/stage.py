@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from kvsplit_patch.cmake import Echo
+from kvsplit_patch.programs import backend_ops
 from kvsplit_patch.trees import Source
 
 from . import attention, build
@@ -26,7 +27,7 @@ def check(source: Source, echo: Echo) -> tuple[list[str], dict[str, Any]]:
         wanted |= {"different types": (attention.mixed("64"), False), "different types, reversed": (attention.mixed("64"), True)}
     problems, passed = [], {}
     for name, (cases, reverse) in wanted.items():
-        echo(f"test-backend-ops {attention.OPERATION} on the software Metal: {name}")
+        echo(f"test-backend-ops {backend_ops.OPERATION} on the software Metal: {name}")
         outcome = attention.run(programs, cases, reverse=reverse)
         passed[name] = outcome.passed
         problems += [f"{name}: the software Metal differs from the CPU: {case}." for case in outcome.failed]

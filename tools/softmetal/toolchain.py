@@ -18,6 +18,7 @@ from pathlib import Path
 
 from kvsplit_patch import index
 from kvsplit_patch.errors import PatchError
+from kvsplit_patch.failures import first_error
 from kvsplit_patch.paths import cache_dir
 
 HERE = Path(__file__).parent
@@ -95,8 +96,7 @@ def device_library() -> Path:
         command = [compiler, "-std=c++17", "-O2", "-fPIC", "-shared", "-pthread", f"-Wl,-soname,{path.name}", *sources]
         said = subprocess.run([*command, "-ldl", "-o", str(made)], capture_output=True, text=True)
         if said.returncode:
-            errors = [line for line in said.stderr.splitlines() if "error" in line] or [said.stderr.strip()]
-            raise PatchError(f"The software Metal does not compile: {errors[0]}.")
+            raise PatchError(f"The software Metal does not compile: {first_error(said.stderr)}.")
         os.replace(made, path)
     return path
 

@@ -14,6 +14,7 @@ import pytest
 
 from kvsplit_patch import build, cmake, trees
 from kvsplit_patch.errors import PatchError
+from kvsplit_patch.programs import llama_bench, llama_perplexity
 
 from .test_releases import HERE, fetch
 
@@ -231,25 +232,21 @@ def test_kvq_options_of_the_programs(tmp_path):
     tools = build.tools(trees.patched(), cmake.flags(), print)
     model, text = demo()
 
-    def perplexity(*words, **environment):
-        program = Path(cmake.__file__).with_name("perplexity.py")
-        command = [sys.executable, program, tools, "-m", model, "-f", text, "-c", "256", "--chunks", "1", "-lv", "4", *words]
-        said = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, env={**os.environ, **environment}, errors="replace"
-        )
-        printed = said.stdout + said.stderr
-        types = [printed.partition(f", {side} (")[2].partition(")")[0] for side in "KV"]
-        return said.returncode, types, printed
+    def types(*words, **environment):
+        command = ["-m", model, "-f", text, "-c", "256", "--chunks", "1", "-lv", "4", *words]
+        printed = llama_perplexity.output(tools, command, {**os.environ, **environment})
+        return llama_perplexity.cache_types(printed)
 
-    assert perplexity("--kvq", "8")[:2] == (0, ["q8_0", "q8_0"])
-    assert perplexity("--kvq", "8", "--kvq-val", "4")[:2] == (0, ["q8_0", "q4_0"])
-    assert perplexity("--kvq-key", "5")[:2] == (0, ["q5_1", "f16"])
-    assert perplexity("--kvq-val", "4", LLAMA_ARG_KVQ="8")[:2] == (0, ["q8_0", "q4_0"])
-    code, _, said = perplexity("--kvq", "7")
-    assert code and "no KV cache type has '7' bits, use one of: 16 (f16), 8 (q8_0), 5 (q5_1), 4 (q4_0)" in said
-    bench = [tools / "llama-bench", "-m", model, "-p", "8", "-n", "0", "-r", "1", "-fa", "1", "-o", "json"]
-    said = subprocess.run([*map(str, bench), "-kvqk", "8", "-kvqv", "4,5"], capture_output=True, text=True)
-    assert [(run["type_k"], run["type_v"]) for run in json.loads(said.stdout)] == [("q8_0", "q4_0"), ("q8_0", "q5_1")]
+    assert types("--kvq", "8") == ("q8_0", "q8_0")
+    assert types("--kvq", "8", "--kvq-val", "4") == ("q8_0", "q4_0")
+    assert types("--kvq-key", "5") == ("q5_1", "f16")
+    assert types("--kvq-val", "4", LLAMA_ARG_KVQ="8") == ("q8_0", "q4_0")
+    with pytest.raises(PatchError) as failure:
+        types("--kvq", "7")
+    assert "no KV cache type has '7' bits, use one of: 16 (f16), 8 (q8_0), 5 (q5_1), 4 (q4_0)" in failure.value.message
+    command = ["-m", model, "-p", 8, "-n", 0, "-r", 1, "-fa", 1, "-kvqk", "8", "-kvqv", "4,5"]
+    rows = llama_bench.rows(tools, command)
+    assert [(row.key_type, row.value_type) for row in rows] == [("q8_0", "q4_0"), ("q8_0", "q5_1")]
 
 
 @pytest.mark.build
@@ -262,13 +259,12 @@ def test_quantized_weights_run_on_a_machine_with_amx(tmp_path):
     tools = build.tools(trees.patched(), cmake.flags(), print, extra=("llama-quantize",))
     model, text = demo()
     subprocess.run([tools / "llama-quantize", model, tmp_path / "q8.gguf", "q8_0"], check=True, capture_output=True)
-    program = Path(cmake.__file__).with_name("perplexity.py")
+    windows = llama_perplexity.Windows(256, 4, 256)
     perplexities = []
     for more in ([], ["--no-repack"]):  # with AMX where there is any, and without
-        command = [sys.executable, program, tools, "-m", tmp_path / "q8.gguf", "-f", text, "-c", "256", "--chunks", "4", *more]
-        said = subprocess.run(list(map(str, command)), capture_output=True, text=True, errors="replace")
-        assert said.returncode == 0, said.stderr
-        perplexities.append(float((said.stdout + said.stderr).partition("PPL =")[2].split()[0]))
+        quantized = tmp_path / "q8.gguf"
+        compared = llama_perplexity.compare(tools, quantized, text, [], windows, what="the test", threads=2, more=more)
+        perplexities.append(compared.results["f16"].ppl)
     assert perplexities[0] == pytest.approx(perplexities[1], rel=0.01)
 
 

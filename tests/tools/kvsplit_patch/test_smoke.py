@@ -9,7 +9,10 @@ import pytest
 
 from kvsplit_patch import cmake, paths, smoke, trees
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.smoke import CACHES, PHASES, Measurement, Result
+from kvsplit_patch.programs import llama_perplexity
+from kvsplit_patch.programs.llama_perplexity import Result
+from kvsplit_patch.smoke import PHASES, Measurement
+from llm_kvsplit.kvtypes import USUAL, CachePair
 
 from .planted import FAULTS, plant
 from .test_releases import HERE, fetch
@@ -18,15 +21,15 @@ KLD = {"f16": 0.0, "K8V8": 0.0001, "K8V4": 0.0035, "K4V8": 0.0180, "K4V4": 0.021
 MIB = {"f16": 1.5, "q8_0": 0.796875, "q4_0": 0.421875}
 
 
-def result(cache) -> Result:
-    k, v = (MIB[name] for name in CACHES[cache])
-    kld = KLD[cache]
+def result(pair) -> Result:
+    k, v = MIB[pair.k.name], MIB[pair.v.name]
+    kld = KLD[str(pair)]
     return Result(9 + kld, kld, 10 * kld, 100 - 100 * kld, round(k, 2), round(v, 2), k, v)
 
 
 def measurement(**changed) -> Measurement:
     """A sound one; ``K8V4={"kld": 1}`` changes that cache in both phases."""
-    results = {cache: replace(result(cache), **changed.get(cache, {})) for cache in CACHES}
+    results = {str(pair): replace(result(pair), **changed.get(str(pair), {})) for pair in USUAL}
     return Measurement({phase: results for phase in PHASES}, {phase: "same" for phase in PHASES}, {})
 
 
@@ -93,7 +96,7 @@ def test_a_baseline_of_another_model_is_not_used(tmp_path):
 
 def test_a_number_that_was_not_printed_is_told():
     with pytest.raises(PatchError, match="printed no Mean"):
-        smoke.read("Final estimate: PPL = 8.1", "K8V4", "prefill", 1024)
+        llama_perplexity.read("Final estimate: PPL = 8.1", CachePair.from_bits(8, 4), 1024, "prefill")
 
 
 # --- real builds --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from llm_kvsplit.commands import doctor
+from llm_kvsplit.kvtypes import USUAL, CachePair
 from softmetal import attention, confirm
 
 
@@ -20,7 +21,7 @@ def test_softmetal_without_a_mac_one_sentence_says_so():
 @pytest.mark.timeout(1800)
 def test_softmetal_the_block_to_paste_says_what_ran():
     cases = attention.mixed("64", (("q8_0", "q4_0"),))
-    found = confirm.confirm(print, emulated=True, cases=cases, caches=("f16", "K8V4"), ubatches=(256,))
+    found = confirm.confirm(print, emulated=True, cases=cases, caches=(USUAL[0], CachePair.from_bits(8, 4)), ubatches=(256,))
     block = "\n".join(found.lines)
     assert found.problems == ()
     assert "device: softmetal" in block and "(emulated)" in block and "metal-mixed-kv" in block

@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
-import kvsplit_patch.perplexity
+from kvsplit_patch.programs import llama_perplexity
 from kvsplit_patch.smoke import demo
 from softmetal import attention, build
+from softmetal.smoke import DEVICES
 
 pytestmark = [pytest.mark.build, pytest.mark.timeout(1200)]
 
@@ -49,16 +48,13 @@ def test_starting_compiles_no_more_than_upstream_does(patched_programs, stock_pr
 def splits(programs, key_type, value_type, tmp_path):
     """How many pieces the scheduler cuts a graph into for a token: it cuts where the device changes."""
     model, text = demo()
-    command = [sys.executable, kvsplit_patch.perplexity.__file__, str(programs), "-m", str(model), "-f", str(text)]
-    command += ["-c", "256", "-b", "256", "-ub", "256", "--chunks", "1", "-fa", "on", "-ngl", "99", "-dev", "MTL0", "-lv", "4"]
+    command = ["-m", model, "-f", text, "-c", 256, "-b", 256, "-ub", 256, "--chunks", 1, "-fa", "on", *DEVICES["metal"]]
     report = tmp_path / "report.json"
-    said = subprocess.run(
-        [*command, "-ctk", key_type, "-ctv", value_type], capture_output=True, text=True, env=build.environment(report=report)
-    )
-    assert said.returncode == 0, said.stderr[-500:]
+    environment = build.environment(report=report)
+    printed = llama_perplexity.output(programs, [*command, "-lv", 4, "-ctk", key_type, "-ctv", value_type], environment)
     kernels = json.loads(report.read_text())["kernels"]
     attended = sum(found["dispatches"] for name, found in kernels.items() if re.match("kernel_flash_attn_ext_(vec_)?[fq]", name))
-    return max(map(int, re.findall(r"\bsplits = (\d+)", said.stdout + said.stderr))), attended
+    return max(map(int, re.findall(r"\bsplits = (\d+)", printed))), attended
 
 
 def test_no_attention_is_left_to_the_cpu(patched_programs, stock_programs, tmp_path):

@@ -2,6 +2,8 @@
 
 import click
 
+from .. import options
+
 
 @click.command()
 @click.option("--build-each", is_flag=True, help="Also configure and compile after every patch (minutes each).")
@@ -12,13 +14,10 @@ def command(build_each):
 
     folder = paths.patchset_dir()
     faults = lint.lint(folder)
-    for fault in faults:
-        click.echo(fault)
-    if faults:
-        raise PatchError(f"{folder} has {len(faults)} faults: mend them, or restore it with git checkout.")
+    options.end_with(faults, f"{folder} has {len(faults)} faults: mend them, or restore it with git checkout.")
     click.echo(f"{folder} is whole.")
     if build_each:
-        from .. import cmake, options
+        from .. import cmake
 
         applied = replay.apply_series()
         for name, tree in zip(series.read_names(folder), applied.after):

@@ -11,13 +11,9 @@ from .. import options
 def command(target, flags):
     """Run upstream's test-backend-ops for flash attention, and require the pairs of cache types that we need."""
     from .. import build, optests, trees
-    from ..errors import PatchError
 
     backends = optests.run(build.tools(trees.patched(target), flags, options.echo), options.echo)
     for backend in backends:
         click.echo(f"{backend.name}: {backend.passed} passed, {len(backend.failed)} failed")
     found = optests.problems(backends)
-    for problem in found:
-        click.echo(problem)
-    if found:
-        raise PatchError(f"The operation tests found {len(found)} problems: mend the patch that causes them.")
+    options.end_with(found, f"The operation tests found {len(found)} problems: mend the patch that causes them.")

@@ -13,8 +13,6 @@ from .. import options
 def command(target, flags, accept, device):
     """Measure what five caches do to the bundled model, patched, unpatched, and against the stored baseline."""
     from .. import report, smoke, trees
-    from ..errors import PatchError
-
     if device:
         return _on_softmetal(trees.patched(target))
 
@@ -24,21 +22,15 @@ def command(target, flags, accept, device):
         smoke.write_baseline(smoke.measured(plain, flags, model, text, options.echo), plain.commit, model, text)
     measurement, found = smoke.check(trees.patched(target), plain, flags, options.echo)
     click.echo("\n".join(report.smoke_table(measurement.as_json())))
-    for problem in found:
-        click.echo(problem)
-    if found:
-        raise PatchError(f"The build does not mean the same ({len(found)} problems): mend the patch that causes them.")
+    sentence = f"The build does not mean the same ({len(found)} problems): mend the patch that causes them."
+    options.end_with(found, sentence)
 
 
 def _on_softmetal(source):
     from softmetal import build, smoke
 
-    from ..errors import PatchError
-
     rows = smoke.measure(build.programs(source, options.echo), options.echo)
     click.echo("\n".join(smoke.table(rows)))
     found = [problem for row in rows for problem in row.problems()]
-    for problem in found:
-        click.echo(problem)
-    if found:
-        raise PatchError(f"The emulated Metal and the CPU are too far apart ({len(found)} problems): mend the kernels.")
+    sentence = f"The emulated Metal and the CPU are too far apart ({len(found)} problems): mend the kernels."
+    options.end_with(found, sentence)

@@ -5,10 +5,10 @@ Runs of the two builds and of all caches take turns, on a model with random weig
 cache of a depth is computed once, by the patched build, and read from a file by both, so that stock's slow prefill is not
 waited for before every run. Ratios are the result; the numbers themselves are this machine's.
 
-    python ci/bench_cpu.py                            # builds both, then measures: about 25 minutes on 2 cores
-    python ci/bench_cpu.py --cache K8V4               # one cache alone, added to what was measured before
-    python ci/bench_cpu.py --tools STOCK PATCHED      # folders with the libraries of both, built before
-    python ci/bench_cpu.py --instructions             # callgrind's count of one decode step, at leisure
+    python tools/benchmarks/cpu.py                            # builds both, then measures: about 25 minutes on 2 cores
+    python tools/benchmarks/cpu.py --cache K8V4               # one cache alone, added to what was measured before
+    python tools/benchmarks/cpu.py --tools STOCK PATCHED      # folders with the libraries of both, built before
+    python tools/benchmarks/cpu.py --instructions             # callgrind's count of one decode step, at leisure
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ import time
 from datetime import date
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "tools")]
+import evidence  # beside this file: a program has no package
+from evidence import PAIRS
 
-from llm_kvsplit.kvtypes import CachePair, from_bits  # noqa: E402
+from kvsplit_patch.programs import llama_bench
+from llm_kvsplit import machine
+from llm_kvsplit.kvtypes import CachePair
 
 #: A llama of 28M parameters. Its weights (random, f16) are small beside a long cache.
 N_LAYER, N_EMBD, N_HEAD, N_HEAD_KV, N_FF, N_VOCAB = 8, 512, 8, 4, 1408, 4096
 HEAD_DIM = N_EMBD // N_HEAD
 
-PAIRS = [CachePair(from_bits(k), from_bits(v)) for k, v in ((16, 16), (8, 8), (8, 4), (4, 4))]
 #: Depth -> how many of the runs there time a prompt, too; stock takes long for one.
 DEPTHS = {0: 7, 2048: 7, 8192: 3, 32768: 3}
 TURNS = 7
@@ -240,7 +242,7 @@ def bench(stock: Path, patched: Path, threads: int, pairs: list[CachePair]) -> d
 
 
 def cache_bytes(pair: CachePair, tokens: int) -> float:
-    return tokens * N_LAYER * N_HEAD_KV * HEAD_DIM * (pair.k.bits_per_value + pair.v.bits_per_value) / 8
+    return evidence.cache_bytes(pair, tokens, n_layer=N_LAYER, n_head_kv=N_HEAD_KV, head_dim=HEAD_DIM)
 
 
 def instructions(stock: Path, patched: Path, pairs: list[CachePair]) -> dict:
@@ -257,9 +259,9 @@ def instructions(stock: Path, patched: Path, pairs: list[CachePair]) -> dict:
                 step = {}
                 for n in (1, 9):
                     out = Path(scratch) / "callgrind"
+                    load = llama_bench.Load(prompt=0, answer=n, depth=512, repeats=1)
                     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", folder / "llama-bench"]
-                    command += ["-m", model, "-fa", 1, "-t", 1, "-r", 1, "--no-warmup", "-p", 0, "-d", 512, "-n", n]
-                    command += ["-ctk", pair.k.name, "-ctv", pair.v.name]
+                    command += [*llama_bench.arguments(model, pair, load), "-t", 1, "--no-warmup"]
                     subprocess.run([str(word) for word in command], check=True, capture_output=True)
                     annotate = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(out)]
                     said = subprocess.run(annotate, check=True, capture_output=True, text=True).stdout
@@ -271,16 +273,14 @@ def instructions(stock: Path, patched: Path, pairs: list[CachePair]) -> dict:
     return counts
 
 
-def machine() -> dict:
-    cpu = platform.processor()
-    flags = ""
-    if Path("/proc/cpuinfo").exists():
-        info = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines())
-        info = {key.strip(): value.strip() for key, value in info.items()}
-        cpu, flags = info.get("model name", cpu), info.get("flags", "")
+def this_machine() -> dict:
+    flags = machine.cpu_flags().split()
     known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimddp")
     return dict(
-        cpu=cpu, cores=os.cpu_count(), features=[name for name in known if name in flags.split()], system=platform.platform(terse=True)
+        cpu=machine.cpu_name(),
+        cores=os.cpu_count(),
+        features=[name for name in known if name in flags],
+        system=platform.platform(terse=True),
     )
 
 
@@ -310,7 +310,7 @@ def markdown(data: dict) -> str:
         f"{data['read_gb_s']:.1f} GB/s, or {data['read_two_places_gb_s']:.1f} if each reads from two places in turn. Random "
         f"llama of 28M parameters: {N_LAYER} layers, {N_HEAD} heads, {N_HEAD_KV} KV heads x {HEAD_DIM}, f16 weights. llama.cpp "
         f"{data['commit'][:12]}, {data['date']}. Medians (least–greatest) in tokens/s, runs of both builds "
-        "taking turns; ratios are medians of each turn's. Made by `ci/bench_cpu.py`.",
+        "taking turns; ratios are medians of each turn's. Made by `tools/benchmarks/cpu.py`.",
         "",
         "## Prefill of a whole prompt",
         "",
@@ -360,7 +360,7 @@ def markdown(data: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = evidence.parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/evidence"), help="folder for cpu.json and cpu.md")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--tools", type=Path, nargs=2, metavar=("STOCK", "PATCHED"), help="folders of builds made before")
@@ -385,20 +385,16 @@ def main() -> None:
         if given.instructions:
             flags = tuple("-DGGML_NATIVE=OFF" if flag == "-DGGML_NATIVE=ON" else flag for flag in flags)
         stock, patched = (build.tools(tree, flags, options.echo) for tree in (trees.unpatched(), source))
-    file = given.out / "cpu.json"
-    data = json.loads(file.read_text()) if file.exists() else {}
+    data = evidence.read(given.out, "cpu")
     pairs = [pair for pair in PAIRS if str(pair) in (given.cache or map(str, PAIRS))]
     if given.instructions:
         data["instructions"] = data.get("instructions", {}) | instructions(stock, patched, pairs)
     else:
         new = bench(stock, patched, given.threads, pairs)
         new["rows"] = [row for row in data.get("rows", []) if row["cache"] not in map(str, pairs)] + new["rows"]
-        data |= new
-        data |= dict(machine=machine(), threads=given.threads, commit=source.commit, tree=source.tree, date=str(date.today()))
-    given.out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(data, indent=1) + "\n")
-    if "rows" in data:
-        (given.out / "cpu.md").write_text(markdown(data))
+        data |= new | dict(machine=this_machine(), threads=given.threads)
+        data |= dict(commit=source.commit, tree=source.tree, date=str(date.today()))
+    evidence.write(given.out, "cpu", data, markdown(data) if "rows" in data else "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run as a program: ``perplexity.py FOLDER ARGUMENT…`` is that folder's llama-perplexity, with all of its output.
+"""Run as a program: ``… FOLDER ARGUMENT…`` is that folder's llama-perplexity, with all of its output.
 
 Upstream's own ``main()`` returns while another thread still prints, and on a busy machine the last lines, the very
 statistics that are wanted, are lost (llama.cpp#22142). So its ``llama_perplexity()`` is called from here, and the log
@@ -11,7 +11,9 @@ from pathlib import Path
 
 
 def library(folder: Path, name: str) -> ctypes.CDLL:
-    file = next(file for file in folder.iterdir() if file.stem == f"lib{name}")
+    file = next((file for file in folder.iterdir() if file.stem == f"lib{name}"), None)
+    if file is None:
+        sys.exit(f"there is no lib{name} in {folder}: build the tools anew")
     return ctypes.CDLL(str(file))
 
 

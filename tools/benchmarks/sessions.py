@@ -4,14 +4,13 @@
 Every run is a new process, as a person's question is, timed from its start to the first byte of its answer; runs
 with and without the state take turns. The models have random weights: time does not depend on what they are.
 
-    python ci/bench_sessions.py --out docs/evidence                            # 20 minutes on 2 quiet cores
-    python ci/bench_sessions.py --out docs/evidence --lengths 16384 --runs 1   # one more row beside those there
-    python ci/bench_sessions.py --llm-gguf PYTHON                             # a Python with llm and llm-gguf, for that column
+    python tools/benchmarks/sessions.py --out docs/evidence                            # 20 minutes on 2 quiet cores
+    python tools/benchmarks/sessions.py --out docs/evidence --lengths 16384 --runs 1   # one more row beside those there
+    python tools/benchmarks/sessions.py --llm-gguf PYTHON                             # a Python with llm and llm-gguf, for that column
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -25,11 +24,13 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+import evidence  # beside this file: a program has no package
 
-from llm_kvsplit import demo, files  # noqa: E402
-from llm_kvsplit.kvtypes import CachePair, bytes_per_token  # noqa: E402
-from llm_kvsplit.paths import backends_dir  # noqa: E402
+from llm_kvsplit import demo
+from llm_kvsplit.paths import backends_dir
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from tests.llm_kvsplit.ggufs import write_llama  # noqa: E402
 
 #: Layers, width and heads of SmolLM-135M, the smallest model that people chat with, and of its bigger sister; 32768
@@ -38,7 +39,6 @@ SHAPES = {
     "135M": dict(n_layer=30, n_embd=576, n_head=9, n_head_kv=3, n_ctx=32768),
     "360M": dict(n_layer=32, n_embd=960, n_head=15, n_head_kv=5, n_ctx=32768),
 }
-PAIRS = [(16, 16), (8, 8), (8, 4), (4, 4)]
 #: Seconds that llm-gguf may take to its first byte.
 PATIENCE = 300
 K8V4 = ("-o", "kv_key_bits", "8", "-o", "kv_value_bits", "4", "-o", "temperature", "0", "-o", "max_tokens", "4")
@@ -78,21 +78,25 @@ def _start(python: str, user: Path, *arguments: str, stdin: str) -> subprocess.P
         [python, "-m", "llm", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "LLM_USER_PATH": str(user)},
+        env=as_user(user),
     )
     process.stdin.write(stdin.encode())
     process.stdin.close()
     return process
 
 
+def output(python: str, user: Path, *arguments: str) -> bytes:
+    """What ``llm …`` prints. Raises CalledProcessError when it fails."""
+    command = [python, "-m", "llm", *arguments]
+    return subprocess.run(command, env=as_user(user), capture_output=True, check=True).stdout
+
+
+def as_user(user: Path) -> dict[str, str]:
+    return {**os.environ, "LLM_USER_PATH": str(user)}
+
+
 def logged(user: Path) -> dict:
-    out = subprocess.run(
-        [sys.executable, "-m", "llm", "logs", "--json", "-n", "1"],
-        env={**os.environ, "LLM_USER_PATH": str(user)},
-        capture_output=True,
-        check=True,
-    ).stdout
-    return json.loads(out)[0]["response_json"]
+    return json.loads(output(sys.executable, user, "logs", "--json", "-n", "1"))[0]["response_json"]
 
 
 def drop_from_page_cache(folder: Path) -> None:
@@ -171,12 +175,7 @@ def register(user: Path, model: Path) -> Path:
     """A user directory with the model, and with the builds of the person who runs this."""
     (user / "kvsplit").mkdir(parents=True)
     (user / "kvsplit" / "backends").symlink_to(backends_dir())
-    subprocess.run(
-        [sys.executable, "-m", "llm", "kvsplit", "add", str(model), "--name", "bench"],
-        env={**os.environ, "LLM_USER_PATH": str(user)},
-        check=True,
-        capture_output=True,
-    )
+    output(sys.executable, user, "kvsplit", "add", str(model), "--name", "bench")
     return user
 
 
@@ -192,18 +191,18 @@ def state_sizes(work: Path, model: Path, shape: dict, n_tokens: int) -> list[dic
     """Bytes of a stored state for each pair beside the arithmetic, for a conversation of ``n_tokens``."""
     rows = []
     text = demo.SMOKE_TEXT.read_text(encoding="ascii", errors="ignore")[:n_tokens]
-    for k, v in PAIRS:
-        user = work / f"size-{k}-{v}"
-        register(user, model)
-        bits = ("-o", "kv_key_bits", str(k), "-o", "kv_value_bits", str(v))
+    for pair in evidence.PAIRS:
+        user = register(work / f"size-{pair}", model)
+        bits = ("-o", "kv_key_bits", str(pair.k.bits), "-o", "kv_value_bits", str(pair.v.bits))
         ask(sys.executable, user, "-m", "bench", *bits, "-o", "max_tokens", "1", "-o", "temperature", "0", stdin=text)
         response = logged(user)
         tokens = response["prompt_tokens"]
-        pair = CachePair.from_bits(k, v)
-        per_token = bytes_per_token(pair.k, pair.v, [shape["n_head_kv"]] * shape["n_layer"], 64, 64)
-        rows.append(
-            {"pair": str(pair), "tokens": tokens, "file": response["session"]["saved_bytes"], "arithmetic": int(per_token * tokens)}
+        head_dim = shape["n_embd"] // shape["n_head"]
+        arithmetic = evidence.cache_bytes(
+            pair, tokens, n_layer=shape["n_layer"], n_head_kv=shape["n_head_kv"], head_dim=head_dim
         )
+        saved = response["session"]["saved_bytes"]
+        rows.append({"pair": str(pair), "tokens": tokens, "file": saved, "arithmetic": int(arithmetic)})
     return rows
 
 
@@ -214,7 +213,7 @@ def markdown(results: dict) -> str:
         "Seconds from the start of the process to the first byte of the answer, medians; q8_0 keys and q4_0 values, but",
         "f16 for llm-gguf, which has nothing else; random weights in the shapes of SmolLM-135M and SmolLM-360M;",
         f"{results['machine']}; llama-cpp-python {results['bindings']}, {results['backend']}.",
-        "Made by `python ci/bench_sessions.py`; single runs differ by up to 10 %, and 16384 tokens are one run.",
+        "Made by `python tools/benchmarks/sessions.py`; single runs differ by up to 10 %, and 16384 tokens are one run.",
         "",
         "| model | tokens | nothing stored | stored | ratio | stored, page cache dropped | ratio | llm-gguf | ratio "
         "| storing costs the first answer |",
@@ -245,7 +244,7 @@ def markdown(results: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = evidence.parser(__doc__)
     parser.add_argument("--model", choices=SHAPES, default="135M")
     parser.add_argument("--lengths", default="1024,4096,8192,16384")
     parser.add_argument("--runs", type=int, default=3, help="runs of each kind, which take turns; one beyond 8192 tokens")
@@ -274,28 +273,19 @@ def main() -> None:
             kept = [old for old in results["lengths"] if (old["model"], old["tokens"]) != (row["model"], row["tokens"])]
             results["lengths"] = sorted([*kept, row], key=lambda row: (row["model"], row["tokens"]))
             if options.out:
-                options.out.mkdir(parents=True, exist_ok=True)
-                files.write_whole(options.out / "sessions.json", json.dumps(results, indent=2) + "\n")
-                files.write_whole(options.out / "sessions.md", markdown(results))
+                evidence.write(options.out, "sessions", results, markdown(results))
     print(markdown(results))
 
 
 def measured_before(out: Path | None, where: dict) -> dict | None:
     """The results in ``out``, to add rows to; None when there are none, or they are of another machine or library."""
-    if out is None or not (out / "sessions.json").is_file():
-        return None
-    results = json.loads((out / "sessions.json").read_text())
+    results = evidence.read(out, "sessions") if out else {}
     return results if where.items() <= results.items() else None
 
 
 def register_llm_gguf(python: str, user: Path, model: Path) -> None:
     user.mkdir()
-    subprocess.run(
-        [python, "-m", "llm", "gguf", "register-model", "bench", str(model)],
-        env={**os.environ, "LLM_USER_PATH": str(user)},
-        check=True,
-        capture_output=True,
-    )
+    output(python, user, "gguf", "register-model", "bench", str(model))
 
 
 if __name__ == "__main__":
