@@ -29,7 +29,11 @@ class Progress:
     def says(self, words: str) -> None:
         """On a terminal alone: elsewhere each change would be a line."""
         if sys.stderr.isatty():
-            self.bar.label = words.ljust(_WIDTH)
+            self.bar.label = _label(words)
+
+
+def _label(words: str) -> str:
+    return words.ljust(_WIDTH) if sys.stderr.isatty() else words
 
 
 def run(results: Results, jobs: list[Job], measure: Callable[[dict[str, Any], Progress], dict[str, Any]] = cell.run) -> None:
@@ -42,12 +46,11 @@ def run(results: Results, jobs: list[Job], measure: Callable[[dict[str, Any], Pr
         click.echo(f"{len(jobs) - len(missing)} of {len(jobs)} measurements are there already.", err=True)
     if not missing:
         return
+    length, stderr = sum(job.tokens for job in missing), click.get_text_stream("stderr")
     try:
-        with click.progressbar(
-            length=sum(job.tokens for job in missing), file=click.get_text_stream("stderr"), show_pos=False
-        ) as bar:
+        with click.progressbar(length=length, label=_label(missing[0].words), file=stderr, show_pos=False) as bar:
             for job in missing:
-                bar.label = job.words.ljust(_WIDTH) if sys.stderr.isatty() else job.words
+                bar.label = _label(job.words)
                 finished = bar.pos + job.tokens
                 results.add(job.name, measure(job.order, Progress(bar)))
                 bar.update(finished - bar.pos)  # what was not counted exactly

@@ -12,6 +12,7 @@ and prints all tables.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import pydoc_data.topics
 import time
@@ -91,10 +92,10 @@ def corpora(given: list[Path]) -> dict[str, str]:
 
 
 def jobs(models: dict[str, Path], texts: dict[str, str]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    for what, contexts in (("pairs", pairs), ("nudges", nudges)):
-        for text in texts if what == "pairs" else ("code",):
-            for kind in models:
-                yield f"{what}/{kind}/{text}", lambda m=models[kind], t=texts[text], c=contexts: measured(m, t, c)
+    code, manual, *given = texts
+    for what, contexts, names in (("pairs", pairs, (code, manual)), ("nudges", nudges, (code,)), ("pairs", pairs, given)):
+        for text, kind in itertools.product(names, models):
+            yield f"{what}/{kind}/{text}", lambda m=models[kind], t=texts[text], c=contexts: measured(m, t, c)
     others = {kind: file for kind, file in models.items() if kind != "f16"}
     yield "weights/f16/code", lambda: measured(models["f16"], texts["code"], lambda _, stack: weights(others, stack))
 
