@@ -70,7 +70,7 @@ def haystack(n: int) -> str:
 
 @pytest.mark.parametrize(("key_bits", "value_bits"), [(16, 16), (8, 4)])
 def test_it_finds_what_a_long_text_says(smol, key_bits, value_bits):
-    """A third of it, since the model itself overlooks some (f16 found 3 of 3 and 4 of 6); nothing without the text."""
+    """A third of it, since the model itself overlooks some (f16: 3 of 3, 4 of 6); nothing of it without the text."""
     model = llm.get_model("smol")
     options = {"kv_key_bits": key_bits, "kv_value_bits": value_bits, "temperature": 0, "max_tokens": 16, "n_threads": 1}
     for planted, tokens in ((0, 0), (3, 4000), (6, 8000)):
