@@ -6,6 +6,8 @@ import pytest
 #: No test sees the models, states and builds of the person who runs it.
 NOBODY = tempfile.TemporaryDirectory(prefix="llm-kvsplit-tests-")
 os.environ["LLM_USER_PATH"] = NOBODY.name
+# llm starts anew in many tests; without compiled bytecode each start costs a second.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser):

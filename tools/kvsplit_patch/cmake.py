@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,9 +128,16 @@ def compiled(
         log = workspace / "log.txt"
         configure = [toolchain.cmake, "-S", "src", "-B", "out", "-G", "Ninja"]
         configure += [f"-DCMAKE_MAKE_PROGRAM={toolchain.ninja}", f"-DLLAMA_BUILD_COMMIT={commit[:12]}"]
+        echo(f"configuring llama.cpp (seconds), then compiling what is not compiled yet; all of it: {duration()}")
         _run([*configure, *_FIXED, *chosen_flags], workspace, log, echo, lock)
         _run([toolchain.ninja, "-C", "out", *targets], workspace, log, echo, lock)
         yield workspace / "out" / "bin"
+
+
+def duration() -> str:
+    """About how long this machine takes to compile the libraries, for people who wait for it."""
+    # Seen: 6 minutes of one core (Xeon, GCC 12, -O3), which ninja spreads over all.
+    return f"about {max(1, round(6 / (os.cpu_count() or 1)))} min"
 
 
 def copy_changed(source: Path, target: Path) -> list[Path]:
@@ -223,6 +231,7 @@ def _locked(file: Path, echo: Echo) -> Iterator[int]:
 def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) -> None:
     """Run in the workspace, everything into ``log``, ninja's steps to ``echo``; raises PatchError on failure."""
     tail: deque[str] = deque(maxlen=400)
+    began = time.monotonic()
     with open(log, "w") as whole:
         process = subprocess.Popen(
             command,
@@ -239,8 +248,9 @@ def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) 
             for line in process.stdout:
                 whole.write(line)
                 tail.append(line)
-                if re.match(r"\[\d+/\d+\] ", line):
-                    echo(line.rstrip())
+                if step := re.match(r"\[(\d+)/(\d+)\] ", line):
+                    left = _left(time.monotonic() - began, int(step[1]), int(step[2]))
+                    echo(f"{step[0]}{left}{line[step.end() :].rstrip()}")
             code = process.wait()
         except BaseException:
             process.terminate()  # Ctrl-C: ninja removes what it was writing, and the next run goes on from there
@@ -252,6 +262,12 @@ def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) 
     if "No space left on device" in text:
         raise Unable(_disk_full(workspace))
     raise PatchError(f"{Path(command[0]).name} failed: {_first_error(text)}; all of its output is in {log}.")
+
+
+def _left(seconds: float, done: int, total: int) -> str:
+    """How long it will take, once enough is done to tell."""
+    left = seconds / done * (total - done) if done else 0
+    return f"about {left / 60:.0f} min left: " if seconds > 10 and left > 45 else ""
 
 
 def _first_error(text: str) -> str:

@@ -209,7 +209,8 @@ def _in_words(what: str) -> Iterator[None]:
     except (httpx2.HTTPError, UnpackError) as failure:
         host = getattr(failure, "_request", None) and f"{failure.request.url.host}: "
         reason = (str(failure).splitlines() or [type(failure).__name__])[0]
-        raise NetworkError(f"The {what} cannot be had ({host or ''}{reason}): check the network, then try again.") from failure
+        reason = f"{host or ''}{reason}"
+        raise NetworkError(f"The {what} cannot be had ({reason}): check the network, then try again.") from failure
     except (httpx2.InvalidURL, ValueError) as failure:
         raise PatchError(f"pip is told of a place that is none ({failure}): mend it (pip config list).") from failure
     except OSError as failure:

@@ -68,9 +68,8 @@ def download_sdist(version: str) -> Path:
         try:
             came = index.download(PACKAGE, version, "sdist", folder)
         except NetworkError as failure:
-            raise NetworkError(
-                f"{failure.message.rstrip('.')}; or download it elsewhere and give the file to kvsplit-patch fetch --sdist."
-            ) from failure
+            elsewhere = "or download it elsewhere and give the file to kvsplit-patch fetch --sdist."
+            raise NetworkError(f"{failure.message.rstrip('.')}; {elsewhere}") from failure
         path = sdists_dir() / files.sha256(came) / f"{name}.tar.gz"
         path.parent.mkdir(exist_ok=True)
         os.replace(came, path)

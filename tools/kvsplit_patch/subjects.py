@@ -21,7 +21,7 @@ _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def smollm2() -> Path:
-    """SmolLM2-135M-Instruct (Hugging Face, Apache-2.0) with Q4_1 weights: llama, 8192 tokens of context, ChatML, 94 MiB.
+    """SmolLM2-135M-Instruct (Hugging Face, Apache-2.0), weights in Q4_1: llama, 8192 tokens of context, ChatML, 94 MiB.
 
     Downloaded at first and kept. Raises PatchError: no index with it, no network (NetworkError), or another file.
     """

@@ -40,12 +40,14 @@ def make(source: Source, flags: Sequence[str], folder: Path, echo: Echo) -> Path
         shutil.rmtree(project / "vendor" / "llama.cpp")
         shutil.copytree(source.folder, project / "vendor" / "llama.cpp", symlinks=True)
         version = set_version(project / "llama_cpp" / "__init__.py", _local(source))
-        echo(f"pip wheel llama-cpp-python {version}")
+        echo(f"pip wheel llama-cpp-python {version}: compiles all of llama.cpp, in silence, {cmake.duration()}")
         environment = {
             **os.environ,
             # scikit-build-core reads both, and pip's isolated build would fetch its own otherwise.
             "CMAKE_ARGS": " ".join([*flags, f"-DLLAMA_BUILD_COMMIT={source.commit[:12]}", "-DLLAMA_BUILD_NUMBER=0"]),
             "CMAKE_GENERATOR": "Ninja",
+            # Whoever installs the bindings without a library may have set this to false for all builds.
+            "SKBUILD_WHEEL_CMAKE": "true",
             "CMAKE_MAKE_PROGRAM": toolchain.ninja,
             "PATH": os.pathsep.join([str(Path(toolchain.cmake).parent), os.environ.get("PATH", "")]),
         }

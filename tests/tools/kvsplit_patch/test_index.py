@@ -81,7 +81,9 @@ def refused(folder: Path, error=NetworkError) -> str:
     return refusal.value.message
 
 
-@pytest.mark.parametrize("name", ["PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX"])
+@pytest.mark.parametrize(
+    "name", ["PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX"]
+)
 def test_an_index_is_found_where_a_person_named_it(web, tmp_path, monkeypatch, capfd, name):
     address = serve(web)
     monkeypatch.setenv("PIP_INDEX_URL", f"{web.url}/empty")
@@ -96,7 +98,8 @@ def test_an_index_is_found_where_a_person_named_it(web, tmp_path, monkeypatch, c
 def test_pips_file_names_an_index_with_a_password_and_a_variable_wins(web, tmp_path, monkeypatch):
     (tmp_path / "pip.conf").write_text(
         f"[global]\nindex-url = http://127.0.0.1:1/simple\n"
-        f"[download]\nindex-url = {serve(web).replace('//', '//me:secret@')}\nextra-index-url =\n    {web.url}/a\n    {web.url}/b\n"
+        f"[download]\nindex-url = {serve(web).replace('//', '//me:secret@')}\n"
+        f"extra-index-url =\n    {web.url}/a\n    {web.url}/b\n"
     )
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     fetch(tmp_path / "kept")
@@ -126,7 +129,8 @@ def test_folders_and_lists_of_links_are_indexes_too(web, tmp_path, monkeypatch):
 
 
 def test_the_newest_that_has_an_sdist_and_is_no_trial(web, monkeypatch):
-    names = ("thing-1.10.tar.gz", "thing-1.9.tar.gz", "thing-2.0rc1.tar.gz", "thing-3.0-py3-none-any.whl", "other-9.tar.gz")
+    sdists = ("thing-1.10.tar.gz", "thing-1.9.tar.gz", "thing-2.0rc1.tar.gz")
+    names = (*sdists, "thing-3.0-py3-none-any.whl", "other-9.tar.gz")
     web.at["/simple/thing/"] = listing(*names)
     monkeypatch.setenv("PIP_INDEX_URL", f"{web.url}/simple")
     assert index.newest("thing") == "1.10"

@@ -18,13 +18,13 @@ def command(build_each):
         raise PatchError(f"{folder} has {len(faults)} faults: mend them, or restore it with git checkout.")
     click.echo(f"{folder} is whole.")
     if build_each:
-        from .. import cmake
+        from .. import cmake, options
 
         applied = replay.apply_series()
         for name, tree in zip(series.read_names(folder), applied.after):
             targets = (*cmake.LIBRARIES, *cmake.TOOLS)
             try:
-                with cmake.compiled(sources.materialize(tree), applied.commit, cmake.flags(), targets, click.echo):
+                with cmake.compiled(sources.materialize(tree), applied.commit, cmake.flags(), targets, options.echo):
                     click.echo(f"{name}.patch compiles on the patches before it.")
             except PatchError as fault:
                 raise PatchError(f"{name}.patch does not compile on the patches before it: {fault.message}") from None
