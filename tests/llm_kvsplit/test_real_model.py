@@ -8,7 +8,10 @@ import sys
 import jsonschema
 import pytest
 
-ASK = ("-m", "smol", "-o", "temperature", "0", "-o", "max_tokens", "40")
+#: Two threads that wait for each other a thousand times a token are slow where others have the cores.
+ONE = ("-o", "n_threads", "1")
+GREEDY = (*ONE, "-o", "temperature", "0", "-o", "max_tokens", "40")
+ASK = ("-m", "smol", *GREEDY)
 #: A question with a stored state is evaluated in other batches, and a greedy answer may then be another one.
 ANEW = ("-o", "kv_sessions", "false")
 EGYPT = "What is the capital of Egypt?"
@@ -54,7 +57,7 @@ def test_another_process_goes_on_with_the_system_prompt_and_the_stored_state(llm
     llm(*ASK, "-s", system, EGYPT)
     first = logged()
     assert first["response_json"]["session"]["restored_tokens"] == 0
-    out = llm("-c", "-o", "temperature", "0", "-o", "max_tokens", "40", question).stdout
+    out = llm("-c", *GREEDY, question).stdout
     second = logged()
     assert "Amber" in out
     # The prompt is the first one, its answer as the model spelt it, and the rest: 16 tokens or so are evaluated.
@@ -83,15 +86,15 @@ def test_an_answer_in_the_form_of_a_schema(llm, smol):
         "required": ["name", "born", "city"],
     }
     for seed in ("1", "2", "3"):
-        options = ("-m", "smol", "-o", "seed", seed, "-o", "max_tokens", "200", "--schema", json.dumps(schema))
-        person = json.loads(llm(*options, "Ada Lovelace was born in London in 1815.").stdout)
+        options = (*ONE, "-o", "seed", seed, "-o", "max_tokens", "200", "--schema", json.dumps(schema))
+        person = json.loads(llm("-m", "smol", *options, "Ada Lovelace was born in London in 1815.").stdout)
         jsonschema.validate(person, schema)
         assert person["city"] == "London"
 
 
 def test_ctrl_c_leaves_what_came_in_the_log(logged, smol):
     process = subprocess.Popen(
-        [sys.executable, "-m", "llm", "-m", "smol", "-o", "seed", "1", "Write a long story about a lighthouse."],
+        [sys.executable, "-m", "llm", "-m", "smol", *ONE, "-o", "seed", "1", "Write a long story about a lighthouse."],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
@@ -117,10 +120,12 @@ def test_tools_are_refused_since_its_template_has_no_place_for_them(llm, smol):
     assert "no place for tools" in line
 
 
-@pytest.mark.parametrize(("key_bits", "value_bits", "mib"), [(16, 16, 180), (8, 8, 95.625), (8, 4, 73.125), (4, 4, 50.625)])
+@pytest.mark.parametrize(
+    ("key_bits", "value_bits", "mib"), [(16, 16, 180), (8, 8, 95.625), (8, 4, 73.125), (4, 4, 50.625)]
+)
 def test_bytes_of_the_cache_at_8192_tokens(llm, logged, smol, key_bits, value_bits, mib):
     """30 layers, 3 KV heads of 64 values; 8.5 and 4.5 bits a value with their scales."""
     bits = ("-o", "kv_key_bits", str(key_bits), "-o", "kv_value_bits", str(value_bits))
-    llm("-m", "smol", *bits, "-o", "n_ctx", "8192", "-o", "max_tokens", "1", "Hi")
+    llm("-m", "smol", *ONE, *bits, "-o", "n_ctx", "8192", "-o", "max_tokens", "1", "Hi")
     cache = logged()["response_json"]["kv_cache"]
     assert (cache["n_ctx"], cache["bytes"]) == (8192, mib * 2**20)
