@@ -62,6 +62,20 @@ def _share(interval: list[float] | None) -> str:
     return f"{100 * interval[0]:.1f} ± {50 * (interval[2] - interval[1]):.1f} %" if interval else ""
 
 
+def beside(results: Results, other: Results, n_ctx: int) -> list[tuple[str, ...]]:
+    """A narrow table of one length: sizes and damage, and the median speeds with those of ``other`` in brackets."""
+    table = [("", "KV cache", "prompt t/s", "generation t/s", "perplexity", "damage")]
+    for pair in results.pairs():
+        cell, theirs = results.cell(pair, n_ctx), other.cell(pair, n_ctx)
+        rates = (
+            f"{_rate([cell[key][0]] * 3)}" + (f" ({_rate([theirs[key][0]] * 3)})" if key in theirs else "")
+            for key in ("prompt_tps", "generation_tps")
+        )
+        change = "reference" if pair == "f16" else _change(cell.get("ppl_change"))
+        table.append((pair, size(cell["kv_bytes"]), *rates, change, _plus_minus(cell.get("damage"))))
+    return table
+
+
 def plain(table: list[tuple[str, ...]]) -> str:
     """A table for the terminal, without columns that are empty."""
     table = _filled(table)

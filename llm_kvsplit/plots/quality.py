@@ -29,7 +29,7 @@ def harm(cell: dict[str, Any]) -> list[float]:
 
 
 def _harm_words(cells: list[dict[str, Any]]) -> str:
-    return "damage: mean KL divergence above f16's own" if any("damage" in cell for cell in cells) else "mean KL divergence"
+    return "damage" if any("damage" in cell for cell in cells) else "mean KL divergence"
 
 
 def pareto(results: "Results"):
