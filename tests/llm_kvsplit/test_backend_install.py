@@ -212,7 +212,7 @@ def test_a_build_that_does_not_run_here_is_taken_away_again(release, llm):
     serve(release, tar(head(), ("libllama.so", b"library")))
     said = llm("kvsplit", "backend", "install", code=1, env={"CXX": "no-such-compiler"}).stderr
     assert "does not run here" in said and "Compiling one instead" in said
-    assert backend.choose().id == "stock" and not list(backends_dir().glob("*/manifest.json"))
+    assert backend.choose().id == "none" and not list(backends_dir().glob("*/manifest.json"))
 
 
 def test_a_list_that_is_none_is_told(release):
