@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _F16 = CachePair.from_bits(16, 16)
 #: Standard deviation of the nudge, as a share of each value: a fiftieth of q8_0's own rounding error, and from a tenth
-#: of it to thirty times it the predictions move alike (docs/evidence/verdict.md).
+#: of it to ten times it the predictions move alike (docs/evidence/verdict.md).
 NUDGE = 1e-4
 
 

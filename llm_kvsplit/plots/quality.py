@@ -29,7 +29,7 @@ def harm(cell: dict[str, Any]) -> list[float]:
 
 
 def _harm_words(cells: list[dict[str, Any]]) -> str:
-    return "damage" if any("damage" in cell for cell in cells) else "mean KL divergence"
+    return "damage: KL above f16's own" if any("damage" in cell for cell in cells) else "mean KL divergence"
 
 
 def pareto(results: "Results"):
@@ -94,7 +94,7 @@ def divergence(results: "Results"):
         return None
     drawn, axes = style.figure(results)
     divergence_bars(results, axes)
-    axes.set_title("KL divergence from the f16 cache (bars: 95 % interval; f16: itself, nudged)")
+    axes.set_title("KL divergence from f16 (95 % intervals; f16: nudged)")
     return drawn
 
 

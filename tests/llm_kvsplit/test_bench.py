@@ -282,7 +282,7 @@ def compared(tmp_path_factory):
 
 def test_compare_ends_with_a_recommendation_that_llm_takes(compared, llm):
     assert re.search(r"^K8V4 +312.00 KiB +59% ", compared, re.M)
-    assert "\nRecommended: K8V4, the smallest cache with" in compared
+    assert "\nRecommended: K8V4, the smallest cache whose damage is surely below 0.01 nats" in compared
     for command in compared.splitlines()[-1].split("&&"):
         words = command.split()
         assert words[:5] == ["llm", "models", "options", "set", "kvsplit-demo"]
