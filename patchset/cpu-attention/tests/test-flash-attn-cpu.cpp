@@ -1,12 +1,13 @@
 // The CPU backend's flash attention against attention computed in double precision from the dequantized K and V:
-// every pair of K and V types, sizes, masks and numbers of threads.
+// every pair of K and V types, sizes, masks and numbers of threads; and fewer threads than were planned for.
 //
 //  test-flash-attn-cpu          pass or fail
 //  test-flash-attn-cpu -v       print each case with its NMSE, to compare builds
-//  test-flash-attn-cpu -n N     only every Nth case
+//  test-flash-attn-cpu -n N     only every Nth case, but all of those with fewer threads
 
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
+#include "ggml-cpu.h"
 #include "ggml.h"
 
 #include <cmath>
@@ -37,12 +38,13 @@ struct test_case {
     bool      sinks;
     bool      by_token; // heads of a token lie together, as in llama.cpp's cache
     int       n_threads;
+    int       n_granted; // of them, as under OMP_THREAD_LIMIT
 
     std::string name() const {
         char text[256];
-        snprintf(text, sizeof(text), "%s-%s dk=%d dv=%d heads=%dx%d kv=%d tokens=%d batch=%d mask=%s bias=%.0f softcap=%.0f sinks=%d by_token=%d threads=%d",
+        snprintf(text, sizeof(text), "%s-%s dk=%d dv=%d heads=%dx%d kv=%d tokens=%d batch=%d mask=%s bias=%.0f softcap=%.0f sinks=%d by_token=%d threads=%d granted=%d",
             ggml_type_name(type_k), ggml_type_name(type_v), (int) dk, (int) dv, (int) n_head_kv, (int) gqa, (int) n_kv,
-            (int) n_tokens, (int) n_batch, mask_names[mask], max_bias, softcap, sinks, by_token, n_threads);
+            (int) n_tokens, (int) n_batch, mask_names[mask], max_bias, softcap, sinks, by_token, n_threads, n_granted);
         return text;
     }
 };
@@ -61,17 +63,6 @@ struct random_numbers {
     float   uniform()        { return (next() >> 40)*0x1p-23f - 1.0f; }
     template <typename T, size_t N> T of(const T (& values)[N]) { return values[below(N)]; }
 };
-
-template <typename F>
-static F * cpu_function(ggml_backend_t backend, const char * name) {
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
-    F * function = (F *) ggml_backend_reg_get_proc_address(reg, name);
-    if (!function) {
-        fprintf(stderr, "%s not available\n", name);
-        exit(1);
-    }
-    return function;
-}
 
 struct attention {
     ggml_context *        ctx;
@@ -121,6 +112,14 @@ static std::vector<float> result(const attention & a) {
     std::vector<float> out(ggml_nelements(a.out));
     ggml_backend_tensor_get(a.out, out.data(), 0, ggml_nbytes(a.out));
     return out;
+}
+
+static void compute(ggml_cgraph * graph, int n_threads, int n_granted) {
+    ggml_cplan plan = ggml_graph_plan(graph, n_threads, nullptr);
+    std::vector<uint8_t> work(plan.work_size);
+    plan.work_data = work.data();
+    plan.n_threads = n_granted;
+    ggml_graph_compute(graph, &plan);
 }
 
 // Runs a case; returns the NMSE, or NAN where two runs differ
@@ -178,10 +177,9 @@ static double run(ggml_backend_t backend, const test_case & c, random_numbers ra
         ggml_backend_tensor_set(a.mask, stored.data(), 0, ggml_nbytes(a.mask));
     }
 
-    cpu_function<void(ggml_backend_t, int)>(backend, "ggml_backend_set_n_threads")(backend, c.n_threads);
-    ggml_backend_graph_compute(backend, a.graph);
+    compute(a.graph, c.n_threads, c.n_granted);
     const std::vector<float> out = result(a);
-    ggml_backend_graph_compute(backend, a.graph);
+    compute(a.graph, c.n_threads, c.n_granted);
     const bool same = out == result(a);
 
     const uint32_t n_head_log2 = 1u << (uint32_t) floor(log2(n_head));
@@ -274,6 +272,7 @@ static std::vector<std::pair<test_case, random_numbers>> all_cases() {
                     c.sinks     = random.below(4) == 0;
                     c.by_token  = random.below(2) == 0;
                     c.n_threads = random.of(threads);
+                    c.n_granted = c.n_threads;
                     const uint64_t seed = random.next();
                     if (c.mask == MASK_CAUSAL || c.mask == MASK_BIAS) {
                         c.n_kv = c.n_kv > n_tokens ? c.n_kv : n_tokens; // every token sees itself
@@ -286,6 +285,44 @@ static std::vector<std::pair<test_case, random_numbers>> all_cases() {
         }
     }
     return cases;
+}
+
+// Fewer threads take larger units, so that they may need more room
+static std::vector<std::pair<test_case, random_numbers>> granted_cases() {
+    static const ggml_type pairs[][2] = { {GGML_TYPE_F16, GGML_TYPE_F16}, {GGML_TYPE_Q8_0, GGML_TYPE_Q4_0} };
+
+    std::vector<std::pair<test_case, random_numbers>> cases;
+    for (const auto & pair : pairs) {
+        for (int64_t n_tokens : { 1, 75 }) {
+            for (int n_threads = 1; n_threads <= 17; ++n_threads) {
+                for (int n_granted = 1; n_granted <= n_threads; ++n_granted) {
+                    test_case c = {};
+                    c.type_k    = pair[0];
+                    c.type_v    = pair[1];
+                    c.dk        = 64;
+                    c.dv        = 64;
+                    c.n_head_kv = n_tokens == 1 ? 16 : 2;
+                    c.gqa       = 7;
+                    c.n_kv      = 256;
+                    c.n_tokens  = n_tokens;
+                    c.n_batch   = 1;
+                    c.mask      = MASK_CAUSAL;
+                    c.by_token  = true;
+                    c.n_threads = n_threads;
+                    c.n_granted = n_granted;
+                    cases.push_back({ c, { 1 } });
+                }
+            }
+        }
+    }
+    return cases;
+}
+
+static std::string running; // the case, for an assertion that fails in it
+
+static void print_abort(const char * message) {
+    printf("%s: FAIL: %s\n", running.c_str(), message);
+    fflush(stdout);
 }
 
 int main(int argc, char ** argv) {
@@ -310,17 +347,24 @@ int main(int argc, char ** argv) {
         return 1;
     }
 
-    const auto cases = all_cases();
+    std::vector<std::pair<test_case, random_numbers>> cases = granted_cases();
+    const auto all = all_cases();
+    for (size_t i = 0; i < all.size(); i += every) {
+        cases.push_back(all[i]);
+    }
+    ggml_set_abort_callback(print_abort);
+
     size_t n_run = 0, n_failed = 0;
     double worst = 0.0;
-    for (size_t i = 0; i < cases.size(); i += every) {
-        const double nmse = run(backend, cases[i].first, cases[i].second);
+    for (const auto & [c, random] : cases) {
+        running = c.name();
+        const double nmse = run(backend, c, random);
         const bool   ok   = nmse <= max_nmse;
         n_run++;
         n_failed += !ok;
         worst = ok ? fmax(worst, nmse) : worst;
         if (verbose || !ok) {
-            printf("%s: %.3e%s\n", cases[i].first.name().c_str(), nmse, ok ? "" : std::isnan(nmse) ? " FAIL: two runs differ" : " FAIL");
+            printf("%s: %.3e%s\n", running.c_str(), nmse, ok ? "" : std::isnan(nmse) ? " FAIL: two runs differ" : " FAIL");
         }
     }
     ggml_backend_free(backend);

@@ -16,6 +16,9 @@ PROGRAM = "test-flash-attn-cpu"
 #: Every so manieth of the program's 2064 cases: some 300, with each pair of types and each head size among them.
 EVERY = 7
 
+#: It runs all of its cases with fewer threads than planned: so many for each of two pairs, a few queries and many.
+GRANTED = 17 * 18 // 2
+
 
 @pytest.fixture(scope="module")
 def tools():
@@ -23,15 +26,32 @@ def tools():
     return build.tools(trees.patched(), cmake.flags(), print, extra=(PROGRAM,))
 
 
+@pytest.fixture(scope="module")
+def printed(tools):
+    """What the program prints: a line a case, and their number."""
+    ended = subprocess.run([tools / PROGRAM, "-v", "-n", str(EVERY)], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
 @pytest.mark.build
 @pytest.mark.timeout(2400)
-def test_agrees_with_double_precision_and_with_itself(tools):
-    said = subprocess.run([tools / PROGRAM, "-v", "-n", str(EVERY)], capture_output=True, text=True)
-    assert said.returncode == 0, said.stdout
-    pairs = set(re.findall(r"^(\S+-\S+) dk=", said.stdout, re.MULTILINE))
+def test_agrees_with_double_precision_and_with_itself(printed):
+    pairs = set(re.findall(r"^(\S+-\S+) dk=", printed, re.MULTILINE))
     assert len(pairs) == 49  # f16, q8_0, q5_1, q5_0, q4_1, q4_0 and iq4_nl on either side
-    count, failed = map(int, re.search(r"^(\d+) cases, (\d+) failed", said.stdout, re.MULTILINE).groups())
-    assert count > 250 and failed == 0
+    count, failed = map(int, re.search(r"^(\d+) cases, (\d+) failed", printed, re.MULTILINE).groups())
+    assert count > 250 + 4 * GRANTED and failed == 0
+
+
+@pytest.mark.build
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("tokens", [1, 75])
+@pytest.mark.parametrize("pair", ["f16-f16", "q8_0-q4_0"])
+def test_fewer_threads_than_planned(printed, pair, tokens):
+    """Every number of threads granted of up to 17; the program dies where its work buffer is too small."""
+    threads = re.findall(rf"^{pair} .* kv=256 tokens={tokens} .* threads=(\d+) granted=(\d+):", printed, re.MULTILINE)
+    wanted = {(planned, granted) for planned in range(1, 18) for granted in range(1, planned + 1)}
+    assert len(wanted) == GRANTED and wanted <= {(int(planned), int(granted)) for planned, granted in threads}
 
 
 @pytest.mark.build

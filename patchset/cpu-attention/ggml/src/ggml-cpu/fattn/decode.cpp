@@ -315,7 +315,7 @@ void fattn_decode_unit(const fattn & f, int64_t unit, float * partials, float * 
             for (int64_t j = 0; j < KEYS; j += KEYS_K) {
                 for (int64_t h = u.h0; h < u.h1; ++h) {
                     const fattn_tile k = fattn_tile_at(f.k, u.kb, h, i + j, u.k1, KEYS_K, pads);
-                    fattn_query q[ROWS_MAX];
+                    fattn_query q[FATTN_ROWS_DECODE];
                     for (int r = 0; r < R; ++r) {
                         q[r] = fattn_query::at(queries, f.DK, (h - u.h0)*R + r);
                     }

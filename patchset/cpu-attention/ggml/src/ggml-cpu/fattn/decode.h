@@ -16,9 +16,9 @@
 
 namespace {
 
-constexpr int KEYS     = 128; // of a tile
-constexpr int KEYS_K   = 16;  // of K at a time, of all KV heads: they lie side by side, and share cache lines
-constexpr int ROWS_MAX = 8;
+constexpr int KEYS   = 128; // of a tile
+constexpr int KEYS_K = 16;  // of K at a time, of all KV heads: they lie side by side, and share cache lines
+static_assert(KEYS % KEYS_K == 0, "room for KEYS holds KEYS_K at a time, too");
 
 #if defined(FATTN_AVX512)
 constexpr int ROWS_REG = 4;  // rows at a time, as many as registers hold the sums of

@@ -9,11 +9,10 @@
 #include "blocks.h"
 #include "plan.h"
 
-static constexpr int     ROWS_DECODE = 8;    // most rows a KV head for which K and V stay in registers
-static constexpr int64_t ROWS_MAX    = 1024; // most query heads a KV head
-static constexpr int64_t KEYS_MIN    = 64;   // fewer are not worth it
+static constexpr int64_t KEYS_MIN = 64; // fewer are not worth it
 
-static fattn fattn_plan(const ggml_tensor * op, int n_threads) {
+// what is computed
+static fattn fattn_of(const ggml_tensor * op) {
     fattn f = {};
     f.q     = op->src[0];
     f.k     = op->src[1];
@@ -41,8 +40,13 @@ static fattn fattn_plan(const ggml_tensor * op, int n_threads) {
     f.m0 = powf(2.0f, -(f.max_bias       ) / f.n_head_log2);
     f.m1 = powf(2.0f, -(f.max_bias / 2.0f) / f.n_head_log2);
 
+    f.decode = f.G*f.N <= FATTN_ROWS_DECODE;
+    return f;
+}
+
+// how it is split
+static void fattn_plan(fattn & f, int n_threads) {
     f.n_threads = n_threads;
-    f.decode = f.G*f.N <= ROWS_DECODE;
     if (f.decode) {
         fattn_decode_plan(f, n_threads);
     } else {
@@ -50,7 +54,6 @@ static fattn fattn_plan(const ggml_tensor * op, int n_threads) {
     }
     f.scratch  = GGML_PAD(f.scratch, 16);
     f.partials = f.partial ? GGML_PAD(f.B*f.H*f.N*f.n_kc*(2 + f.DV), 16) : 0;
-    return f;
 }
 
 // the chunks of keys of the rows that are this thread's
@@ -90,7 +93,7 @@ bool ggml_fattn_supported(const ggml_tensor * op) {
     const ggml_tensor * m = op->src[3];
     return q->type == GGML_TYPE_F32 && fattn_knows(k->type) && fattn_knows(v->type) &&
         k->ne[0] % 16 == 0 && v->ne[0] % 16 == 0 && k->ne[1] >= KEYS_MIN &&
-        k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0 && q->ne[2]/k->ne[2] <= ROWS_MAX &&
+        k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0 && q->ne[2]/k->ne[2] <= FATTN_ROWS_MAX &&
         k->ne[3] == v->ne[3] && q->ne[3] % k->ne[3] == 0 &&
         q->nb[0] == sizeof(float) && k->nb[0] == ggml_type_size(k->type) && v->nb[0] == ggml_type_size(v->type) &&
         (!m || (m->type == GGML_TYPE_F16 && m->nb[0] == sizeof(ggml_fp16_t)));
@@ -100,14 +103,21 @@ size_t ggml_fattn_work_size(const ggml_tensor * op, int n_tasks) {
     if (!ggml_fattn_supported(op)) {
         return 0;
     }
-    const fattn f = fattn_plan(op, n_tasks);
-    return (f.partials + n_tasks*f.scratch)*sizeof(float) + 64;
+    // fewer threads may be granted than are planned for, and may need more: their units are larger
+    fattn  f = fattn_of(op);
+    size_t most = 0;
+    for (int n_threads = 1; n_threads <= n_tasks; ++n_threads) {
+        fattn_plan(f, n_threads);
+        most = std::max(most, f.partials + n_threads*f.scratch);
+    }
+    return most*sizeof(float) + 64;
 }
 
 void ggml_compute_forward_fattn(const ggml_compute_params * params, ggml_tensor * op) {
     const int ith = params->ith;
     const int nth = params->nth;
-    const fattn f = fattn_plan(op, nth);
+    fattn f = fattn_of(op);
+    fattn_plan(f, nth);
 
     float * partials = (float *) GGML_PAD((uintptr_t) params->wdata, 64);
     float * scratch  = partials + f.partials + ith*f.scratch;

@@ -12,6 +12,9 @@
 static constexpr float FATTN_LOG2E = 1.44269504f;
 static constexpr float FATTN_LOW   = -1e30f; // below any score, and finite so that -inf minus it is no NaN
 
+static constexpr int FATTN_ROWS_DECODE = 8;    // most rows a KV head for which K and V stay in registers
+static constexpr int FATTN_ROWS_MAX    = 1024; // most query heads a KV head
+
 static inline int64_t fattn_ceil_div(int64_t a, int64_t b) {
     return (a + b - 1)/b;
 }

@@ -27,6 +27,9 @@ static constexpr int GEMM_ROWS = 4;
 #endif
 static constexpr int LX = LANES/16;
 
+static_assert(KEYS_BF16 == 2*KEYS_F32,          "the panels' room and the chunks of keys suit both");
+static_assert(SUBS_MAX*LANES >= FATTN_ROWS_MAX, "a unit has as many rows where it is one token");
+
 //
 // f32
 //
