@@ -131,6 +131,8 @@ def compiled(
         configure += [f"-DCMAKE_MAKE_PROGRAM={toolchain.ninja}", f"-DLLAMA_BUILD_COMMIT={commit[:12]}"]
         echo(f"configuring llama.cpp (seconds), then compiling what is not compiled yet; all of it: {duration()}")
         configure.append("-DCMAKE_EXPORT_COMPILE_COMMANDS=ON")  # for an editor; see compile_database
+        if not shutil.which("ccache"):
+            configure.append("-DGGML_CCACHE=OFF")  # cmake also finds one that is not on the PATH, and ninja does not
         _run([*configure, *_FIXED, *chosen_flags], workspace, log, echo, lock)
         _run([toolchain.ninja, "-C", "out", *targets], workspace, log, echo, lock)
         yield workspace / "out" / "bin"
