@@ -18,7 +18,7 @@ from .errors import KvsplitError
 from .options import COMPLETION_TOKENS, Options, Settings, settle, stop_texts
 
 if TYPE_CHECKING:
-    from .backend import Backend
+    from .builds.shelf import Build
     from .engine.context import Context, ContextOptions
     from .engine.generate import Outcome
     from .engine.weights import Weights
@@ -45,7 +45,8 @@ class _Local:
 
         Raises KvsplitError, click.Abort on Ctrl-C.
         """
-        from . import backend, gguf
+        from . import gguf
+        from .builds import choice
         from .engine import library
 
         settings = settle(prompt.options, self.entry)
@@ -54,7 +55,7 @@ class _Local:
         if reason := gguf.refusal(header, settings.pair.k, settings.pair.v):
             raise KvsplitError(f"{self.model_id} {reason}.")
         library.load()
-        _note_speed(backend.ensure(), settings, conversation and conversation.id)
+        _note_speed(choice.ensure(), settings, conversation and conversation.id)
         return settings
 
     def _answer(
@@ -180,17 +181,18 @@ def _keep(write: Callable[[], Any], report: dict[str, Any], *, wait: bool) -> No
 
 
 def _load(entry: "Entry", settings: Settings) -> "Weights":
-    from . import backend, probe
+    from .builds import choice, probe
     from .engine import loaded
     from .engine.weights import LoadOptions
 
-    extra_bufts = probe.result(backend.ensure()).extra_bufts
+    extra_bufts = probe.result(choice.ensure()).extra_bufts
     return loaded.weights(LoadOptions(entry.path, settings.n_gpu_layers, extra_bufts))
 
 
-def _note_speed(chosen: "Backend", settings: Settings, conversation: str | None) -> None:
+def _note_speed(chosen: "Build", settings: Settings, conversation: str | None) -> None:
     """Say so where the pair is slow with this library, or its attention off the GPU; once in a conversation."""
-    from . import notes, pair_speed
+    from . import notes
+    from .builds import pair_speed
 
     if not settings.pair.quantized:
         return
@@ -256,7 +258,7 @@ def _report(
 
     ``restored``: seconds that restoring a stored state took, if one was.
     """
-    from . import backend
+    from .builds import choice
 
     response.set_usage(
         input=outcome.prompt_tokens, output=outcome.completion_tokens, details={"cached_tokens": outcome.reused_tokens}
@@ -270,7 +272,7 @@ def _report(
             "n_ctx": context.n_ctx,
             **asdict(context.kv_size),
         },
-        "backend": backend.current().id,
+        "backend": choice.current().id,
         "session": _restored(outcome, restored),
         **asdict(outcome),
     }

@@ -15,6 +15,9 @@ import pytest
 from kvsplit_patch import build, cmake, trees
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.programs import llama_bench, llama_perplexity
+from llm_kvsplit.builds import shelf
+from llm_kvsplit.errors import KvsplitError
+from llm_kvsplit.paths import backends_dir
 
 from .test_releases import HERE, fetch
 
@@ -137,33 +140,33 @@ def test_a_full_disk_is_told(tmp_path):
 
 
 def test_nothing_half_written_is_left_where_builds_are_looked_for(no_builds, tmp_path):
-    folder = build.backends_dir() / "0.3.36-kvsplit-0000000-1"
+    folder = backends_dir() / "0.3.36-kvsplit-0000000-1"
     with pytest.raises(KeyboardInterrupt):
-        with build.whole(folder) as temporary:
+        with shelf.whole(folder) as temporary:
             (temporary / "manifest.json").write_text("{}")
-            assert build.builds() == [] and not list(build.backends_dir().glob("*"))
+            assert shelf.builds() == [] and not list(backends_dir().glob("*"))
             raise KeyboardInterrupt
     assert not folder.exists() and not temporary.exists()
 
 
 def test_a_killed_build_is_swept_by_the_next(no_builds):
-    folder = build.backends_dir() / "killed"
+    folder = backends_dir() / "killed"
     program = (
-        "import sys, time; from pathlib import Path; from kvsplit_patch import build\n"
-        "with build.whole(Path(sys.argv[1])) as t: (t / 'manifest.json').write_text('{}'); print(t, flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from llm_kvsplit.builds import shelf\n"
+        "with shelf.whole(Path(sys.argv[1])) as t: (t / 'manifest.json').write_text('{}'); print(t, flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", program, folder], stdout=subprocess.PIPE, text=True)
     left = Path(child.stdout.readline().strip())
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert left.is_dir() and build.builds() == []
-    with build.whole(folder) as temporary:
+    assert left.is_dir() and shelf.builds() == []
+    with shelf.whole(folder) as temporary:
         (temporary / "new").touch()
     assert [file.name for file in folder.iterdir()] == ["new"] and not left.exists()
 
 
 def a_build(identity, created="2026-11-22T00:00:00+00:00", **manifest):
-    folder = build.backends_dir() / identity
+    folder = backends_dir() / identity
     folder.mkdir(parents=True)
     whole = {"id": identity, "created": created, "bindings_version": build.bindings_version(), "abi": "ok", **manifest}
     (folder / "manifest.json").write_text(json.dumps(whole))
@@ -174,21 +177,21 @@ def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(no_build
     a_build("one-2", "2026-11-23T00:00:00+00:00")
     a_build("old", bindings_version="0.3.1")
     a_build("bad", abi="mismatch", abi_mismatches=["llama_batch.pos is at offset 8 in the bindings and at offset 16 in the tree"])
-    (build.backends_dir() / "broken").mkdir()
-    (build.backends_dir() / "broken" / "manifest.json").write_text("{")
-    assert [manifest["id"] for manifest in build.builds()][:1] == ["one-2"]
-    assert build.active() == ""
-    assert build.use("one-1") == build.active() == "one-1"
-    with pytest.raises(PatchError, match="could be one-2 or one-1"):
-        build.use("one")
-    with pytest.raises(PatchError, match="old was built for llama-cpp-python 0.3.1"):
-        build.use("old")
-    with pytest.raises(PatchError, match="llama_batch.pos is at offset 8 in the bindings and at offset 16"):
-        build.use("bad")
-    with pytest.raises(PatchError, match="no backend build 'none'"):
-        build.use("none")
-    assert build.active() == "one-1"
-    assert build.remove("one-1") == "one-1" and build.active() == ""
+    (backends_dir() / "broken").mkdir()
+    (backends_dir() / "broken" / "manifest.json").write_text("{")
+    assert [each.id for each in shelf.builds()][:1] == ["one-2"]
+    assert shelf.active() == ""
+    assert shelf.use("one-1") == shelf.active() == "one-1"
+    with pytest.raises(KvsplitError, match="could be one-2 or one-1"):
+        shelf.use("one")
+    with pytest.raises(KvsplitError, match="old was built for llama-cpp-python 0.3.1"):
+        shelf.use("old")
+    with pytest.raises(KvsplitError, match="llama_batch.pos is at offset 8 in the bindings and at offset 16"):
+        shelf.use("bad")
+    with pytest.raises(KvsplitError, match="no backend build 'none'"):
+        shelf.use("none")
+    assert shelf.active() == "one-1"
+    assert shelf.remove("one-1") == "one-1" and shelf.active() == ""
 
 
 # --- real builds --------------------------------------------------------------------------------

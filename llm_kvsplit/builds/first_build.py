@@ -16,7 +16,8 @@ from pathlib import Path
 
 import click
 
-from .errors import KvsplitError
+from ..errors import KvsplitError
+from . import download
 
 _STEP = re.compile(r"\[(\d+)/(\d+)\] ")
 #: Fewer steps than this are cmake's own, before the compiler's.
@@ -28,11 +29,9 @@ def make() -> None:
 
     Raises KvsplitError with both reasons where neither can be done, click.Abort on Ctrl-C.
     """
-    from . import prebuilt
-
     try:
-        prebuilt.install_tried()
-    except prebuilt.NothingFits as reason:
+        download.install_tried()
+    except download.NothingFits as reason:
         try:
             compile_series()
         except click.ClickException as failure:
