@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from .. import demo
+from .. import companion, demo
 from ..builds import choice, pair_speed, probe, shelf
 from ..errors import KvsplitError
 from ..kvtypes import BITS, CachePair
@@ -39,10 +39,7 @@ class Trial:
 def command(as_json: bool, metal: bool) -> None:
     """Say which library is loaded, its devices, and which cache types it can run where."""
     if metal:
-        from kvsplit_patch.options import echo
-        from softmetal import confirm
-
-        return confirm.command(echo, emulated=False)
+        return companion.offer("metal")()
     report = _report()
     if as_json:
         click.echo(json.dumps(report, indent=2))
