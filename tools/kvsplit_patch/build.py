@@ -9,22 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from datetime import datetime, timezone
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Sequence
 
-from llm_kvsplit import files
 from llm_kvsplit.builds import shelf
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.paths import backends_dir
 
-from . import cmake
+from . import cmake, trees
+from .abi import mismatches
 from .cmake import Echo
-from .errors import PatchError, Unable
-from .failures import last_words
+from .errors import Unable
+from .libraries import copy_libraries, marker
 from .paths import cache_dir
 from .trees import Source
 
@@ -77,16 +74,12 @@ def build(source: Source, flags: Sequence[str], echo: Echo) -> Path:
 
 def for_bindings(echo: Echo, *, cuda: bool = False, vulkan: bool = False) -> Path:
     """The series built for the installed bindings, for the plugin's first question. Raises PatchError."""
-    from . import trees
-
     # What the installed bindings vendor, not the newest base of the series: their structures must match.
     return build(trees.patched(bindings_version()), cmake.flags(cuda=cuda, vulkan=vulkan), echo)
 
 
 def _describe(source: Source, folder: Path, out: Path) -> dict[str, Any]:
     """Copy the libraries into ``folder``, ask them what they are, and see whether the bindings fit."""
-    from .abi import mismatches
-
     libraries = {}
     for names in (*cmake.LIBRARIES, "ggml*"):
         libraries |= copy_libraries(out, folder, names)
@@ -121,35 +114,3 @@ def tools(source: Source, flags: Sequence[str], echo: Echo, extra: Sequence[str]
                     shutil.copy2(out / name, temporary / name)
                 (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2))
     return folder
-
-
-def copy_libraries(out: Path, folder: Path, names: str = "*") -> dict[str, str]:
-    """Copy the shared libraries whose stems match the glob; returns file name -> SHA-256."""
-    libraries = {}
-    for file in sorted(out.iterdir()):
-        if file.suffix in (".so", ".dylib", ".dll") and fnmatch(file.stem.removeprefix("lib"), names):
-            shutil.copy2(file, folder / file.name)
-            libraries[file.name] = files.sha256(file)
-    return libraries
-
-
-def library(folder: Path, name: str = "llama") -> Path:
-    for file in (f"lib{name}.so", f"lib{name}.dylib", f"{name}.dll"):
-        if (folder / file).is_file():
-            return folder / file
-    raise PatchError(f"There is no {name} library in {folder}: remove the build and make it again.")
-
-
-def marker(folder: Path) -> dict[str, Any] | None:
-    """What ``llama_kvsplit_info`` of the built library says; None where it is absent.
-
-    In a child process: a library stays loaded, and one that dies on this machine must not take us along.
-    """
-    code = (
-        "import ctypes, sys; lib = ctypes.CDLL(sys.argv[1]); info = getattr(lib, 'llama_kvsplit_info', None)\n"
-        "if info: info.restype = ctypes.c_char_p; print(info().decode())"
-    )
-    said = subprocess.run([sys.executable, "-c", code, str(library(folder))], capture_output=True, text=True)
-    if said.returncode:
-        raise PatchError(f"The library that was built does not load: {last_words(said)}; please report it.")
-    return json.loads(said.stdout) if said.stdout.strip() else None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kvsplit_patch import build, cmake, trees
+from kvsplit_patch import build, cmake, libraries, trees
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.programs import llama_bench, llama_perplexity
 from llm_kvsplit.builds import shelf
@@ -42,7 +42,7 @@ def compiled(tree, lines=None):
     lines = [] if lines is None else lines
     with cmake.compiled(tree, "", ("-DCMAKE_BUILD_TYPE=Release",), ("llama",), lines.append) as out:
         program = "import ctypes, sys; lib = ctypes.CDLL(sys.argv[1]); print(lib.one(), lib.two())"
-        said = subprocess.run([sys.executable, "-c", program, build.library(out)], capture_output=True, text=True)
+        said = subprocess.run([sys.executable, "-c", program, libraries.library(out)], capture_output=True, text=True)
     return [line for line in lines if "Building" in line], said.stdout.split()
 
 
@@ -63,7 +63,7 @@ def test_a_cache_behind_a_link_makes_the_same_bytes(tmp_path, cache, monkeypatch
     def made(name, text):
         tree = small(tmp_path / name, **{"CMakeLists.txt": lists, "where.h": where, "one.cpp": text})
         with cmake.compiled(tree, "", flags, ("llama",), print) as out:
-            return build.library(out).read_bytes()
+            return libraries.library(out).read_bytes()
 
     flags = ["-DCMAKE_BUILD_TYPE=Release", *(["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else [])]
     first = made("a", uses)
@@ -75,7 +75,7 @@ def test_a_cache_behind_a_link_makes_the_same_bytes(tmp_path, cache, monkeypatch
 
 def test_a_library_has_one_name(tmp_path, cache):
     with cmake.compiled(small(tmp_path / "a"), "", (), ("llama",), print) as out:
-        assert [file.name for file in out.iterdir()] == [build.library(out).name]
+        assert [file.name for file in out.iterdir()] == [libraries.library(out).name]
 
 
 def test_a_file_that_is_gone_from_the_tree_is_gone_from_the_workspace(tmp_path):
@@ -295,4 +295,4 @@ def test_the_wheel_installs_in_a_fresh_environment(tmp_path):
 @pytest.mark.timeout(2400)
 def test_an_unpatched_library_has_no_marker(no_builds):
     fetch(HERE)
-    assert build.marker(build.build(trees.unpatched(), cmake.flags(), print)) is None
+    assert libraries.marker(build.build(trees.unpatched(), cmake.flags(), print)) is None
