@@ -16,7 +16,7 @@ from pathlib import Path
 
 def pack(build: Path, folder: Path) -> Path:
     """``FOLDER/ID-PLATFORM.tar.gz`` and its entry, ``….tar.gz.json``; the archive."""
-    from llm_kvsplit.prebuilt import here  # here, so that ``list`` needs nothing installed
+    from llm_kvsplit.builds.download import here  # here, so that ``list`` needs nothing installed
 
     manifest = json.loads((build / "manifest.json").read_text())
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import backend, demo, files, machine
+from .. import demo, files, machine
+from ..builds import choice, shelf
 from ..sessions import fingerprint
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def describe(target: "Target", text: Path | None, threads: int, seed: int) -> di
     from ..engine import library
 
     header = target.header
-    chosen = backend.current()
+    chosen = choice.current()
     info = library.kvsplit_info()
     return {
         "made_by": f"llm-kvsplit {version('llm-kvsplit')}",
@@ -41,7 +42,7 @@ def describe(target: "Target", text: Path | None, threads: int, seed: int) -> di
         "machine": _machine() | {"devices": [d["description"] for d in library.devices() if d["type"] != "cpu"]},
         "backend": {
             "id": chosen.id,
-            "bindings": backend.bindings_version(),
+            "bindings": shelf.bindings_version(),
             "patches": info["features"] if info else [],
         },
         "settings": {"threads": threads, "seed": seed},

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import backend, demo, gguf, probe, registry
+from .. import demo, gguf, registry
+from ..builds import choice, probe
 from ..errors import KvsplitError
 from ..kvtypes import BITS, CachePair
 
@@ -28,7 +29,7 @@ class Target:
     def load_options(self) -> "LoadOptions":
         from ..engine.weights import LoadOptions
 
-        return LoadOptions(self.path, self.n_gpu_layers, probe.result(backend.ensure()).extra_bufts)
+        return LoadOptions(self.path, self.n_gpu_layers, probe.result(choice.ensure()).extra_bufts)
 
 
 def find(model: str) -> Target:

@@ -1,4 +1,4 @@
-"""``llm kvsplit backend``: doors to kvsplit-patch's builds, for people who do not maintain the series."""
+"""``llm kvsplit backend``: the shelf of builds, and how one gets there."""
 
 import click
 
@@ -13,7 +13,7 @@ def command():
 @click.option("--vulkan", is_flag=True, help="Also build the Vulkan backend.")
 def build(cuda, vulkan):
     """Compile the libraries for the installed bindings; the newest build is used from then on."""
-    from .. import first_build
+    from ..builds import first_build
 
     _report(first_build.compile_series(cuda=cuda, vulkan=vulkan).name)
 
@@ -22,11 +22,11 @@ def build(cuda, vulkan):
 @click.pass_context
 def install(ctx):
     """Download the libraries for the installed bindings, ready compiled; compile them where there are none."""
-    from .. import prebuilt
+    from ..builds import download
 
     try:
-        folder = prebuilt.install_tried()
-    except prebuilt.NothingFits as reason:
+        folder = download.install_tried()
+    except download.NothingFits as reason:
         click.echo(f"{reason.message} Compiling one instead.", err=True)
         ctx.invoke(build, cuda=False, vulkan=False)
         return
@@ -34,28 +34,26 @@ def install(ctx):
 
 
 def _report(identity):
-    from .. import backend
+    from ..builds import choice
 
     click.echo(identity)
-    if backend.choose().id != identity:
+    if choice.choose().id != identity:
         click.echo(f"'llm kvsplit backend use {identity}' makes it the one that is loaded.", err=True)
 
 
 @command.command("list")
 def list_builds():
     """Show the builds, newest first; * marks the one that is loaded."""
-    from kvsplit_patch import build as builder
+    from ..builds import choice, shelf
 
-    from ..backend import choose, stock_folder
-
-    chosen = choose()
-    for manifest in builder.builds():
-        mark = "*" if manifest["id"] == chosen.id else " "
-        features = ", ".join(manifest.get("features", ())) or "unpatched"
-        click.echo(f"{mark} {manifest['id']}  {manifest['created'][:10]}  {features}")
-    if stock_folder():
-        click.echo(f"{'*' if chosen.id == 'stock' else ' '} stock  the library that came with the bindings")
-    elif chosen.id == "none":
+    chosen = choice.choose()
+    for each in shelf.builds():
+        mark = "*" if each.id == chosen.id else " "
+        features = ", ".join(each.manifest.get("features", ())) or "unpatched"
+        click.echo(f"{mark} {each.id}  {each.manifest['created'][:10]}  {features}")
+    if shelf.stock_folder():
+        click.echo(f"{'*' if chosen.id == shelf.STOCK else ' '} stock  the library that came with the bindings")
+    elif chosen.id == shelf.NONE:
         click.echo("There is no build yet: the first question makes one, or 'llm kvsplit backend install'.", err=True)
     if chosen.note:
         click.echo(chosen.note, err=True)
@@ -65,15 +63,15 @@ def list_builds():
 @click.argument("name")
 def use(name):
     """Load the build NAME (an id or its beginning), or `stock`, from now on."""
-    from kvsplit_patch import build as builder
+    from ..builds import shelf
 
-    click.echo(f"Using {builder.use(name)}.")
+    click.echo(f"Using {shelf.use(name)}.")
 
 
 @command.command()
 @click.argument("name")
 def remove(name):
     """Delete the build NAME (an id or its beginning)."""
-    from kvsplit_patch import build as builder
+    from ..builds import shelf
 
-    click.echo(f"Removed {builder.remove(name)}.")
+    click.echo(f"Removed {shelf.remove(name)}.")

@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from .. import backend, demo, pair_speed, probe
+from .. import companion, demo
+from ..builds import choice, pair_speed, probe, shelf
 from ..errors import KvsplitError
 from ..kvtypes import BITS, CachePair
 from ..paths import cache_dir, registry_file
@@ -38,10 +39,7 @@ class Trial:
 def command(as_json: bool, metal: bool) -> None:
     """Say which library is loaded, its devices, and which cache types it can run where."""
     if metal:
-        from kvsplit_patch.options import echo
-        from softmetal import confirm
-
-        return confirm.command(echo, emulated=False)
+        return companion.offer("metal")()
     report = _report()
     if as_json:
         click.echo(json.dumps(report, indent=2))
@@ -52,10 +50,10 @@ def command(as_json: bool, metal: bool) -> None:
 
 
 def _report() -> dict[str, Any]:
-    chosen = backend.choose()
-    trial = probe.result(chosen) if chosen.id != backend.NONE else probe.Result(usable=False)
+    chosen = choice.choose()
+    trial = probe.result(chosen) if chosen.id != shelf.NONE else probe.Result(usable=False)
     report: dict[str, Any] = {
-        "bindings": backend.bindings_version(),
+        "bindings": shelf.bindings_version(),
         "backend": chosen.id,
         "folder": str(chosen.folder) if chosen.folder else None,
         "usable": trial.usable,
@@ -68,12 +66,12 @@ def _report() -> dict[str, Any]:
     }
     if stored := store.note():
         report["notes"].append(f"Of the stored states, the latest trouble was at {stored}")
-    if chosen.id == backend.NONE:
+    if chosen.id == shelf.NONE:
         report["notes"].append(f"There is no llama.cpp library yet: the first question makes one, or '{pair_speed.MEND}'.")
         return report
     if not trial.usable:
         try:
-            backend.ensure()
+            choice.ensure()
         except KvsplitError as ex:
             report["problems"].append(str(ex))
         return report
@@ -109,7 +107,7 @@ def _try_pairs(report: dict[str, Any]) -> None:
         report["problems"].append(f"Trying the cache types ended with exit code {child.returncode}: {last_words}")
 
 
-def _file_problems(chosen: backend.Backend) -> list[str]:
+def _file_problems(chosen: shelf.Build) -> list[str]:
     problems = []
     if chosen.manifest is not None and chosen.folder is not None:
         for name, sha256 in chosen.manifest.get("libraries", {}).items():
@@ -161,14 +159,16 @@ def _child() -> None:
 
     library.load()
     print(json.dumps({"series": library.kvsplit_info(), "devices": library.devices()}), flush=True)
-    weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=probe.result(backend.ensure()).extra_bufts))
+    weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=probe.result(choice.ensure()).extra_bufts))
     for pair in (CachePair.from_bits(k, v) for k in BITS for v in BITS):
         print(json.dumps({"pairs": [dataclasses.asdict(_try(weights, pair))]}), flush=True)
 
 
 def _try(weights: Any, pair: CachePair) -> Trial:
+    from ..engine import race
+
     try:
-        speed = pair_speed.measure(weights, pair)
+        speed = race.measure(weights, pair)
     except KvsplitError as ex:
         return Trial(str(pair), False, str(ex))
     return Trial(str(pair), True, speed.words(pair), dataclasses.asdict(speed))

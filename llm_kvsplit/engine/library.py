@@ -18,7 +18,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .. import backend
+from ..builds import choice
+from ..builds.shelf import Build
 
 # enum ggml_log_level in ggml.h
 _WARN, _ERROR, _CONTINUE = 3, 4, 5
@@ -85,11 +86,11 @@ def load() -> Any:
 
     Raises KvsplitError when the library cannot be loaded or would kill the process.
     """
-    chosen = backend.ensure()
+    chosen = choice.ensure()
     try:
         lib = _bindings(chosen.folder)
     except (ImportError, OSError, RuntimeError, AttributeError) as ex:
-        raise backend.load_error(chosen, ex) from ex
+        raise choice.load_error(chosen, ex) from ex
 
     @lib.llama_log_callback
     def receive(level: int, text: bytes, _user_data: Any) -> None:
@@ -125,7 +126,7 @@ def _bindings(folder: Path | None) -> Any:
             os.environ["LLAMA_CPP_LIB_PATH"] = before
 
 
-def _load_dynamic_backends(lib: Any, chosen: backend.Backend) -> None:
+def _load_dynamic_backends(lib: Any, chosen: Build) -> None:
     """Builds with GGML_BACKEND_DL keep their devices in modules that nobody loads by itself."""
     folder = chosen.folder or Path(lib.__file__).parent / "lib"
     if any(folder.glob("*ggml-cpu-*")):

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from .. import files
-from . import store
+from . import disk
 
 #: Share of the disk's free space that states may take when the person has set no budget.
 _SHARE = 0.1
@@ -16,14 +16,14 @@ _SHARE = 0.1
 def budget() -> int:
     """Bytes that all states together may take."""
     try:
-        return int(json.loads((store.folder() / "budget.json").read_text())["bytes"])
+        return int(json.loads((disk.folder() / "budget.json").read_text())["bytes"])
     except (OSError, ValueError, KeyError, TypeError):
-        return int(_SHARE * (shutil.disk_usage(store.folder()).free + used()))
+        return int(_SHARE * (shutil.disk_usage(disk.folder()).free + used()))
 
 
 def set_budget(n_bytes: int | None) -> None:
     """None goes back to a share of the free disk."""
-    file = store.folder() / "budget.json"
+    file = disk.folder() / "budget.json"
     if n_bytes is None:
         file.unlink(missing_ok=True)
         return
@@ -31,7 +31,7 @@ def set_budget(n_bytes: int | None) -> None:
 
 
 def used() -> int:
-    return sum(_size(path) for path in store.files())
+    return sum(_size(path) for path in disk.files())
 
 
 def _size(path: Path) -> int:
@@ -52,11 +52,11 @@ def make_room(n_bytes: int, keep: Path | None = None) -> bool:
     limit = budget()
     if n_bytes > limit:
         return False
-    with FileLock(store.folder() / ".lock"):
-        for leftover in store.folder().glob("*/*.tmp"):
+    with FileLock(disk.folder() / ".lock"):
+        for leftover in disk.folder().glob("*/*.tmp"):
             if not _is_running(leftover):
                 leftover.unlink(missing_ok=True)
-        stored = [path for path in store.files() if path != keep]
+        stored = [path for path in disk.files() if path != keep]
         total = sum(map(_size, stored))
         for path in stored:
             if total + n_bytes <= limit:

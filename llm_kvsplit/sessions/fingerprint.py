@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .. import files
-from . import store
+from . import disk
 
 _PAGE = 4096
 
@@ -46,7 +46,7 @@ def file_sha256(path: Path, *, compute: bool = True) -> str | None:
 
 def _remembered() -> dict:
     try:
-        found = json.loads((store.folder() / "fingerprints.json").read_text())
+        found = json.loads((disk.folder() / "fingerprints.json").read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -54,7 +54,7 @@ def _remembered() -> dict:
 
 def _remember(fingerprints: dict) -> None:
     with suppress(OSError):  # what is not remembered is computed again
-        files.write_whole(store.folder() / "fingerprints.json", json.dumps(fingerprints))
+        files.write_whole(disk.folder() / "fingerprints.json", json.dumps(fingerprints))
 
 
 def _sample(path: Path) -> str:

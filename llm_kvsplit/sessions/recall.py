@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .. import backend, probe
+from ..builds import choice, probe
 from ..engine import library
 from . import fingerprint, store
 from .file import Key, Session
@@ -93,7 +93,7 @@ def _key(weights: "Weights", options: "ContextOptions", *, compute: bool) -> Key
         v_type=options.pair.v.name,
         flash_attn=options.flash_attn,
         rotation=library.rotates(),
-        library=probe.key(backend.current()),
+        library=probe.key(choice.current()),
         n_gpu_layers=weights.options.n_gpu_layers,
         state_format=weights.lib.LLAMA_STATE_SEQ_VERSION,
     )

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ..paths import user_dir
-from . import file
+from . import budget, file
+from .disk import files, folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 MIN_TOKENS = 32
 
 _T = TypeVar("_T")
-
-
-def folder() -> Path:
-    """Of the person alone, because tokens are their text."""
-    path = user_dir() / "sessions"
-    path.mkdir(mode=0o700, exist_ok=True)
-    return path
 
 
 def find(key: file.Key, tokens: list[int], at_most: int) -> tuple[file.Session, int] | None:
@@ -93,8 +86,6 @@ def save(key: file.Key, model_name: str, conversation: str, tokens: list[int], s
     None when it cannot be kept (no room, no permission), with a note for ``doctor``: an answer was given, and
     must not fail for the sake of the next one.
     """
-    from . import budget
-
     started = time.perf_counter()
     place = folder() / key.folder_name()
     path = place / f"{hashlib.sha256(conversation.encode()).hexdigest()[:32]}.kv"
@@ -122,17 +113,6 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def files() -> list[Path]:
-    """Every stored state, least recently used first."""
-    found = []
-    for path in folder().glob("*/*.kv"):
-        try:
-            found.append((path.stat().st_mtime, path))
-        except FileNotFoundError:
-            continue
-    return [path for _, path in sorted(found)]
 
 
 def listed() -> Iterator[file.Session]:

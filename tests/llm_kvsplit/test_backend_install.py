@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_kvsplit import backend, prebuilt
+from llm_kvsplit.builds import choice, download, shelf
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.paths import backends_dir
 
@@ -35,7 +35,7 @@ def manifest(libraries: dict[str, bytes], **changed) -> dict:
     return {
         "id": ID,
         "created": "2026-11-22T00:00:00+00:00",
-        "bindings_version": backend.bindings_version(),
+        "bindings_version": shelf.bindings_version(),
         "upstream_commit": "0" * 40,
         "features": [],
         "abi": "ok",
@@ -66,8 +66,8 @@ def serve(web, data: bytes, **changed):
     entry = {
         "file": "other.tar.gz",
         "id": ID,
-        "platform": prebuilt.here(),
-        "bindings_version": backend.bindings_version(),
+        "platform": download.here(),
+        "bindings_version": shelf.bindings_version(),
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         **changed,
@@ -111,8 +111,8 @@ def test_what_a_release_has_is_installed_chosen_and_answers(release, real, llm):
     for file in real.iterdir():
         release.at[f"/release/{file.name}"] = body(file.read_bytes())
     said = llm("kvsplit", "backend", "install").stdout
-    assert said == f"{BUILD.name}\n" and backend.choose().id == BUILD.name
-    archive = f"/release/{BUILD.name}-{prebuilt.here()}.tar.gz"
+    assert said == f"{BUILD.name}\n" and choice.choose().id == BUILD.name
+    archive = f"/release/{BUILD.name}-{download.here()}.tar.gz"
     assert [path for path, _ in release.seen] == ["/release/backends.json", archive]
     assert llm("-m", "kvsplit-demo", "-o", "temperature", "0", "-o", "max_tokens", "4", "def f(").stdout.strip()
     # Again: only the list is looked at.
@@ -153,16 +153,16 @@ def test_the_same_build_makes_the_same_archive(real, packer, tmp_path):
 def test_an_archive_that_someone_has_been_at_is_refused_whole(release, members, words):
     serve(release, tar(*members))
     with pytest.raises(KvsplitError, match="nothing was installed") as refusal:
-        prebuilt.install(prebuilt.find())
-    assert words in refusal.value.message and not isinstance(refusal.value, prebuilt.NothingFits)
+        download.install(download.find())
+    assert words in refusal.value.message and not isinstance(refusal.value, download.NothingFits)
     assert nothing_there()
 
 
 def test_more_than_a_build_takes_is_refused(release, monkeypatch):
-    monkeypatch.setattr(prebuilt, "_UNPACKED", 1 << 20)
+    monkeypatch.setattr(download, "_UNPACKED", 1 << 20)
     serve(release, tar(head(), ("libllama.so", bytes(2 << 20))))  # zeros: some KB as an archive
     with pytest.raises(KvsplitError, match="does not belong"):
-        prebuilt.install(prebuilt.find())
+        download.install(download.find())
     assert nothing_there()
 
 
@@ -180,7 +180,7 @@ def test_more_than_a_build_takes_is_refused(release, monkeypatch):
 def test_what_is_not_what_the_list_says_is_refused(release, data, changed, words):
     serve(release, data, **changed)
     with pytest.raises(KvsplitError, match=words):
-        prebuilt.install(prebuilt.find())
+        download.install(download.find())
     assert nothing_there()
 
 
@@ -190,7 +190,7 @@ def test_what_is_not_what_the_list_says_is_refused(release, data, changed, words
 def test_a_list_that_points_elsewhere_is_refused(release, changed):
     serve(release, tar(head()), **changed)
     with pytest.raises(KvsplitError, match="which is no archive"):
-        prebuilt.find()
+        download.find()
 
 
 def test_where_nothing_fits_or_answers_it_is_compiled(release, llm):
@@ -198,7 +198,7 @@ def test_where_nothing_fits_or_answers_it_is_compiled(release, llm):
     nothing = {"CXX": "no-such-compiler"}
     serve(release, b"", platform="amiga-m68k")
     said = llm("kvsplit", "backend", "install", code=1, env=nothing).stderr
-    assert f"There is no build to download for {prebuilt.here()}" in said
+    assert f"There is no build to download for {download.here()}" in said
     assert "Compiling one instead" in said and "There is no C++ compiler" in said
     release.at["/release/backends.json"] = status(404)
     said = llm("kvsplit", "backend", "install", code=1, env=nothing).stderr
@@ -212,11 +212,11 @@ def test_a_build_that_does_not_run_here_is_taken_away_again(release, llm):
     serve(release, tar(head(), ("libllama.so", b"library")))
     said = llm("kvsplit", "backend", "install", code=1, env={"CXX": "no-such-compiler"}).stderr
     assert "does not run here" in said and "Compiling one instead" in said
-    assert backend.choose().id == "none" and not list(backends_dir().glob("*/manifest.json"))
+    assert choice.choose().manifest is None and not list(backends_dir().glob("*/manifest.json"))
 
 
 def test_a_list_that_is_none_is_told(release):
     for answer in (b"[]", b"<html>", b'{"builds": [{}]}'):
         release.at["/release/backends.json"] = body(answer)
         with pytest.raises(KvsplitError, match="is no list of builds"):
-            prebuilt.find()
+            download.find()

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from llm_kvsplit import backend, paths
+from llm_kvsplit import paths
+from llm_kvsplit.builds import choice, shelf
 
 #: Where no release answers.
 NO_RELEASE = {"KVSPLIT_BACKENDS_URL": "http://127.0.0.1:1"}
@@ -20,7 +21,7 @@ QUESTION = ("-m", "kvsplit-demo", "-o", "max_tokens", "4", "def f(")
 @pytest.fixture
 def no_library(no_builds, monkeypatch):
     """No build, no release, and the bindings without a library, as uv and ``LLAMA_BUILD=OFF`` install them."""
-    if backend.stock_folder() is not None:
+    if shelf.stock_folder() is not None:
         pytest.fail("llama-cpp-python has a library of its own here: install it as pyproject.toml says")
     monkeypatch.setenv("KVSPLIT_BACKENDS_URL", NO_RELEASE["KVSPLIT_BACKENDS_URL"])
     return no_builds
@@ -48,7 +49,7 @@ def test_doctor_and_list_say_that_there_is_no_library_yet(no_library, llm):
 def test_stock_is_not_chosen_where_there_is_none(no_library, llm):
     no_library.mkdir(parents=True)
     (no_library / "active").write_text("stock\n")
-    assert backend.choose().id == backend.NONE
+    assert choice.choose().id == shelf.NONE
 
 
 @pytest.mark.build
@@ -56,7 +57,7 @@ def test_stock_is_not_chosen_where_there_is_none(no_library, llm):
 def test_the_first_question_compiles_and_the_next_does_not(no_library, llm):
     first = llm(*QUESTION)
     assert "% compiled" in first.stderr or not first.stderr.count("Compiling")  # the workspace may have it all already
-    (build,) = backend.builds()
+    (build,) = shelf.builds()
     assert build.patched
     second = llm(*QUESTION)
     assert second.stdout and not second.stderr
@@ -70,7 +71,7 @@ def test_two_first_questions_at_once_are_both_answered(no_library):
     for process in both:
         answer, said = process.communicate()
         assert process.returncode == 0 and answer.strip(), said
-    assert len(backend.builds()) == 1
+    assert len(shelf.builds()) == 1
 
 
 @pytest.mark.build

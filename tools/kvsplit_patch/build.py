@@ -8,42 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
-from contextlib import contextmanager
 from datetime import datetime, timezone
-from fnmatch import fnmatch
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Sequence
 
-from llm_kvsplit import files
+from llm_kvsplit.builds import shelf
+from llm_kvsplit.errors import KvsplitError
+from llm_kvsplit.paths import backends_dir
 
-from . import cmake
+from . import cmake, trees
+from .abi import mismatches
 from .cmake import Echo
-from .errors import PatchError, Unable
-from .failures import last_words
+from .errors import Unable
+from .libraries import copy_libraries, marker
 from .paths import cache_dir
 from .trees import Source
 
-STOCK = "stock"
 SCHEMA = 1
 
 
-def backends_dir() -> Path:
-    from llm_kvsplit.paths import backends_dir as plugin_backends_dir  # imports llm: only when needed
-
-    return plugin_backends_dir()
-
-
 def bindings_version() -> str:
-    """The installed llama-cpp-python's version. Raises PatchError without one."""
+    """The installed llama-cpp-python's version. Raises Unable without one."""
     try:
-        return version("llama-cpp-python")
-    except PackageNotFoundError:
-        raise Unable("llama-cpp-python is not installed here: run 'pip install llama-cpp-python'.") from None
+        return shelf.bindings_version()
+    except KvsplitError as missing:
+        raise Unable(missing.message) from None
 
 
 def build_id(source: Source, flags: Sequence[str], compiler: str, bindings: str) -> str:
@@ -68,7 +58,7 @@ def build(source: Source, flags: Sequence[str], echo: Echo) -> Path:
         return folder
     with cmake.compiled(source.folder, source.commit, flags, cmake.LIBRARIES, echo) as out:
         if not (folder / "manifest.json").is_file():  # it may be there now: another process made it while we waited
-            with whole(folder) as temporary:
+            with cmake.disk_full_told(folder.parent), shelf.whole(folder) as temporary:
                 manifest = {
                     "schema": SCHEMA,
                     "id": identity,
@@ -84,16 +74,12 @@ def build(source: Source, flags: Sequence[str], echo: Echo) -> Path:
 
 def for_bindings(echo: Echo, *, cuda: bool = False, vulkan: bool = False) -> Path:
     """The series built for the installed bindings, for the plugin's first question. Raises PatchError."""
-    from . import trees
-
     # What the installed bindings vendor, not the newest base of the series: their structures must match.
     return build(trees.patched(bindings_version()), cmake.flags(cuda=cuda, vulkan=vulkan), echo)
 
 
 def _describe(source: Source, folder: Path, out: Path) -> dict[str, Any]:
     """Copy the libraries into ``folder``, ask them what they are, and see whether the bindings fit."""
-    from .abi import mismatches
-
     libraries = {}
     for names in (*cmake.LIBRARIES, "ggml*"):
         libraries |= copy_libraries(out, folder, names)
@@ -103,7 +89,7 @@ def _describe(source: Source, folder: Path, out: Path) -> dict[str, Any]:
         "upstream_commit": source.commit,
         "upstream_tag": source.tag,
         "tree": source.tree,
-        "series_version": info["series"] if info else STOCK,
+        "series_version": info["series"] if info else shelf.STOCK,
         "features": info["features"] if info else [],
         "patches": list(source.patches),
         "abi": "mismatch" if found else "ok",
@@ -122,133 +108,9 @@ def tools(source: Source, flags: Sequence[str], echo: Echo, extra: Sequence[str]
     targets = [*cmake.LIBRARIES, *names]
     with cmake.compiled(source.folder, source.commit, flags, targets, echo) as out:
         if not (folder / "manifest.json").is_file():
-            with whole(folder) as temporary:
+            with cmake.disk_full_told(folder.parent), shelf.whole(folder) as temporary:
                 manifest = {"tree": source.tree, "libraries": copy_libraries(out, temporary)}
                 for name in names:
                     shutil.copy2(out / name, temporary / name)
                 (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2))
     return folder
-
-
-def builds() -> list[dict[str, Any]]:
-    """The manifests of all finished builds, newest first."""
-    found = []
-    for file in backends_dir().glob("*/manifest.json"):
-        try:
-            manifest = json.loads(file.read_text())
-            found.append((manifest["created"], manifest))
-        except (ValueError, KeyError, TypeError):
-            continue  # not ours to repair; ``llm kvsplit doctor`` names it
-    return [manifest for _, manifest in sorted(found, key=lambda pair: pair[0], reverse=True)]
-
-
-def find(name: str) -> dict[str, Any]:
-    """The manifest of the build whose id is ``name`` or starts with it. Raises PatchError otherwise."""
-    known = builds()
-    fitting = [m for m in known if m["id"] == name] or [m for m in known if m["id"].startswith(name)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise PatchError(f"'{name}' could be {' or '.join(m['id'] for m in fitting)}: write more of it.")
-    have = ", ".join(m["id"] for m in known) or "none; 'llm kvsplit backend build' makes one"
-    raise PatchError(f"There is no backend build '{name}', only: {have}.")
-
-
-def active() -> str:
-    """What ``use`` chose: an id, ``stock``, or nothing."""
-    file = backends_dir() / "active"
-    return file.read_text().strip() if file.is_file() else ""
-
-
-def use(name: str) -> str:
-    """Make ``name`` (or ``stock``) what the plugin loads; returns the whole id.
-
-    Raises PatchError for a build whose structures or functions the installed bindings do not fit.
-    """
-    identity = STOCK
-    if name == STOCK:
-        from llm_kvsplit.backend import stock_folder
-
-        if stock_folder() is None:
-            raise PatchError("llama-cpp-python was installed without a library of its own here: use a build, or install it anew.")
-    else:
-        manifest = find(name)
-        identity = manifest["id"]
-        if manifest["bindings_version"] != bindings_version():
-            raise PatchError(
-                f"{identity} was built for llama-cpp-python {manifest['bindings_version']}, and {bindings_version()} "
-                "is installed: make one that fits with 'llm kvsplit backend build'."
-            )
-        if manifest.get("abi") == "mismatch":
-            raise PatchError(
-                f"{identity} cannot be used with llama-cpp-python {bindings_version()}: "
-                f"{manifest['abi_mismatches'][0]}; build from the commit that the bindings vendor."
-            )
-    folder = backends_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_whole(folder / "active", identity + "\n")
-    return identity
-
-
-def remove(name: str) -> str:
-    """Delete a build; the plugin then takes the next that fits. Returns its id."""
-    identity = find(name)["id"]
-    folder = backends_dir() / identity
-    # Renamed first: a half-deleted folder must not look like a build.
-    doomed = folder.parent.parent / f".removing-{identity}-{os.getpid()}"
-    os.replace(folder, doomed)
-    shutil.rmtree(doomed)
-    if active() == identity:
-        (backends_dir() / "active").unlink()
-    return identity
-
-
-@contextmanager
-def whole(folder: Path) -> Iterator[Path]:
-    """A new folder that becomes ``folder`` when the block ends well, and vanishes when it does not."""
-    # Beside the parent, not in it: whoever lists builds never sees an unfinished one.
-    temporary = folder.parent.parent / f".building-{folder.name}-{os.getpid()}"
-    for left in folder.parent.parent.glob(f".building-{folder.name}-*"):
-        shutil.rmtree(left)  # from a build that was killed; the workspace lock says that none is running
-    with cmake.disk_full_told(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        try:
-            yield temporary
-            if folder.exists():
-                shutil.rmtree(folder)  # had no manifest
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def copy_libraries(out: Path, folder: Path, names: str = "*") -> dict[str, str]:
-    """Copy the shared libraries whose stems match the glob; returns file name -> SHA-256."""
-    libraries = {}
-    for file in sorted(out.iterdir()):
-        if file.suffix in (".so", ".dylib", ".dll") and fnmatch(file.stem.removeprefix("lib"), names):
-            shutil.copy2(file, folder / file.name)
-            libraries[file.name] = files.sha256(file)
-    return libraries
-
-
-def library(folder: Path, name: str = "llama") -> Path:
-    for file in (f"lib{name}.so", f"lib{name}.dylib", f"{name}.dll"):
-        if (folder / file).is_file():
-            return folder / file
-    raise PatchError(f"There is no {name} library in {folder}: remove the build and make it again.")
-
-
-def marker(folder: Path) -> dict[str, Any] | None:
-    """What ``llama_kvsplit_info`` of the built library says; None where it is absent.
-
-    In a child process: a library stays loaded, and one that dies on this machine must not take us along.
-    """
-    code = (
-        "import ctypes, sys; lib = ctypes.CDLL(sys.argv[1]); info = getattr(lib, 'llama_kvsplit_info', None)\n"
-        "if info: info.restype = ctypes.c_char_p; print(info().decode())"
-    )
-    said = subprocess.run([sys.executable, "-c", code, str(library(folder))], capture_output=True, text=True)
-    if said.returncode:
-        raise PatchError(f"The library that was built does not load: {last_words(said)}; please report it.")
-    return json.loads(said.stdout) if said.stdout.strip() else None

@@ -11,7 +11,7 @@ def ending(code: int) -> str:
     return f"died of signal {-code}" if code < 0 else f"ended with code {code}"
 
 
-def first_error(printed: str, pattern: str = r"\berror\b") -> str:
+def first_error(printed: str, pattern: str = r"\berror\b|: not found$") -> str:
     """The first line that speaks of an error, or else the last one, without the stop at its end."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     # Ninja's steps begin with "[": a file may be called after errors.

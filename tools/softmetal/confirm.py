@@ -17,6 +17,7 @@ from kvsplit_patch import build as host
 from kvsplit_patch import cmake, trees
 from kvsplit_patch.cmake import Echo
 from kvsplit_patch.errors import PatchError
+from kvsplit_patch.options import echo
 from kvsplit_patch.programs import llama_bench
 from kvsplit_patch.smoke import demo
 from llm_kvsplit.kvtypes import USUAL, CachePair
@@ -71,9 +72,9 @@ def confirm(
     return Confirmation((*lines, *(f"PROBLEM: {problem}" for problem in problems)), tuple(problems))
 
 
-def command(echo: Echo, emulated: bool) -> None:
-    """Print the block; exit code 1 when something differs."""
-    found = confirm(echo, emulated)
+def on_this_mac() -> None:
+    """Print the block; exit code 1 when something differs. The plugin finds this as the entry point ``metal``."""
+    found = confirm(echo, emulated=False)
     click.echo("```\n" + "\n".join(found.lines) + "\n```")
     if found.problems:
         raise PatchError(f"{len(found.problems)} things differ on this GPU: paste the block above into an issue.")

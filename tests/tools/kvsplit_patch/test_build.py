@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from kvsplit_patch import build, cmake, trees
+from kvsplit_patch import build, cmake, libraries, trees
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.programs import llama_bench, llama_perplexity
+from llm_kvsplit.builds import shelf
+from llm_kvsplit.errors import KvsplitError
+from llm_kvsplit.paths import backends_dir
 
 from .test_releases import HERE, fetch
 
@@ -39,7 +42,7 @@ def compiled(tree, lines=None):
     lines = [] if lines is None else lines
     with cmake.compiled(tree, "", ("-DCMAKE_BUILD_TYPE=Release",), ("llama",), lines.append) as out:
         program = "import ctypes, sys; lib = ctypes.CDLL(sys.argv[1]); print(lib.one(), lib.two())"
-        said = subprocess.run([sys.executable, "-c", program, build.library(out)], capture_output=True, text=True)
+        said = subprocess.run([sys.executable, "-c", program, libraries.library(out)], capture_output=True, text=True)
     return [line for line in lines if "Building" in line], said.stdout.split()
 
 
@@ -60,7 +63,7 @@ def test_a_cache_behind_a_link_makes_the_same_bytes(tmp_path, cache, monkeypatch
     def made(name, text):
         tree = small(tmp_path / name, **{"CMakeLists.txt": lists, "where.h": where, "one.cpp": text})
         with cmake.compiled(tree, "", flags, ("llama",), print) as out:
-            return build.library(out).read_bytes()
+            return libraries.library(out).read_bytes()
 
     flags = ["-DCMAKE_BUILD_TYPE=Release", *(["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else [])]
     first = made("a", uses)
@@ -72,7 +75,7 @@ def test_a_cache_behind_a_link_makes_the_same_bytes(tmp_path, cache, monkeypatch
 
 def test_a_library_has_one_name(tmp_path, cache):
     with cmake.compiled(small(tmp_path / "a"), "", (), ("llama",), print) as out:
-        assert [file.name for file in out.iterdir()] == [build.library(out).name]
+        assert [file.name for file in out.iterdir()] == [libraries.library(out).name]
 
 
 def test_a_file_that_is_gone_from_the_tree_is_gone_from_the_workspace(tmp_path):
@@ -137,33 +140,33 @@ def test_a_full_disk_is_told(tmp_path):
 
 
 def test_nothing_half_written_is_left_where_builds_are_looked_for(no_builds, tmp_path):
-    folder = build.backends_dir() / "0.3.36-kvsplit-0000000-1"
+    folder = backends_dir() / "0.3.36-kvsplit-0000000-1"
     with pytest.raises(KeyboardInterrupt):
-        with build.whole(folder) as temporary:
+        with shelf.whole(folder) as temporary:
             (temporary / "manifest.json").write_text("{}")
-            assert build.builds() == [] and not list(build.backends_dir().glob("*"))
+            assert shelf.builds() == [] and not list(backends_dir().glob("*"))
             raise KeyboardInterrupt
     assert not folder.exists() and not temporary.exists()
 
 
 def test_a_killed_build_is_swept_by_the_next(no_builds):
-    folder = build.backends_dir() / "killed"
+    folder = backends_dir() / "killed"
     program = (
-        "import sys, time; from pathlib import Path; from kvsplit_patch import build\n"
-        "with build.whole(Path(sys.argv[1])) as t: (t / 'manifest.json').write_text('{}'); print(t, flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from llm_kvsplit.builds import shelf\n"
+        "with shelf.whole(Path(sys.argv[1])) as t: (t / 'manifest.json').write_text('{}'); print(t, flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", program, folder], stdout=subprocess.PIPE, text=True)
     left = Path(child.stdout.readline().strip())
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert left.is_dir() and build.builds() == []
-    with build.whole(folder) as temporary:
+    assert left.is_dir() and shelf.builds() == []
+    with shelf.whole(folder) as temporary:
         (temporary / "new").touch()
     assert [file.name for file in folder.iterdir()] == ["new"] and not left.exists()
 
 
 def a_build(identity, created="2026-11-22T00:00:00+00:00", **manifest):
-    folder = build.backends_dir() / identity
+    folder = backends_dir() / identity
     folder.mkdir(parents=True)
     whole = {"id": identity, "created": created, "bindings_version": build.bindings_version(), "abi": "ok", **manifest}
     (folder / "manifest.json").write_text(json.dumps(whole))
@@ -174,21 +177,21 @@ def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(no_build
     a_build("one-2", "2026-11-23T00:00:00+00:00")
     a_build("old", bindings_version="0.3.1")
     a_build("bad", abi="mismatch", abi_mismatches=["llama_batch.pos is at offset 8 in the bindings and at offset 16 in the tree"])
-    (build.backends_dir() / "broken").mkdir()
-    (build.backends_dir() / "broken" / "manifest.json").write_text("{")
-    assert [manifest["id"] for manifest in build.builds()][:1] == ["one-2"]
-    assert build.active() == ""
-    assert build.use("one-1") == build.active() == "one-1"
-    with pytest.raises(PatchError, match="could be one-2 or one-1"):
-        build.use("one")
-    with pytest.raises(PatchError, match="old was built for llama-cpp-python 0.3.1"):
-        build.use("old")
-    with pytest.raises(PatchError, match="llama_batch.pos is at offset 8 in the bindings and at offset 16"):
-        build.use("bad")
-    with pytest.raises(PatchError, match="no backend build 'none'"):
-        build.use("none")
-    assert build.active() == "one-1"
-    assert build.remove("one-1") == "one-1" and build.active() == ""
+    (backends_dir() / "broken").mkdir()
+    (backends_dir() / "broken" / "manifest.json").write_text("{")
+    assert [each.id for each in shelf.builds()][:1] == ["one-2"]
+    assert shelf.active() == ""
+    assert shelf.use("one-1") == shelf.active() == "one-1"
+    with pytest.raises(KvsplitError, match="could be one-2 or one-1"):
+        shelf.use("one")
+    with pytest.raises(KvsplitError, match="old was built for llama-cpp-python 0.3.1"):
+        shelf.use("old")
+    with pytest.raises(KvsplitError, match="llama_batch.pos is at offset 8 in the bindings and at offset 16"):
+        shelf.use("bad")
+    with pytest.raises(KvsplitError, match="no backend build 'none'"):
+        shelf.use("none")
+    assert shelf.active() == "one-1"
+    assert shelf.remove("one-1") == "one-1" and shelf.active() == ""
 
 
 # --- real builds --------------------------------------------------------------------------------
@@ -292,4 +295,4 @@ def test_the_wheel_installs_in_a_fresh_environment(tmp_path):
 @pytest.mark.timeout(2400)
 def test_an_unpatched_library_has_no_marker(no_builds):
     fetch(HERE)
-    assert build.marker(build.build(trees.unpatched(), cmake.flags(), print)) is None
+    assert libraries.marker(build.build(trees.unpatched(), cmake.flags(), print)) is None

@@ -13,6 +13,8 @@ from .. import options
 @click.option("--wheel", type=click.Path(file_okay=False), metavar="FOLDER", help="Make a llama-cpp-python wheel there instead.")
 def command(target, flags, portable, unpatched, wheel):
     """Compile the patched llama.cpp into a folder of libraries that the plugin loads; the same one is not built twice."""
+    from llm_kvsplit.builds import shelf
+
     from .. import build, cmake, trees
 
     flags = cmake.portable(flags) if portable else flags
@@ -25,7 +27,7 @@ def command(target, flags, portable, unpatched, wheel):
         click.echo(make(source, flags, Path(wheel), options.echo))
         return
     folder = build.build(source, flags, options.echo)
-    for mismatch in build.find(folder.name).get("abi_mismatches", ()):
+    for mismatch in shelf.find(folder.name).manifest.get("abi_mismatches", ()):
         click.echo(f"does not fit the installed bindings: {mismatch}", err=True)
     database = cmake.compile_database(flags)
     if database.is_file():

@@ -1,4 +1,4 @@
-"""Backend builds to download: the list of a release, the archive that fits this machine, and what is checked of it.
+"""Builds to download: the list of a release, the archive that fits this machine, and what is checked of it.
 
 ``backends.json`` beside the archives names them with size and SHA-256 (``ci/pack_backends.py`` writes both). An archive
 holds ``manifest.json`` first and then the libraries that it names, nothing else and in no folder.
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from . import files
-from .backend import bindings_version
-from .errors import KvsplitError
-from .paths import backends_dir
+from .. import files
+from ..errors import KvsplitError
+from ..paths import backends_dir
+from . import probe, shelf
+from .shelf import bindings_version
 
 _RELEASE = "https://github.com/llm-kvsplit/llm-kvsplit/releases/latest/download"
 _TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of the answer
@@ -84,10 +85,8 @@ def install_tried() -> Path:
 
     Raises NothingFits where there is none, or where it does not run here.
     """
-    from . import backend, probe
-
     folder = install(find())
-    installed = next(build for build in backend.builds() if build.id == folder.name)
+    installed = next(build for build in shelf.builds() if build.id == folder.name)
     trial = probe.result(installed)
     if not trial.usable:
         import shutil
@@ -103,7 +102,6 @@ def install(archive: Archive) -> Path:
     Raises KvsplitError for anything that is not what the list or the manifest says, NothingFits without a connection.
     """
     from filelock import FileLock
-    from kvsplit_patch.build import whole
 
     folder = backends_dir() / archive.id
     backends_dir().mkdir(parents=True, exist_ok=True)
@@ -115,12 +113,11 @@ def install(archive: Archive) -> Path:
             return folder
         _download(archive, file)
         file.seek(0)
-        with whole(folder) as temporary:
-            try:
-                with tarfile.open(fileobj=file, mode="r|gz") as opened:
-                    _unpack(opened, archive, temporary)
-            except (tarfile.TarError, zlib.error, EOFError, OSError) as failure:
-                raise _refused(archive, f"cannot be unpacked ({failure})") from failure
+        try:
+            with shelf.whole(folder) as temporary, tarfile.open(fileobj=file, mode="r|gz") as opened:
+                _unpack(opened, archive, temporary)
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as failure:
+            raise _refused(archive, f"cannot be unpacked ({failure})") from failure
     return folder
 
 

@@ -1,8 +1,7 @@
 """The library for a first question: downloaded where a release has one, else compiled here, once.
 
 llama-cpp-python may be installed without llama.cpp's library (``LLAMA_BUILD=OFF``), which takes seconds. The library then
-comes from the patch series. The compiler's side is found through the entry point ``compile`` of the group
-``llm_kvsplit``, so that nothing here depends on it.
+comes from the patch series. The companion compiles it.
 """
 
 from __future__ import annotations
@@ -11,12 +10,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
 
-from .errors import KvsplitError
+from .. import companion
+from ..errors import KvsplitError
+from . import download
 
 _STEP = re.compile(r"\[(\d+)/(\d+)\] ")
 #: Fewer steps than this are cmake's own, before the compiler's.
@@ -28,11 +28,9 @@ def make() -> None:
 
     Raises KvsplitError with both reasons where neither can be done, click.Abort on Ctrl-C.
     """
-    from . import prebuilt
-
     try:
-        prebuilt.install_tried()
-    except prebuilt.NothingFits as reason:
+        download.install_tried()
+    except download.NothingFits as reason:
         try:
             compile_series()
         except click.ClickException as failure:
@@ -44,19 +42,13 @@ def compile_series(*, cuda: bool = False, vulkan: bool = False) -> Path:
 
     Raises click.ClickException where it cannot be compiled, click.Abort on Ctrl-C.
     """
-    compiler = _compiler()
+    compiler = companion.offer("compile")
     try:
         with _progress() as echo:
             return compiler(echo, cuda=cuda, vulkan=vulkan)
     except KeyboardInterrupt:
         click.echo("\nStopped: the same command goes on from there.", err=True)
         raise click.Abort() from None
-
-
-def _compiler() -> Callable[..., Path]:
-    for entry in entry_points(group="llm_kvsplit", name="compile"):
-        return entry.load()
-    raise KvsplitError("This installation of llm-kvsplit has lost its entry points: install it again.")
 
 
 @contextmanager

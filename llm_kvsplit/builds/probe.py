@@ -18,13 +18,10 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from . import demo, files, machine
-from .paths import cache_dir
-
-if TYPE_CHECKING:
-    from .backend import Backend
+from .. import files, machine
+from ..paths import cache_dir
+from .shelf import Build, stock_folder
 
 #: Counts up when the trials change, so that old results are not believed.
 _VERSION = 1
@@ -41,7 +38,7 @@ class Result:
     extra_bufts: bool = True
 
 
-def result(chosen: "Backend") -> Result:
+def result(chosen: Build) -> Result:
     """The remembered result for this library on this CPU, or a new trial."""
     if os.environ.get(_CHILD):
         return Result(usable=True)
@@ -55,20 +52,20 @@ def result(chosen: "Backend") -> Result:
     return found
 
 
-def _try(chosen: "Backend") -> Result:
+def _try(chosen: Build) -> Result:
     reason = _run(chosen, "plain")
     if reason:
         return Result(usable=False, reason=reason)
     return Result(usable=True, extra_bufts=not _run(chosen, "quantized"))
 
 
-def _run(chosen: "Backend", trial: str) -> str:
+def _run(chosen: Build, trial: str) -> str:
     """Run one trial; say how it failed, or nothing."""
     environment = {**os.environ, _CHILD: "1"}
     if chosen.folder is not None:
         environment["LLAMA_CPP_LIB_PATH"] = str(chosen.folder)
     child = subprocess.run(
-        [sys.executable, "-m", "llm_kvsplit.probe", trial], env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "llm_kvsplit.engine.trial", trial], env=environment, capture_output=True, text=True
     )
     if child.returncode == 0:
         return ""
@@ -80,7 +77,7 @@ def _run(chosen: "Backend", trial: str) -> str:
     return lines[-1] if lines else f"exit code {child.returncode}"
 
 
-def key(chosen: "Backend") -> str:
+def key(chosen: Build) -> str:
     """Changes with the library's files and with the CPU."""
     digest = hashlib.sha256(f"{_VERSION} {platform.machine()} {machine.cpu_flags()}".encode())
     for file in sorted(_libraries(chosen)):
@@ -89,31 +86,6 @@ def key(chosen: "Backend") -> str:
     return digest.hexdigest()[:32]
 
 
-def _libraries(chosen: "Backend") -> list[Path]:
-    from .backend import stock_folder
-
+def _libraries(chosen: Build) -> list[Path]:
     folder = chosen.folder or stock_folder()
     return [file for file in folder.resolve().glob("*") if file.is_file()] if folder else []
-
-
-def _child(trial: str) -> None:
-    import tempfile
-
-    from .engine.context import Context, ContextOptions
-    from .engine.weights import LoadOptions, Weights, quantize
-    from .kvtypes import CachePair
-
-    with tempfile.TemporaryDirectory() as folder:
-        model = demo.MODEL
-        if trial == "quantized":
-            model = Path(folder) / "q8_0.gguf"
-            quantize(demo.MODEL, model)
-        weights = Weights(LoadOptions(model))
-        context = Context(weights, ContextOptions(CachePair.from_bits(16, 16), 256))
-        # More tokens than one, since products of a matrix with a vector take another path.
-        context.evaluate(list(range(100, 140)))
-        context.evaluate([7])
-
-
-if __name__ == "__main__":
-    _child(sys.argv[1])

@@ -1,0 +1,190 @@
+"""One answer, top to bottom: load, render, restore, generate, store.
+
+It imports all of the engine, so llm's model imports it when a question comes.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from . import chat, fit, gguf, notes
+from .builds import choice, pair_speed, probe
+from .builds.shelf import Build
+from .engine import generate, library, loaded, spelling
+from .engine.context import Context, ContextOptions
+from .engine.generate import Outcome
+from .engine.sampling import Sampling, json_grammar
+from .engine.weights import LoadOptions, Weights
+from .errors import KvsplitError
+from .options import COMPLETION_TOKENS, Options, Settings, settle, stop_texts
+from .registry import Entry
+from .reply import MARKERS, Call, ReplyParser, Text
+from .sessions import recall
+
+
+@dataclass(frozen=True)
+class Question:
+    entry: Entry
+    #: llm's prompt, with the options in it.
+    prompt: Any
+    settings: Settings
+    #: The conversation to keep the KV state for, if any.
+    session: str | None
+    #: Whether the text is shown as it comes, so that what comes after it makes nobody wait.
+    stream: bool
+
+
+def session(prompt: Any, conversation: Any) -> str | None:
+    """The conversation to keep the KV state for. To be called in the thread of llm's command, whose options it looks at."""
+    return conversation.id if conversation is not None and recall.wanted(prompt.options.kv_sessions) else None
+
+
+def prepare(entry: Entry, prompt: Any, conversation: Any, *, session: str | None, stream: bool) -> Question:
+    """Check what was asked for, then see to the library, which may be compiled for minutes where there is none.
+
+    Raises KvsplitError, click.Abort on Ctrl-C.
+    """
+    settings = settle(prompt.options, entry)
+    # llama.cpp is given whole files and caches it can make: its own words for others are poor.
+    if reason := gguf.refusal(gguf.read(entry.path), settings.pair.k, settings.pair.v):
+        raise KvsplitError(f"{entry.name} {reason}.")
+    library.load()
+    _note_speed(choice.ensure(), settings, conversation and conversation.id)
+    return Question(entry, prompt, settings, session, stream)
+
+
+def generated(
+    question: Question, report: Callable[[Outcome, dict[str, Any]], None], stopped: Callable[[], bool]
+) -> Iterator[Text | Call]:
+    """The answer in pieces. However it ends, ``report`` gets its outcome and what llm should log of it.
+
+    What is logged may grow once more, when the KV state is stored. Raises KvsplitError.
+    """
+    prompt, settings, options = question.prompt, question.settings, question.prompt.options
+    with loaded.exclusive(), library.verbose(bool(options.verbose)):
+        weights = _load(question.entry, settings)
+        rendered = chat.render(
+            prompt.messages,
+            weights.chat_template,
+            bos=weights.bos,
+            eos=weights.eos,
+            tools=prompt.tools,
+            thinking=options.thinking,
+        )
+        tokens = spelling.begun_with(loaded.tokens(), _tokens(weights, rendered.text), weights)
+        n_ctx_limit = settings.n_ctx or weights.n_ctx_train
+        cache = ContextOptions(settings.pair, n_ctx_limit, options.n_threads, options.flash_attn)
+        stored = None
+        if options.kv_sessions is not False:
+            stored = recall.find(weights, cache, tokens, n_ctx_limit)
+        if stored:
+            tokens = spelling.begun_with(stored[0].tokens.tolist(), tokens, weights)
+        longest = max(len(tokens), len(stored[0].tokens) if stored else 0)
+        max_tokens = options.max_tokens
+        if max_tokens is None and weights.chat_template is None:
+            max_tokens = COMPLETION_TOKENS
+        context = _context(weights, settings, cache, longest, max_tokens)
+        restored = recall.restore(context, stored, tokens) if stored else None
+        request = generate.Request(
+            tokens=tokens,
+            sampling=_sampling(options, json_grammar(prompt.schema) if prompt.schema else None),
+            max_tokens=max_tokens,
+            stop=stop_texts(options.stop),
+            n_ctx_limit=context.n_ctx if settings.n_ctx else weights.n_ctx_train,
+            visible=MARKERS,
+        )
+        outcome = Outcome()
+        parser = ReplyParser(tools=bool(prompt.tools), reasoning_open=rendered.reasoning_open)
+        try:
+            for text in generate.generate(context, request, outcome, stopped):
+                yield from parser.feed(text)
+            yield from parser.finish()
+        finally:
+            logged = _logged(context, outcome, restored)
+            report(outcome, logged)
+        if question.session is not None:
+            _keep(recall.keeper(context, question.entry.name, question.session), logged, wait=question.stream)
+
+
+def _note_speed(chosen: Build, settings: Settings, conversation: str | None) -> None:
+    """Say so where the pair is slow with this library, or its attention off the GPU; once in a conversation."""
+    if not settings.pair.quantized:
+        return
+    speed = pair_speed.of(chosen, settings.pair)
+    if speed is not None and (sentence := pair_speed.sentence(speed, settings.pair, chosen)):
+        notes.once(sentence, conversation)
+
+
+def _load(entry: Entry, settings: Settings) -> Weights:
+    extra_bufts = probe.result(choice.ensure()).extra_bufts
+    return loaded.weights(LoadOptions(entry.path, settings.n_gpu_layers, extra_bufts))
+
+
+def _tokens(weights: Weights, text: str) -> list[int]:
+    # Many templates write the BOS token themselves; two of them harm some models.
+    written = bool(weights.bos) and text.startswith(weights.bos)
+    return weights.tokenize(text, add_special=not written, parse_special=True)
+
+
+def _context(
+    weights: Weights, settings: Settings, cache: ContextOptions, n_tokens: int, max_tokens: int | None
+) -> Context:
+    n_ctx = settings.n_ctx or generate.context_size(n_tokens, max_tokens, weights.n_ctx_train)
+    if n_ctx > weights.n_ctx_train:
+        print(
+            f"Warning: the model was trained for {weights.n_ctx_train} tokens of context; beyond that, at {n_ctx}, "
+            "its answers get worse.",
+            file=sys.stderr,
+        )
+    cache, may_grow = replace(cache, n_ctx=n_ctx), settings.n_ctx is None
+    if not loaded.serves(cache, may_grow=may_grow):
+        fit.refuse_unless_it_fits(weights.options.path, settings.pair, n_ctx)
+    return loaded.context(cache, may_grow=may_grow)
+
+
+def _sampling(options: Options, grammar: str | None) -> Sampling:
+    names = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "seed")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return Sampling(**given, grammar=grammar)
+
+
+def _logged(context: Context, outcome: Outcome, restored: float | None) -> dict[str, Any]:
+    """What llm logs of the answer, for ``llm logs --json``.
+
+    ``restored``: seconds that restoring a stored state took, if one was.
+    """
+    pair = context.options.pair
+    return {
+        "kv_cache": {
+            "key_type": pair.k.name,
+            "value_type": pair.v.name,
+            "n_ctx": context.n_ctx,
+            **asdict(context.kv_size),
+        },
+        "backend": choice.current().id,
+        "session": _restored(outcome, restored),
+        **asdict(outcome),
+    }
+
+
+def _restored(outcome: Outcome, seconds: float | None) -> dict[str, Any]:
+    if seconds is None:
+        return {"restored_tokens": 0}
+    return {"restored_tokens": outcome.reused_tokens, "restored_seconds": round(seconds, 4)}
+
+
+def _keep(write: Callable[[], Any], logged: dict[str, Any], *, wait: bool) -> None:
+    """Store the KV state after the text is out: a streamed answer is on the screen by now, another one is not yet."""
+
+    def work() -> None:
+        if saved := write():
+            logged["session"].update(saved_bytes=saved.bytes, saved_seconds=round(saved.seconds, 4))
+
+    if wait:
+        work()
+    else:
+        threading.Thread(target=work, name="kvsplit session").start()

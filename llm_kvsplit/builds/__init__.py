@@ -1,0 +1,1 @@
+"""Builds of llama.cpp's libraries: the shelf of them, which to load, getting one, and trying it."""

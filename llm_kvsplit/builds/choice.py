@@ -1,0 +1,87 @@
+"""Which library to load: one of the builds, or the bindings' own.
+
+The bindings may be installed without a library of their own; then the first question makes a build
+(``first_build.py``). The choice is made once a process, since a loaded library stays.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import KvsplitError
+from .shelf import NONE, STOCK, Build, active, bindings_version, builds, misfit, stock_folder
+
+#: What this process has loaded.
+_loaded: Build | None = None
+
+
+def current() -> Build:
+    """The library this process has loaded, or would load."""
+    return _loaded or choose()
+
+
+def choose() -> Build:
+    """The person's choice, else the newest build that fits the bindings, else the bindings' own, else none."""
+    custom = os.environ.get("LLAMA_CPP_LIB_PATH")
+    if custom:
+        return Build("custom", Path(custom))
+    wanted = active()
+    stock = stock_folder() is not None
+    if wanted == STOCK and stock:
+        return Build(STOCK)
+    note = ""
+    for build in builds():
+        if wanted not in ("", STOCK, build.id):
+            continue
+        reason = misfit(build)
+        if not reason:
+            return build
+        note = note or f"{reason}; 'llm kvsplit backend build' makes one that fits."
+    if wanted and not note:
+        note = f"backend build {wanted} is gone; 'llm kvsplit backend list' shows what there is."
+    return Build(STOCK if stock else NONE, note=note)
+
+
+def ensure() -> Build:
+    """The library to load from now on: ``choose()``, after a build was made where there is none, and after it was tried.
+
+    Raises KvsplitError for a library that cannot be had, or cannot be used on this machine.
+    """
+    from . import first_build, probe
+
+    global _loaded
+    if _loaded is not None:
+        return _loaded
+    chosen = choose()
+    if chosen.id == NONE:
+        first_build.make()
+        chosen = choose()
+        if chosen.id == NONE:
+            raise KvsplitError(f"The build that was made cannot be used: {chosen.note}")
+    result = probe.result(chosen)
+    if not result.usable:
+        raise KvsplitError(f"{describe(chosen)} cannot be used here: {result.reason}. {_next_step(chosen)}")
+    _loaded = chosen
+    return chosen
+
+
+def describe(chosen: Build) -> str:
+    if chosen.id == STOCK:
+        return f"The llama.cpp library of llama-cpp-python {bindings_version()}"
+    return f"The llama.cpp library in {chosen.folder}"
+
+
+def load_error(chosen: Build, ex: BaseException) -> KvsplitError:
+    return KvsplitError(f"{describe(chosen)} could not be loaded: {ex}. {_next_step(chosen)}")
+
+
+def _next_step(chosen: Build) -> str:
+    if chosen.id == STOCK:
+        return (
+            'Rebuild it for this machine: CMAKE_ARGS="-DGGML_NATIVE=OFF" '
+            "pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python"
+        )
+    if chosen.id == "custom":
+        return "Unset LLAMA_CPP_LIB_PATH, or point it at libraries built on this machine."
+    return "Build it anew with 'llm kvsplit backend build', or go back with 'llm kvsplit backend use stock'."
