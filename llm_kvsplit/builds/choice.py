@@ -84,4 +84,5 @@ def _next_step(chosen: Build) -> str:
         )
     if chosen.id == "custom":
         return "Unset LLAMA_CPP_LIB_PATH, or point it at libraries built on this machine."
-    return "Build it anew with 'llm kvsplit backend build', or go back with 'llm kvsplit backend use stock'."
+    back = ", or go back with 'llm kvsplit backend use stock'" if stock_folder() else ""
+    return f"Remove it with 'llm kvsplit backend remove {chosen.id}' and build it anew with 'llm kvsplit backend build'{back}."
