@@ -15,7 +15,7 @@ from llm_kvsplit.builds import choice, shelf
 
 #: Where no release answers.
 NO_RELEASE = {"KVSPLIT_BACKENDS_URL": "http://127.0.0.1:1"}
-QUESTION = ("-m", "kvsplit-demo", "-o", "max_tokens", "4", "def f(")
+QUESTION = ("-m", "kvsplit-demo", "-o", "max_tokens", "8", "-o", "temperature", "0", "def f(")
 
 
 @pytest.fixture
