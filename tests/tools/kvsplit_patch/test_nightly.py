@@ -2,10 +2,12 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pygit2
 import pytest
@@ -143,7 +145,8 @@ def test_without_a_tag_on_the_base_there_is_still_one_issue(make):
 def test_two_machines_share_an_issue(make, monkeypatch):
     here = make(CONFLICT)
     here.night(*QUICK, code=1)
-    monkeypatch.setattr(nightly.machine, "system", lambda: "Darwin")
+    mac = SimpleNamespace(system=lambda: "Darwin", machine=platform.machine)
+    monkeypatch.setattr(nightly, "machine", mac)
     here.night(*QUICK, code=1)
     (issue,) = here.hub.issues
     assert "Red for 1 night (darwin-" in issue["body"] and "; linux-" in issue["body"]
@@ -174,7 +177,7 @@ def test_without_a_network_nothing_is_red(make, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", f"http://{NOBODY}/simple")
     monkeypatch.setenv("GITHUB_API_URL", f"http://{NOBODY}")
     said = here.night(*QUICK, date="2026-11-23", code=75)
-    assert ": untold" in said and "cannot be listed" in said and "which llama-cpp-python is the newest" in said
+    assert ": untold" in said and "cannot be listed" in said and "sdist of llama-cpp-python" in said
     assert "Last night of which something could be told: 2026-11-22" in said
     assert here.hub.writes == [("POST", "issues")]
 
