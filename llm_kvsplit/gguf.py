@@ -56,6 +56,8 @@ class Gguf:
     #: False for models that embed text rather than write it, if the file says so.
     causal: bool
     chat_template: str | None
+    #: It caches more than keys and values of every layer and token, which ``layers`` does not tell.
+    other_cache: bool
     #: The kind of its vocabulary, such as gpt2; "" if it does not say, None without a vocabulary.
     tokenizer: str | None
 
@@ -100,6 +102,11 @@ _NO_CONTINUATION = {
     "rnd1": "a diffusion model, which does not write from left to right",
     "gemma-embedding": "a model that embeds text and does not write any",
 }
+
+
+#: Keys of such models: a sparse-attention indexer's keys, compressed caches, a cache for each round through the layers.
+#: Source: load_arch_hparams in models/*.cpp.
+_OTHER_CACHES = ("attention.indexer.head_count", "attention.compress_ratios", "hrm.layers_per_stack")
 
 
 def other_kind(model: Gguf) -> str | None:
@@ -255,6 +262,7 @@ def _describe(
         mla=mla,
         causal=own.get("attention.causal", True) is not False,
         chat_template=_text(meta, "tokenizer.chat_template"),
+        other_cache=any(key in own for key in _OTHER_CACHES),
         tokenizer=_label(meta, "tokenizer.ggml.model") or ("" if "tokenizer.ggml.tokens" in meta else None),
     )
 

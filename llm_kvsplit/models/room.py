@@ -25,7 +25,7 @@ _STEP = 256
 class Room:
     """What of a model fits."""
 
-    #: None where the header does not say how long a context the model has: the weights fit, ``llm kvsplit fit`` knows more.
+    #: None where the header does not tell the cache's size: the weights fit, and ``llm kvsplit fit`` knows the rest.
     n_ctx: int | None
     #: Whether that is all that it was trained for.
     whole: bool
@@ -47,7 +47,7 @@ def room(model: gguf.Gguf, memory: int) -> Room:
     if left < 0:
         return Room(0, False, pair)
     per_token = _bytes_per_token(model, pair)
-    if not model.n_ctx_train:
+    if model.other_cache or not model.n_ctx_train:
         return Room(None, False, pair)
     if per_token * model.n_ctx_train <= left:
         return Room(model.n_ctx_train, True, pair)

@@ -629,6 +629,9 @@ def test_what_is_said_to_fit_is_what_llama_cpp_would_allocate(tmp_path):
 def test_models_of_other_kinds_are_judged_honestly(tmp_path):
     latent = gguf.read(ggufs.write_deepseek2(tmp_path / "d.gguf"))
     assert str(room(latent, 1 << 33)) == "fits (K8V8)"
-    assert str(room(latent, 1000)) == "too large"
+    indexer = change_arch("glm-dsa", {"attention.indexer.head_count": 2})
+    hidden = gguf.read(write(tmp_path / "h.gguf", model("h", indexer)))
+    assert str(room(hidden, 1 << 33)) == "weights fit"
+    assert str(room(hidden, 1000)) == "too large"
     recurrent = gguf.read(ggufs.write_mamba(tmp_path / "r.gguf"))
     assert str(room(recurrent, 1 << 33)) == "fits"
