@@ -21,7 +21,7 @@ def pack(build: Path, folder: Path) -> Path:
     manifest = json.loads((build / "manifest.json").read_text())
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{manifest['id']}-{here()}.tar.gz"
-    with open(archive, "wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed:
+    with open(archive, "wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed:  # noqa: SIM117
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as opened:
             for name in (
                 "manifest.json",

@@ -147,7 +147,16 @@ def _context(
 
 
 def _sampling(options: Options, grammar: str | None) -> Sampling:
-    names = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "seed")
+    names = (
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "repeat_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "seed",
+    )
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     return Sampling(**given, grammar=grammar)
 

@@ -24,12 +24,12 @@ class Rendered:
 
 
 def render(
-    messages: Sequence["Message"],
+    messages: Sequence[Message],
     template: str | None,
     *,
     bos: str = "",
     eos: str = "",
-    tools: Sequence["Tool"] = (),
+    tools: Sequence[Tool] = (),
     thinking: bool | None = None,
 ) -> Rendered:
     """The prompt as text, special tokens spelled out.
@@ -65,7 +65,7 @@ def render(
     return Rendered(text, reasoning_open=text.rstrip().endswith("<think>"))
 
 
-def _plain(messages: Sequence["Message"]) -> str:
+def _plain(messages: Sequence[Message]) -> str:
     """For a model without a template: an answer follows its question directly, the next question a line below."""
     text = ""
     for message in messages:
@@ -75,7 +75,7 @@ def _plain(messages: Sequence["Message"]) -> str:
     return text
 
 
-def _text(message: "Message") -> str:
+def _text(message: Message) -> str:
     return "".join(part.text for part in message.parts if getattr(part, "text", None) and _is(part, "TextPart"))
 
 
@@ -84,7 +84,7 @@ def _is(part: Any, name: str) -> bool:
     return type(part).__name__ == name
 
 
-def _entries(message: "Message") -> list[dict[str, Any]]:
+def _entries(message: Message) -> list[dict[str, Any]]:
     """One llm message as the dictionaries that chat templates expect (Hugging Face's convention)."""
     results = [
         {"role": "tool", "name": part.name, "tool_call_id": part.tool_call_id, "content": part.exception or part.output}
@@ -112,7 +112,7 @@ def _entries(message: "Message") -> list[dict[str, Any]]:
     return [*results, entry]
 
 
-def _tool(tool: "Tool") -> dict[str, Any]:
+def _tool(tool: Tool) -> dict[str, Any]:
     return {
         "type": "function",
         "function": {

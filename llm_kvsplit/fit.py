@@ -68,7 +68,7 @@ def device_memory() -> tuple[int, str]:
 
 
 @contextmanager
-def simulation(options: "LoadOptions") -> Iterator["Weights"]:
+def simulation(options: LoadOptions) -> Iterator[Weights]:
     """The model without its memory. Raises KvsplitError for a file that llama.cpp cannot load."""
     from .engine.weights import Weights
 
@@ -80,7 +80,7 @@ def simulation(options: "LoadOptions") -> Iterator["Weights"]:
         weights.close()
 
 
-def footprint(weights: "Weights", pair: CachePair, n_ctx: int) -> Footprint:
+def footprint(weights: Weights, pair: CachePair, n_ctx: int) -> Footprint:
     """What a (simulated) model takes with ``n_ctx`` tokens of context. Raises KvsplitError when llama.cpp refuses."""
     from .engine.context import Context, ContextOptions
 
@@ -102,7 +102,7 @@ def footprint(weights: "Weights", pair: CachePair, n_ctx: int) -> Footprint:
     return Footprint(pair, context.n_ctx, weights.size, kv, buffers)
 
 
-def largest(weights: "Weights", pair: CachePair, budget: int) -> Footprint | None:
+def largest(weights: Weights, pair: CachePair, budget: int) -> Footprint | None:
     """The longest context within ``budget`` bytes, at most what the model was trained for; None if none fits."""
     from .engine.context import PADDING
 
@@ -149,7 +149,7 @@ def _generous(header: gguf.Gguf, n_ctx: int) -> int:
     return 4 * 2 * n_ctx * header.n_layer * heads * (header.head_dim_k + header.head_dim_v) + 2**30
 
 
-def _what_fits(weights: "Weights", pair: CachePair, n_ctx: int, have: int) -> str:
+def _what_fits(weights: Weights, pair: CachePair, n_ctx: int, have: int) -> str:
     header = weights.header
     smaller = [
         CachePair.from_bits(key_bits, value_bits)

@@ -51,7 +51,10 @@ def _pointer(start: bytes) -> tuple[str, str] | None:
         return None
     size = re.search(rb"^size (\d+)$", start, re.M)
     of = f" of {int(size[1])} bytes" if size else ""
-    return f"a Git LFS pointer, which stands for the file{of}", "run 'git lfs pull' beside it, or download the file itself"
+    return (
+        f"a Git LFS pointer, which stands for the file{of}",
+        "run 'git lfs pull' beside it, or download the file itself",
+    )
 
 
 def _text(start: bytes) -> tuple[str, str] | None:

@@ -30,17 +30,17 @@ class _Local:
     supports_tools = True
     Options = Options
 
-    def __init__(self, entry: "Entry") -> None:
+    def __init__(self, entry: Entry) -> None:
         self.model_id = entry.name
         self.entry = entry
 
     def __str__(self) -> str:
         return f"KV split: {self.model_id}"
 
-    def _events(self, question: "Question", response: Any, stopped: Callable[[], bool]) -> Iterator[StreamEvent]:
+    def _events(self, question: Question, response: Any, stopped: Callable[[], bool]) -> Iterator[StreamEvent]:
         from . import answer
 
-        def report(outcome: "Outcome", logged: dict[str, Any]) -> None:
+        def report(outcome: Outcome, logged: dict[str, Any]) -> None:
             details = {"cached_tokens": outcome.reused_tokens}
             response.set_usage(input=outcome.prompt_tokens, output=outcome.completion_tokens, details=details)
             response.set_resolved_model(self.model_id)
@@ -93,7 +93,7 @@ class AsyncKvsplitModel(_Local, llm.AsyncModel):
             cancelled.set()
 
 
-def _events(piece: "Text | Call", response: Any) -> Iterator[StreamEvent]:
+def _events(piece: Text | Call, response: Any) -> Iterator[StreamEvent]:
     from .reply import Call
 
     if isinstance(piece, Call):

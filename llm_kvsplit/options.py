@@ -38,8 +38,12 @@ class Options(llm.Options):
         default=None,
         description=f"Most tokens to answer with (default: no limit; {COMPLETION_TOKENS} without a chat template)",
     )
-    temperature: float | None = Field(default=None, description="Randomness; 0 always takes the likeliest (default 0.8)")
-    top_k: int | None = Field(default=None, description="Choose among this many of the likeliest; 0 for all (default 40)")
+    temperature: float | None = Field(
+        default=None, description="Randomness; 0 always takes the likeliest (default 0.8)"
+    )
+    top_k: int | None = Field(
+        default=None, description="Choose among this many of the likeliest; 0 for all (default 40)"
+    )
     top_p: float | None = Field(default=None, description="Choose among the likeliest of this total (default 0.95)")
     min_p: float | None = Field(
         default=None, description="Leave out what is less likely than this share of the likeliest (default 0.05)"
@@ -52,7 +56,8 @@ class Options(llm.Options):
     seed: int | None = Field(default=None, description="Seed, for the same answer again (default: random)")
     stop: str | list[str] | None = Field(default=None, description="Text to stop at; it is not shown")
     thinking: bool | None = Field(
-        default=None, description="Turn reasoning on or off, where the chat template has a switch (default: the model's)"
+        default=None,
+        description="Turn reasoning on or off, where the chat template has a switch (default: the model's)",
     )
     kv_sessions: bool | None = Field(
         default=None, description="Keep the KV state on disk for the next question (default: whenever llm logs)"
@@ -92,7 +97,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def settle(options: Options, entry: "Entry") -> Settings:
+def settle(options: Options, entry: Entry) -> Settings:
     """Options over the model's registered defaults. Raises KvsplitError with the option and what it may be."""
     for name, (low, high) in _RANGES.items():
         value = getattr(options, name)

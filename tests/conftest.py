@@ -12,7 +12,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 def pytest_addoption(parser):
     parser.addoption("--build", action="store_true", help="also run the tests that compile llama.cpp (minutes)")
-    parser.addoption("--long", action="store_true", help="also run the tests that need many releases or further builds (an hour)")
+    parser.addoption(
+        "--long", action="store_true", help="also run the tests that need many releases or further builds (an hour)"
+    )
 
 
 def pytest_collection_modifyitems(config, items):

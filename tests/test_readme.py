@@ -13,5 +13,8 @@ def test_the_options_table_is_the_codes():
 
 def test_the_two_commands_are_there_word_for_word():
     text = README.read_text()
-    assert "\n    pip install uv && uv run llm -m kvsplit-demo -o kv_key_bits 8 -o kv_value_bits 4 'def fibonacci(n):'\n" in text
+    assert (
+        "\n    pip install uv && uv run llm -m kvsplit-demo -o kv_key_bits 8 -o kv_value_bits 4 'def fibonacci(n):'\n"
+        in text
+    )
     assert "\n    pip install uv && uv run pytest\n" in text

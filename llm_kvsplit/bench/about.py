@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .target import Target
 
 
-def describe(target: "Target", text: Path | None, threads: int, seed: int) -> dict[str, Any]:
+def describe(target: Target, text: Path | None, threads: int, seed: int) -> dict[str, Any]:
     """Model, text, machine, backend and settings; files are named by their SHA-256, and the machine not at all."""
     from ..engine import library
 

@@ -25,7 +25,7 @@ _SHOWN = 3
 
 
 def measure(
-    weights: "Weights",
+    weights: Weights,
     tokens: list[int],
     n_threads: int | None,
     done: Callable[[int], None] = lambda tokens: None,
@@ -69,7 +69,7 @@ def unpack(rows: list[str]) -> np.ndarray:
 
 
 def patterns(
-    weights: "Weights",
+    weights: Weights,
     pair: CachePair,
     tokens: list[int],
     n_threads: int | None,

@@ -84,7 +84,7 @@ def measure(job: dict[str, Any], done: Done) -> dict[str, Any]:
         weights.close()
 
 
-def measure_with(weights: "Weights", job: dict[str, Any], done: Done) -> dict[str, Any]:
+def measure_with(weights: Weights, job: dict[str, Any], done: Done) -> dict[str, Any]:
     """Do the job on a loaded model; the result is what stands in the results file."""
     from . import target
 
@@ -92,7 +92,7 @@ def measure_with(weights: "Weights", job: dict[str, Any], done: Done) -> dict[st
     return _KINDS[job["kind"]](weights, tokens, job, done)
 
 
-def _open(weights: "Weights", job: dict[str, Any]):
+def _open(weights: Weights, job: dict[str, Any]):
     from ..engine.context import Context, ContextOptions
 
     return Context(weights, ContextOptions(_pair(job), job["n_ctx"], job["threads"]))
@@ -102,7 +102,7 @@ def _pair(job: dict[str, Any]) -> CachePair:
     return CachePair.from_bits(*job["bits"])
 
 
-def _speed(weights: "Weights", tokens: list[int], job: dict[str, Any], done: Done) -> dict[str, Any]:
+def _speed(weights: Weights, tokens: list[int], job: dict[str, Any], done: Done) -> dict[str, Any]:
     from . import speed
 
     n_ctx = job["n_ctx"]
@@ -122,7 +122,7 @@ def _speed(weights: "Weights", tokens: list[int], job: dict[str, Any], done: Don
         context.close()
 
 
-def _quality(weights: "Weights", tokens: list[int], job: dict[str, Any], done: Done) -> dict[str, Any]:
+def _quality(weights: Weights, tokens: list[int], job: dict[str, Any], done: Done) -> dict[str, Any]:
     from . import quality
 
     pair, texts = _pair(job), quality.windows(tokens, job["n_ctx"], job["windows"])
@@ -130,7 +130,7 @@ def _quality(weights: "Weights", tokens: list[int], job: dict[str, Any], done: D
     return {"windows": job["windows"], **quality.record(pair, measured[pair])}
 
 
-def _needles(weights: "Weights", tokens: list[int], job: dict[str, Any], done: Done) -> dict[str, Any]:
+def _needles(weights: Weights, tokens: list[int], job: dict[str, Any], done: Done) -> dict[str, Any]:
     from . import needles
 
     hay = needles.haystack(weights, tokens, job["n_ctx"], job["seed"])
@@ -141,13 +141,13 @@ def _needles(weights: "Weights", tokens: list[int], job: dict[str, Any], done: D
         context.close()
 
 
-def _layers(weights: "Weights", tokens: list[int], job: dict[str, Any], done: Done) -> dict[str, Any]:
+def _layers(weights: Weights, tokens: list[int], job: dict[str, Any], done: Done) -> dict[str, Any]:
     from . import layers
 
     return layers.measure(weights, tokens, job["n_ctx"], job["windows"], job["threads"], done)
 
 
-def _heads(weights: "Weights", tokens: list[int], job: dict[str, Any], done: Done) -> dict[str, Any]:
+def _heads(weights: Weights, tokens: list[int], job: dict[str, Any], done: Done) -> dict[str, Any]:
     from . import attention
 
     return attention.measure(weights, tokens[: job["n_ctx"]], job["threads"], done)

@@ -41,7 +41,7 @@ def jobs(pairs: list[CachePair], n_ctx: int) -> list[Job]:
     return [Job(f"window/{i}", {"window": i}, tokens, words) for i in range(windows(n_ctx))]
 
 
-def warm_up(contexts: dict[CachePair | None, "Context"], tokens: list[int]) -> None:
+def warm_up(contexts: dict[CachePair | None, Context], tokens: list[int]) -> None:
     """Evaluate a little in each, since the first time takes longer."""
     for context in contexts.values():
         context.evaluate(tokens[:32])
@@ -49,9 +49,7 @@ def warm_up(contexts: dict[CachePair | None, "Context"], tokens: list[int]) -> N
         context.synchronize()
 
 
-def measure(
-    contexts: dict[CachePair | None, "Context"], tokens: list[int], progress: "Progress"
-) -> dict[str, Any]:
+def measure(contexts: dict[CachePair | None, Context], tokens: list[int], progress: Progress) -> dict[str, Any]:
     """One window of text with every cache: a row for each prediction, and how fast it was made."""
     rates: dict[str, dict[str, float]] = {}
 
@@ -68,7 +66,9 @@ def measure(
     parts = quality.window(contexts, tokens, step, SINGLE)
     half = len(tokens) // 2
     return {
-        "rows": {str(pair): {name: column.tolist() for name, column in vars(part).items()} for pair, part in parts.items()},
+        "rows": {
+            str(pair): {name: column.tolist() for name, column in vars(part).items()} for pair, part in parts.items()
+        },
         "sizes": {
             str(pair): {"kv_bytes": c.kv_size.bytes, "buffer_bytes": c.buffers.total, "cells": c.n_ctx}
             for pair, c in contexts.items()

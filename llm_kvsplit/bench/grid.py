@@ -53,7 +53,7 @@ def windows(n_ctx: int) -> int:
 
 
 def jobs(
-    target: "Target", pairs: list[CachePair], lengths: list[int], repeats: int, common: dict[str, Any], *, layers: bool
+    target: Target, pairs: list[CachePair], lengths: list[int], repeats: int, common: dict[str, Any], *, layers: bool
 ) -> Iterator[Job]:
     """Everything to measure. Speeds come first and in turns, so that a machine that slows down slows all alike."""
     trained = target.header.n_ctx_train
@@ -93,7 +93,7 @@ def _job(name: str, pair: CachePair, n_ctx: int, kind: str, tokens: int, common:
     return Job(name, order, tokens, words)
 
 
-def too_large(weights: "Weights", pair: CachePair, n_ctx: int, have: int) -> str:
+def too_large(weights: Weights, pair: CachePair, n_ctx: int, have: int) -> str:
     """Why ``n_ctx`` tokens with ``pair`` cannot be measured; empty when they can.
 
     Quality is measured beside an f16 cache, so room for both is wanted where the model was trained for that length.
@@ -108,14 +108,14 @@ def too_large(weights: "Weights", pair: CachePair, n_ctx: int, have: int) -> str
     return f"{pair} at {n_ctx} tokens takes {size(total)} with the weights, and there are {size(have)}"
 
 
-def refuse_unless_it_fits(weights: "Weights", pairs: list[CachePair], n_ctx: int, have: int) -> None:
+def refuse_unless_it_fits(weights: Weights, pairs: list[CachePair], n_ctx: int, have: int) -> None:
     """Raise KvsplitError, with the numbers, unless every pair fits; asked before anything is loaded."""
     for pair in pairs:
         if reason := too_large(weights, pair, n_ctx, have):
             raise refusal(reason)
 
 
-def refuse_unless_side_by_side(weights: "Weights", pairs: list[CachePair], n_ctx: int, have: int) -> None:
+def refuse_unless_side_by_side(weights: Weights, pairs: list[CachePair], n_ctx: int, have: int) -> None:
     """The same for all pairs and the f16 cache that they are held against, in memory at once."""
     taken = [fit.footprint(weights, pair, n_ctx) for pair in (F16, *pairs)]
     total = taken[0].total + sum(each.kv + each.buffers for each in taken[1:])

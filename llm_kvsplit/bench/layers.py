@@ -31,7 +31,7 @@ _NAMES = {"k": "Kcur", "v": "Vcur"}
 class Rounding:
     """An f16 context in which chosen layers' keys or values can be rounded."""
 
-    def __init__(self, weights: "Weights", n_ctx: int, n_threads: int | None) -> None:
+    def __init__(self, weights: Weights, n_ctx: int, n_threads: int | None) -> None:
         self.weights = weights
         self.layers = range(weights.header.n_layer)
         names = {f"{name}-{layer}" for name in (*_NAMES.values(), "kqv_out") for layer in self.layers}
@@ -57,7 +57,8 @@ class Rounding:
         """
         self.tap.seen.clear()
         self.tap.change = {
-            f"{_NAMES[side]}-{layer}": partial(_rounded, self.weights, layer, side, cache_type) for layer, side in chosen
+            f"{_NAMES[side]}-{layer}": partial(_rounded, self.weights, layer, side, cache_type)
+            for layer, side in chosen
         }
         half = len(window) // 2
         self.context.clear()
@@ -69,7 +70,7 @@ class Rounding:
         return log_softmax(np.concatenate(parts)), outputs
 
 
-def _rounded(weights: "Weights", layer: int, side: str, cache_type: CacheType, values: np.ndarray) -> np.ndarray:
+def _rounded(weights: Weights, layer: int, side: str, cache_type: CacheType, values: np.ndarray) -> np.ndarray:
     shape = weights.header.layers[layer]
     dim = shape.head_dim_k if side == "k" else shape.head_dim_v
     width = 0 if cache_type is F16_TYPE else rows.rotation(dim, keys=side == "k")
@@ -78,7 +79,7 @@ def _rounded(weights: "Weights", layer: int, side: str, cache_type: CacheType, v
 
 
 def measure(
-    weights: "Weights",
+    weights: Weights,
     tokens: list[int],
     n_ctx: int,
     count: int,

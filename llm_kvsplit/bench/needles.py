@@ -27,7 +27,7 @@ class Haystack:
     questions: list[tuple[float, list[int], str]]
 
 
-def haystack(weights: "Weights", tokens: list[int], n_ctx: int, seed: int) -> Haystack:
+def haystack(weights: Weights, tokens: list[int], n_ctx: int, seed: int) -> Haystack:
     """``n_ctx`` tokens of the text with a number planted at each depth; the same for the same seed."""
     chance = random.Random(seed)
     names = chance.sample(_NAMES, len(DEPTHS))

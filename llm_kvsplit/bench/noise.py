@@ -26,7 +26,7 @@ _F16 = CachePair.from_bits(16, 16)
 NUDGE = 1e-4
 
 
-def nudged(weights: "Weights", n_ctx: int, n_threads: int | None, share: float = NUDGE) -> Context:
+def nudged(weights: Weights, n_ctx: int, n_threads: int | None, share: float = NUDGE) -> Context:
     """An f16 cache whose every attention output is changed by a ``share`` of itself, at random, the same each time.
 
     That is where all that a cache does to a model comes in. A model without attention is left as it is: there a cache

@@ -144,7 +144,7 @@ def windows(tokens: list[int], n_ctx: int, count: int) -> list[list[int]]:
 
 
 def measure(
-    weights: "Weights",
+    weights: Weights,
     pairs: list[CachePair],
     texts: list[list[int]],
     *,
@@ -168,7 +168,7 @@ def measure(
 
 @contextmanager
 def caches(
-    weights: "Weights", pairs: list[CachePair], n_ctx: int, n_threads: int | None
+    weights: Weights, pairs: list[CachePair], n_ctx: int, n_threads: int | None
 ) -> Iterator[dict[CachePair | None, Context]]:
     """The f16 cache that all are held against, under None, and one for each pair: F16 stands for the nudged one."""
     contexts: dict[CachePair | None, Context] = {}

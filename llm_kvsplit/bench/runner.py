@@ -36,7 +36,9 @@ def _label(words: str) -> str:
     return words.ljust(_WIDTH) if sys.stderr.isatty() else words
 
 
-def run(results: Results, jobs: list[Job], measure: Callable[[dict[str, Any], Progress], dict[str, Any]] = cell.run) -> None:
+def run(
+    results: Results, jobs: list[Job], measure: Callable[[dict[str, Any], Progress], dict[str, Any]] = cell.run
+) -> None:
     """Measure what is missing in ``results``. Ctrl-C leaves what is done; the same call goes on from there.
 
     Raises KvsplitError for a measurement that fails, click.Abort on Ctrl-C.

@@ -73,7 +73,7 @@ class _Clock:
         return took
 
 
-def spread(values: "Iterable[float]") -> list[float]:
+def spread(values: Iterable[float]) -> list[float]:
     """[median, smallest, largest]."""
     ordered = sorted(values)
     return [median(ordered), ordered[0], ordered[-1]]

@@ -26,7 +26,7 @@ class Target:
     n_gpu_layers: int
     header: gguf.Gguf
 
-    def load_options(self) -> "LoadOptions":
+    def load_options(self) -> LoadOptions:
         from ..engine.weights import LoadOptions
 
         return LoadOptions(self.path, self.n_gpu_layers, probe.result(choice.ensure()).extra_bufts)
@@ -76,12 +76,12 @@ def read_text(file: Path | None) -> str:
         raise KvsplitError(f"{file} cannot be read as text ({error}): give a UTF-8 text file.") from error
 
 
-def text_tokens(weights: "Weights", text: str) -> list[int]:
+def text_tokens(weights: Weights, text: str) -> list[int]:
     """The text in tokens, as llama-perplexity splits it."""
     return weights.tokenize(text, add_special=True, parse_special=False)
 
 
-def refuse_short_text(weights: "Weights", file: Path | None, n_ctx: int, count: int) -> None:
+def refuse_short_text(weights: Weights, file: Path | None, n_ctx: int, count: int) -> None:
     """Raise KvsplitError when the text has not ``count`` windows of ``n_ctx`` tokens."""
     from .quality import windows
 
@@ -96,4 +96,3 @@ def orders(target: Target, text: Path | None, threads: int) -> dict[str, Any]:
         "threads": threads,
         "seed": 0,
     }
-

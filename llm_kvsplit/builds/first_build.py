@@ -78,4 +78,3 @@ def _progress() -> Iterator[Callable[[str], None]]:
     finally:
         if bar.pos:
             bar.render_finish()
-

@@ -118,7 +118,9 @@ def use(name: str) -> str:
 
 def _stock() -> str:
     if stock_folder() is None:
-        raise KvsplitError("llama-cpp-python was installed without a library of its own here: use a build, or install it anew.")
+        raise KvsplitError(
+            "llama-cpp-python was installed without a library of its own here: use a build, or install it anew."
+        )
     return STOCK
 
 

@@ -60,9 +60,7 @@ def command(
     else:
         planned = grid.jobs(target, pairs, lengths, repeats, orders, layers=layers)
     jobs = [
-        job
-        for job in planned
-        if job.name in ("layers", "heads") or (job.order["pair"], job.order["n_ctx"]) in wanted
+        job for job in planned if job.name in ("layers", "heads") or (job.order["pair"], job.order["n_ctx"]) in wanted
     ]
     try:
         runner.run(found, jobs)

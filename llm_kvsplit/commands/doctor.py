@@ -35,11 +35,14 @@ class Trial:
 
 @click.command()
 @click.option("as_json", "--json", is_flag=True, help="Print everything as JSON.")
-@click.option("--metal", is_flag=True, help="Build the patch series and prove its attention on this Mac's GPU (minutes).")
+@click.option(
+    "--metal", is_flag=True, help="Build the patch series and prove its attention on this Mac's GPU (minutes)."
+)
 def command(as_json: bool, metal: bool) -> None:
     """Say which library is loaded, its devices, and which cache types it can run where."""
     if metal:
-        return companion.offer("metal")()
+        companion.offer("metal")()
+        return
     report = _report()
     if as_json:
         click.echo(json.dumps(report, indent=2))
@@ -67,7 +70,9 @@ def _report() -> dict[str, Any]:
     if stored := store.note():
         report["notes"].append(f"Of the stored states, the latest trouble was at {stored}")
     if chosen.id == shelf.NONE:
-        report["notes"].append(f"There is no llama.cpp library yet: the first question makes one, or '{pair_speed.MEND}'.")
+        report["notes"].append(
+            f"There is no llama.cpp library yet: the first question makes one, or '{pair_speed.MEND}'."
+        )
         return report
     if not trial.usable:
         try:
@@ -94,7 +99,9 @@ def _report() -> dict[str, Any]:
 
 def _try_pairs(report: dict[str, Any]) -> None:
     """Try every pair in a child, so that one that kills its process is a line of the report."""
-    child = subprocess.Popen([sys.executable, "-m", __name__], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-m", __name__], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     label = "Trying every pair of cache types"
     with child, click.progressbar(length=len(BITS) ** 2, label=label, file=sys.stderr) as bar:
         for line in child.stdout or ():

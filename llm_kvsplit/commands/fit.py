@@ -50,7 +50,7 @@ def _most(weights, pairs, budget) -> None:
     for pair in pairs:
         found = fit.largest(weights, pair, budget)
         if found is None:
-            click.echo(f"  {str(pair):6}{'none':>20}")
+            click.echo(f"  {pair!s:6}{'none':>20}")
             continue
         # The cache is padded to whole blocks of cells; a person cannot use more than the model was trained for.
         whole = found.n_ctx >= weights.n_ctx_train
@@ -61,7 +61,9 @@ def _most(weights, pairs, budget) -> None:
 
 def _wanted(weights, pairs, budget, n_ctx) -> None:
     if n_ctx > weights.n_ctx_train:
-        click.echo(f"Warning: it was trained for {weights.n_ctx_train} tokens; beyond that its answers get worse.", err=True)
+        click.echo(
+            f"Warning: it was trained for {weights.n_ctx_train} tokens; beyond that its answers get worse.", err=True
+        )
     click.echo(f"\n  {'':6}{f'{n_ctx} tokens':>20}{'KV cache':>14}{'buffers':>14}{'in all':>14}")
     found = [fit.footprint(weights, pair, n_ctx) for pair in pairs]
     for each in found:
@@ -81,4 +83,4 @@ def _wanted(weights, pairs, budget, n_ctx) -> None:
 
 
 def _row(pair, first: str, found: fit.Footprint) -> str:
-    return f"  {str(pair):6}{first:>20}{size(found.kv):>14}{size(found.buffers):>14}{size(found.total):>14}"
+    return f"  {pair!s:6}{first:>20}{size(found.kv):>14}{size(found.buffers):>14}{size(found.total):>14}"

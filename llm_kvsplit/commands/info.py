@@ -101,7 +101,9 @@ def _kv_cache(model: gguf.Gguf) -> tuple[list[dict], list[str]]:
         answer = examine.ask(model.path, [pair for pair in LADDER if not refusals[pair]], lengths)
         caches = answer.caches
         if answer.refused:
-            notes.append(f"The size of its KV cache is not known, since llama.cpp cannot load the file: {answer.refused}.")
+            notes.append(
+                f"The size of its KV cache is not known, since llama.cpp cannot load the file: {answer.refused}."
+            )
     except KvsplitError as error:
         notes.append(f"The size of its KV cache is not known, since llama.cpp cannot be asked: {error}")
     if caches and all(cache.bytes == 0 for cache in caches):

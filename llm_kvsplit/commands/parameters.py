@@ -22,5 +22,7 @@ def positive(*names: str, **attributes: Any) -> Any:
 
 
 #: The person's own text to measure on.
-text = click.option("--text", type=click.Path(path_type=Path), help="A UTF-8 text to measure on (default: the bundled one).")
+text = click.option(
+    "--text", type=click.Path(path_type=Path), help="A UTF-8 text to measure on (default: the bundled one)."
+)
 threads = positive("--threads", help="CPU threads (default: one a core).")

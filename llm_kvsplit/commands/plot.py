@@ -13,7 +13,9 @@ from ..errors import KvsplitError
 @click.command()
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option("--html", is_flag=True, help="Instead, one HTML page with tables and interactive charts.")
-@click.option("--format", "formats", multiple=True, type=click.Choice(["png", "svg"]), help="Only this (default: both).")
+@click.option(
+    "--format", "formats", multiple=True, type=click.Choice(["png", "svg"]), help="Only this (default: both)."
+)
 @click.option("--beside", type=click.Path(path_type=Path), help="Other results, whose speeds are drawn faintly behind.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default: beside the results).")
 def command(results: Path, html: bool, formats: tuple[str, ...], beside: Path | None, out: Path | None) -> None:

@@ -42,7 +42,9 @@ def command(
         raise KvsplitError(f"--n-ctx must be {grid.SHORTEST} or more, not {n_ctx}.")
     for file in out:
         if file.suffix not in _KINDS:
-            raise KvsplitError(f"{file} cannot be drawn: its name must end in {', '.join(_KINDS[:-1])} or {_KINDS[-1]}.")
+            raise KvsplitError(
+                f"{file} cannot be drawn: its name must end in {', '.join(_KINDS[:-1])} or {_KINDS[-1]}."
+            )
     targets.refuse_pairs(target, wanted)
     targets.read_text(text)
     with fit.simulation(target.load_options()) as weights:
@@ -69,7 +71,9 @@ def command(
     click.echo()
     for pair, (kv_bytes, samples) in runs.items():
         peak = max(sample.bytes for sample in samples)
-        click.echo(f"{pair:6} cache {size(kv_bytes):>11}, process at most {size(peak):>11}, {samples[-1].seconds:.1f} s")
+        click.echo(
+            f"{pair:6} cache {size(kv_bytes):>11}, process at most {size(peak):>11}, {samples[-1].seconds:.1f} s"
+        )
     facts = about.describe(target, text, threads, seed=0)
     for file in out:
         from ..bench.results import Results

@@ -53,7 +53,7 @@ class Context:
     the cache cannot be made.
     """
 
-    def __init__(self, weights: Weights, options: ContextOptions, tap: "Tap | None" = None) -> None:
+    def __init__(self, weights: Weights, options: ContextOptions, tap: Tap | None = None) -> None:
         self.weights, self.lib, self.tap = weights, weights.lib, tap
         self.tokens: list[int] = []
         self._open(options)
@@ -144,7 +144,7 @@ class Context:
             self.tokens += part
             done(len(part))
 
-    def logits(self, tokens: list[int]) -> "np.ndarray":
+    def logits(self, tokens: list[int]) -> np.ndarray:
         """Append ``tokens``, at most a batch, and return the logits after each: float64, shape (tokens, n_vocab)."""
         import numpy as np
 
@@ -159,7 +159,9 @@ class Context:
         finally:
             self.lib.llama_batch_free(batch)
         if status != 0:
-            raise KvsplitError(f"llama.cpp could not evaluate {len(tokens)} tokens: {library.error_text(lines) or status}.")
+            raise KvsplitError(
+                f"llama.cpp could not evaluate {len(tokens)} tokens: {library.error_text(lines) or status}."
+            )
         self.tokens += tokens
         shape = (len(tokens), self.weights.n_vocab)
         return np.ctypeslib.as_array(self.lib.llama_get_logits(self.pointer), shape).astype(np.float64)
@@ -189,7 +191,7 @@ class Context:
         self.lib.llama_memory_clear(self.memory, False)
         self.tokens = []
 
-    def state(self) -> "np.ndarray":
+    def state(self) -> np.ndarray:
         """llama.cpp's state of the sequence: its bytes, uint8."""
         import numpy as np
 
@@ -200,7 +202,7 @@ class Context:
             raise KvsplitError(f"llama.cpp wrote {written} of the {size} bytes of its state.")
         return state
 
-    def restore(self, state: "np.ndarray", tokens: list[int]) -> bool:
+    def restore(self, state: np.ndarray, tokens: list[int]) -> bool:
         """Put a state from ``state()`` into the empty cache, for the same model and cache types.
 
         False, and an empty cache, when llama.cpp does not take it.
@@ -213,7 +215,7 @@ class Context:
         return True
 
 
-def _bytes_of(array: "np.ndarray") -> "ctypes._Pointer[ctypes.c_uint8]":
+def _bytes_of(array: np.ndarray) -> ctypes._Pointer[ctypes.c_uint8]:
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 

@@ -94,7 +94,11 @@ def _pieces(
             break
         outcome.completion_tokens += 1
         piece = weights.piece(token, special=True)
-        if piece and not weights.piece(token, special=False) and piece.decode("utf-8", "replace") not in request.visible:
+        if (
+            piece
+            and not weights.piece(token, special=False)
+            and piece.decode("utf-8", "replace") not in request.visible
+        ):
             piece = b""
         if text := decoder.decode(piece):
             yield text

@@ -163,7 +163,9 @@ def buffers(lines: list[str], *, recurrent: bool) -> Buffers:
             mib[kind] = mib.get(kind, 0.0) + float(buffer[2])
     if not recurrent:
         mib.setdefault("state", 0.0)
-    compute, output, state = (round(mib[kind] * 2**20) if kind in mib else None for kind in ("compute", "output", "state"))
+    compute, output, state = (
+        round(mib[kind] * 2**20) if kind in mib else None for kind in ("compute", "output", "state")
+    )
     return Buffers(compute, output, state)
 
 

@@ -151,6 +151,6 @@ def rotated(floats: np.ndarray, width: int) -> np.ndarray:
     return (floats.reshape(-1, width) @ matrix.astype(np.float32)).reshape(floats.shape)
 
 
-def of(context: "Context") -> State:
+def of(context: Context) -> State:
     """The rows of a context, as a copy. Raises KvsplitError for a cache that is not a plain one."""
     return parse(context.state(), len(context.tokens))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .weights import Weights
 
 
-def begun_with(cached: list[int], tokens: list[int], weights: "Weights") -> list[int]:
+def begun_with(cached: list[int], tokens: list[int], weights: Weights) -> list[int]:
     """The text of ``tokens``, in ``cached`` and what comes after it; ``tokens`` themselves where it does not begin so.
 
     All of ``cached`` has to be its beginning: a part of it may end within a word of the prompt, which would then be
@@ -33,6 +33,6 @@ def begun_with(cached: list[int], tokens: list[int], weights: "Weights") -> list
     return [*cached, *others] if spell(others, weights) == rest.encode() else tokens
 
 
-def spell(tokens: list[int], weights: "Weights") -> bytes:
+def spell(tokens: list[int], weights: Weights) -> bytes:
     """The text of ``tokens``, with control tokens written out."""
     return b"".join(weights.piece(token, special=True) for token in tokens)

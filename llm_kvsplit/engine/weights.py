@@ -55,7 +55,9 @@ class Weights:
             self.pointer = self.lib.llama_model_load_from_file(os.fsencode(options.path), params)
         if not self.pointer:
             # These words say nothing that the sentence does not.
-            words = library.error_text(lines).removeprefix("error loading model: ").removesuffix("; failed to load model")
+            words = (
+                library.error_text(lines).removeprefix("error loading model: ").removesuffix("; failed to load model")
+            )
             raise LoadError(options.path, words or "llama.cpp gave no reason")
         self.vocab = self.lib.llama_model_get_vocab(self.pointer)
         self.n_vocab: int = self.lib.llama_vocab_n_tokens(self.vocab)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ..bench.results import Results
 
 
-def heat(results: "Results"):
+def heat(results: Results):
     """KL divergence, and the attention output's error, when one side of one layer is quantized."""
     import numpy as np
     from matplotlib.colors import LogNorm, Normalize
@@ -39,11 +39,13 @@ def heat(results: "Results"):
             text = f"{value:.1f}" if key == "error" else f"{value:.5f}"
             axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if norm(value) < 0.5 else "black")
     panels[1].set_xlabel("layer")
-    panels[0].set_title(f"Only this layer's keys or values in {found['cache_type']} ({found['n_ctx']} tokens of context)")
+    panels[0].set_title(
+        f"Only this layer's keys or values in {found['cache_type']} ({found['n_ctx']} tokens of context)"
+    )
     return drawn
 
 
-def attention(results: "Results"):
+def attention(results: Results):
     """Heads that 4-bit keys change most, under f16, K8V4 and K4V8."""
     from matplotlib.colors import PowerNorm
 
@@ -54,10 +56,14 @@ def attention(results: "Results"):
         return None
     heads = found["heads"]
     names = sorted(heads[0]["patterns"], key=by_bits)
-    drawn, panels = style.figure(results, rows=len(heads), columns=len(names), width=8.0, height=2.45 * len(heads) + 0.6)
+    drawn, panels = style.figure(
+        results, rows=len(heads), columns=len(names), width=8.0, height=2.45 * len(heads) + 0.6
+    )
     for row, head in zip(panels.reshape(len(heads), -1), heads):
         for axes, name in zip(row, names):
-            image = axes.imshow(unpack(head["patterns"][name]), cmap="Greys", norm=PowerNorm(0.4, 0, 1), interpolation="nearest")
+            image = axes.imshow(
+                unpack(head["patterns"][name]), cmap="Greys", norm=PowerNorm(0.4, 0, 1), interpolation="nearest"
+            )
             moved = head["moved"].get(name)
             axes.set_title(name if moved is None else f"{name}: {100 * moved:.1f} % moved", fontsize=9)
             axes.grid(visible=False)

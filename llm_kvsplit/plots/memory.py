@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..bench.results import Results
 
 
-def by_context(results: "Results"):
+def by_context(results: Results):
     """KV cache as allocated, by length."""
     if not any("kv_bytes" in cell for cell in results.cells()):
         return None
@@ -23,10 +23,12 @@ def by_context(results: "Results"):
     return drawn
 
 
-def bytes_by_context(results: "Results", axes: "Axes") -> None:
+def bytes_by_context(results: Results, axes: Axes) -> None:
     for pair in results.pairs():
         cells = [cell for n in results.lengths() if "kv_bytes" in (cell := results.cell(pair, n))]
-        axes.plot([c["n_ctx"] for c in cells], [c["kv_bytes"] / 2**20 for c in cells], **style.look(pair, results.pairs()))
+        axes.plot(
+            [c["n_ctx"] for c in cells], [c["kv_bytes"] / 2**20 for c in cells], **style.look(pair, results.pairs())
+        )
     style.lengths_axis(axes, results.lengths())
     axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

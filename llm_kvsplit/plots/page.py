@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def page(results: "Results") -> str:
+def page(results: Results) -> str:
     """The whole page. Its charts are drawn by a script in it; the tables are there without."""
     tables = [
         f"<h2>{html.escape(each.title)}</h2>\n{_table(each.rows)}\n<p>{html.escape(each.note)}</p>"

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 _FLOOR = 1e-5
 
 
-def measured(results: "Results", key: str = "kl_mean") -> list[dict[str, Any]]:
+def measured(results: Results, key: str = "kl_mean") -> list[dict[str, Any]]:
     return [cell for cell in results.cells() if key in cell]
 
 
-def quantized(results: "Results") -> list[dict[str, Any]]:
+def quantized(results: Results) -> list[dict[str, Any]]:
     return [cell for cell in measured(results) if cell["pair"] != "f16"]
 
 
@@ -32,7 +32,7 @@ def _harm_words(cells: list[dict[str, Any]]) -> str:
     return "damage: KL above f16's own" if any("damage" in cell for cell in cells) else "mean KL divergence"
 
 
-def pareto(results: "Results"):
+def pareto(results: Results):
     """Cache size against KL divergence, with the front that nothing beats, at the longest length with most points."""
     if not quantized(results):
         return None
@@ -42,7 +42,7 @@ def pareto(results: "Results"):
     return drawn
 
 
-def size_against_divergence(results: "Results", axes: "Axes") -> int:
+def size_against_divergence(results: Results, axes: Axes) -> int:
     every = [cell["n_ctx"] for cell in quantized(results)]
     n_ctx = max(every, key=lambda n: (every.count(n), n))
     cells = [cell for cell in quantized(results) if cell["n_ctx"] == n_ctx]
@@ -76,7 +76,7 @@ def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def perplexity(results: "Results"):
+def perplexity(results: Results):
     """Change of perplexity against f16 with 95 % intervals, by length."""
     if not measured(results, "ppl_change"):
         return None
@@ -88,7 +88,7 @@ def perplexity(results: "Results"):
     return drawn
 
 
-def divergence(results: "Results"):
+def divergence(results: Results):
     """Mean KL divergence with 95 % intervals, by length."""
     if not measured(results):
         return None
@@ -98,13 +98,13 @@ def divergence(results: "Results"):
     return drawn
 
 
-def divergence_bars(results: "Results", axes: "Axes") -> None:
+def divergence_bars(results: Results, axes: Axes) -> None:
     _bars(results, axes, "kl_mean", 1)
     style.log_axis(axes)
     axes.set_ylabel("mean KL divergence (nats)")
 
 
-def _bars(results: "Results", axes: "Axes", key: str, scale: float) -> None:
+def _bars(results: Results, axes: Axes, key: str, scale: float) -> None:
     lengths = sorted({cell["n_ctx"] for cell in measured(results, key)})
     pairs = [pair for pair in results.pairs() if any(key in results.cell(pair, n) for n in lengths)]
     width = 0.8 / len(pairs)
@@ -121,7 +121,7 @@ def _bars(results: "Results", axes: "Axes", key: str, scale: float) -> None:
     axes.legend(ncols=len(pairs), loc="upper center", bbox_to_anchor=(0.5, -0.18), handlelength=1.8)
 
 
-def sides(results: "Results"):
+def sides(results: Results):
     """Which side needs the bits: the same bytes, once with 4-bit values and once with 4-bit keys."""
     lengths = [n for n in results.lengths() if all("kl_mean" in results.cell(p, n) for p in ("K8V4", "K4V8"))]
     if not lengths:
@@ -143,7 +143,7 @@ def sides(results: "Results"):
     return drawn
 
 
-def needles(results: "Results"):
+def needles(results: Results):
     """Share of planted numbers that were found, by length."""
     cells = measured(results, "needles")
     if not cells:

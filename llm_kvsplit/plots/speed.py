@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..bench.results import Results
 
 
-def draw(results: "Results", beside: "Results | None" = None):
+def draw(results: Results, beside: Results | None = None):
     if not any("prompt_tps" in cell for cell in results.cells()):
         return None
     drawn, (left, right) = style.figure(results, columns=2, width=8.5, height=3.9)
@@ -24,14 +24,14 @@ def draw(results: "Results", beside: "Results | None" = None):
     return drawn
 
 
-def faint(beside: "Results | None") -> str:
+def faint(beside: Results | None) -> str:
     """What a title says of results that are drawn behind."""
     if beside is None:
         return ""
     return f"\n(faint: {'with' if beside.about['backend']['patches'] else 'without'} the patches)"
 
 
-def rate(results: "Results", axes: "Axes", key: str, words: str, beside: "Results | None" = None) -> None:
+def rate(results: Results, axes: Axes, key: str, words: str, beside: Results | None = None) -> None:
     """Median with the smallest and largest of the runs; of ``beside`` the median alone, faintly."""
     if beside is not None:
         for pair in beside.pairs():

@@ -73,7 +73,7 @@ def _place(pair: str, pairs: list[str]) -> int:
     return place % len(_LOOKS)
 
 
-def figure(results: "Results", *, columns: int = 1, rows: int = 1, width: float = 6.0, height: float = 3.8):
+def figure(results: Results, *, columns: int = 1, rows: int = 1, width: float = 6.0, height: float = 3.8):
     """A figure with its caption below, and its axes (an array for more than one)."""
     from matplotlib import pyplot
 
@@ -85,7 +85,7 @@ def figure(results: "Results", *, columns: int = 1, rows: int = 1, width: float 
     return drawn, axes
 
 
-def lengths_axis(axes: "Axes", lengths: list[int]) -> None:
+def lengths_axis(axes: Axes, lengths: list[int]) -> None:
     """A logarithmic axis of context lengths with whole numbers on it."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, [str(n) for n in lengths])
@@ -93,7 +93,7 @@ def lengths_axis(axes: "Axes", lengths: list[int]) -> None:
     axes.set_xlabel("context (tokens)")
 
 
-def log_axis(axes: "Axes") -> None:
+def log_axis(axes: Axes) -> None:
     """A logarithmic y axis with numbers as a person writes them."""
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -111,7 +111,7 @@ def errors(intervals: list[list[float]], scale: float = 1.0) -> tuple[list[float
     return values, [below, above]
 
 
-def save(drawn: "Figure", file: Path) -> None:
+def save(drawn: Figure, file: Path) -> None:
     """Write a PNG or SVG. Raises KvsplitError when the disk refuses."""
     from matplotlib import pyplot
 

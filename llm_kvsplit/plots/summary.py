@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ..bench.results import Results
 
 
-def draw(results: "Results", beside: "Results | None" = None):
+def draw(results: Results, beside: Results | None = None):
     """Cache size, memory against quality, and both speeds; None unless size and quality were measured."""
     if not quality.quantized(results) or not any("kv_bytes" in cell for cell in results.cells()):
         return None
@@ -21,7 +21,13 @@ def draw(results: "Results", beside: "Results | None" = None):
     speed.rate(results, panels[1][1], "generation_tps", "generation (tokens/s)", beside)
     words = speed.faint(beside)
     for axes, title in zip(
-        panels.flat, ("KV cache", f"Memory against quality, {n_ctx} tokens", f"Reading a prompt{words}", f"Generating at its end{words}")
+        panels.flat,
+        (
+            "KV cache",
+            f"Memory against quality, {n_ctx} tokens",
+            f"Reading a prompt{words}",
+            f"Generating at its end{words}",
+        ),
     ):
         axes.set_title(title)
     drawn.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=7)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _FRAMES = 40
 
 
-def save(runs: dict[str, tuple[int, list["Sample"]]], caption: str, file: Path) -> None:
+def save(runs: dict[str, tuple[int, list[Sample]]], caption: str, file: Path) -> None:
     """Write a GIF that moves, or a PNG or SVG that does not; ``runs``: configuration -> (bytes of its cache, samples)."""
     if file.suffix == ".gif":
         _animate(runs, caption, file)

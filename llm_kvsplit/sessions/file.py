@@ -65,7 +65,7 @@ class Session:
     conversation: str
     model: str
     created: float
-    tokens: "np.ndarray"
+    tokens: np.ndarray
     #: Where the state begins in the file, and its size in bytes.
     offset: int
     size: int
@@ -119,7 +119,7 @@ def read_head(path: Path, key: Key | None = None) -> Session:
     )
 
 
-def read_state(session: Session) -> "np.ndarray":
+def read_state(session: Session) -> np.ndarray:
     """The state's bytes, uint8, each block checked as it comes from the disk.
 
     Read rather than mapped: a mapping of a file on a failing disk ends the process. Raises Damaged, or OSError.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..engine.weights import Weights
 
 
-def find(weights: "Weights", options: "ContextOptions", tokens: list[int], n_ctx_limit: int) -> tuple[Session, int] | None:
+def find(weights: Weights, options: ContextOptions, tokens: list[int], n_ctx_limit: int) -> tuple[Session, int] | None:
     """The stored state that shares the longest prefix with ``tokens``, and that prefix's length."""
     try:
         key = _key(weights, options, compute=False)
@@ -25,7 +25,7 @@ def find(weights: "Weights", options: "ContextOptions", tokens: list[int], n_ctx
         return None
 
 
-def restore(context: "Context", found: tuple[Session, int], tokens: list[int]) -> float | None:
+def restore(context: Context, found: tuple[Session, int], tokens: list[int]) -> float | None:
     """Put a stored state into the cache, unless the cache already shares as much with ``tokens``.
 
     Seconds that it took, from the disk into the cache; None when nothing was restored.
@@ -45,7 +45,7 @@ def restore(context: "Context", found: tuple[Session, int], tokens: list[int]) -
     return time.perf_counter() - started if restored else None
 
 
-def keeper(context: "Context", model_name: str, conversation: str) -> Callable[[], store.Saved | None]:
+def keeper(context: Context, model_name: str, conversation: str) -> Callable[[], store.Saved | None]:
     """Copy the state out of the cache; the function returned writes it to disk, when there is time.
 
     Neither raises for the disk's sake: the answer has been given.
@@ -83,7 +83,7 @@ def wanted(option: bool | None) -> bool:
     return bool((logs_on() or call.params.get("log")) and not call.params.get("no_log"))
 
 
-def _key(weights: "Weights", options: "ContextOptions", *, compute: bool) -> Key | None:
+def _key(weights: Weights, options: ContextOptions, *, compute: bool) -> Key | None:
     sha256 = fingerprint.model_sha256(weights.header.files, compute=compute)
     if sha256 is None:
         return None

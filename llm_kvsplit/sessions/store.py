@@ -49,14 +49,12 @@ def find(key: file.Key, tokens: list[int], at_most: int) -> tuple[file.Session, 
     return best
 
 
-def load(session: file.Session) -> "np.ndarray | None":
+def load(session: file.Session) -> np.ndarray | None:
     """The state's bytes, checked; None, and the file removed, when it is damaged."""
     state = _checked(session.path, lambda _: file.read_state(session))
     if state is not None:
-        try:
+        with contextlib.suppress(OSError):
             os.utime(session.path)  # least recently used goes first
-        except OSError:
-            pass
     return state
 
 
@@ -125,10 +123,8 @@ def listed() -> Iterator[file.Session]:
 
 def remember(text: str) -> None:
     """Remember the latest thing that went wrong; only ``doctor`` speaks of it."""
-    try:
+    with contextlib.suppress(OSError):
         (folder() / "note.txt").write_text(f"{time.strftime('%Y-%m-%d %H:%M')}: {text}\n")
-    except OSError:
-        pass
 
 
 def note() -> str:

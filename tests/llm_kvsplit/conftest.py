@@ -16,7 +16,7 @@ from llm_kvsplit.paths import cache_dir
 # One build of the series serves all tests, whatever llm's user folder is. A clone whose first question was answered has
 # compiled it already, and it is copied from there.
 _series = trees.patched()
-os.environ["KVSPLIT_BUILDS"] = str(cache_dir() / "tests" / _series.tree)
+os.environ["KVSPLIT_BUILDS"] = str(cache_dir() / "test-builds" / _series.tree)
 #: The folder of that build, named by its id.
 BUILD = build.build(_series, cmake.flags(), lambda line: print(line, file=sys.stderr))
 

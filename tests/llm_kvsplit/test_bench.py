@@ -58,7 +58,9 @@ def test_a_length_without_quality_has_no_columns_for_it(whole):
     found = results.read(whole / "results.json")
     assert "damage" in summary.markdown(summary.rows(found, 600))
     del found.runs["f16/600/quality"]  # as in results that were made before there was a nudged f16
-    assert "damage" not in summary.markdown(summary.rows(found, 600)) and "mean KL" in summary.markdown(summary.rows(found, 600))
+    assert "damage" not in summary.markdown(summary.rows(found, 600)) and "mean KL" in summary.markdown(
+        summary.rows(found, 600)
+    )
     del found.runs["K8V4/600/quality"]
     assert "perplexity" in summary.markdown(summary.rows(found, 128))
     assert "perplexity" not in summary.markdown(summary.rows(found, 600))
@@ -214,9 +216,13 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers(monkeypatch):
     from llm_kvsplit import fit
 
     found = target.find("kvsplit-demo")
-    with fit.simulation(found.load_options()) as weights:
-        with pytest.raises(KvsplitError, match=r"K8V4 at 2048 tokens takes 37.\d+ MiB with the weights, and there are 10.00 MiB"):
-            grid.refuse_unless_it_fits(weights, [target.pairs("8/4")[0]], 2048, 10 * 2**20)
+    with (
+        fit.simulation(found.load_options()) as weights,
+        pytest.raises(
+            KvsplitError, match=r"K8V4 at 2048 tokens takes 37.\d+ MiB with the weights, and there are 10.00 MiB"
+        ),
+    ):
+        grid.refuse_unless_it_fits(weights, [target.pairs("8/4")[0]], 2048, 10 * 2**20)
 
 
 def test_latent_attention_refuses_unequal_bits(llm, tmp_path):
@@ -265,7 +271,9 @@ def test_a_measurement_that_is_killed_is_told(when):
     def done(_tokens):
         os.kill(pids[0], signal.SIGKILL)
 
-    with pytest.raises(KvsplitError, match="^Measuring K8V4 at 8192 tokens was killed by signal 9: memory may have run out"):
+    with pytest.raises(
+        KvsplitError, match="^Measuring K8V4 at 8192 tokens was killed by signal 9: memory may have run out"
+    ):
         cell.run(job.order, done, started)
 
 
@@ -276,7 +284,18 @@ def test_a_measurement_that_is_killed_is_told(when):
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     env = {**os.environ, "LLM_USER_PATH": str(folder)}
-    command = [sys.executable, "-m", "llm", "kvsplit", "compare", "kvsplit-demo", "--n-ctx", "256", "--pairs", "8/8,8/4,4/4"]
+    command = [
+        sys.executable,
+        "-m",
+        "llm",
+        "kvsplit",
+        "compare",
+        "kvsplit-demo",
+        "--n-ctx",
+        "256",
+        "--pairs",
+        "8/8,8/4,4/4",
+    ]
     return subprocess.run(command, capture_output=True, text=True, env=env, check=True).stdout
 
 
@@ -298,7 +317,17 @@ def test_compare_takes_a_file_and_other_pairs(llm, tmp_path):
 
 
 def test_an_interrupted_compare_goes_on(tmp_path, user_path):
-    command = ("kvsplit", "compare", "kvsplit-demo", "--n-ctx", "256", "--pairs", "8/8,8/5,8/4,5/8,5/5,4/8", "--threads", "1")
+    command = (
+        "kvsplit",
+        "compare",
+        "kvsplit-demo",
+        "--n-ctx",
+        "256",
+        "--pairs",
+        "8/8,8/5,8/4,5/8,5/5,4/8",
+        "--threads",
+        "1",
+    )
     process = start(*command, KVSPLIT_CACHE=str(tmp_path))
     for _ in range(6000):
         if any(results.read(file).runs for file in tmp_path.glob("compare/*/results.json")):
@@ -314,10 +343,14 @@ def test_an_interrupted_compare_goes_on(tmp_path, user_path):
 
 
 def test_a_comparison_says_in_words_what_it_measures_and_is_short(tmp_path, user_path):
-    process = start("kvsplit", "compare", "kvsplit-demo", "--n-ctx", "256", "--pairs", "8/4", KVSPLIT_CACHE=str(tmp_path))
+    process = start(
+        "kvsplit", "compare", "kvsplit-demo", "--n-ctx", "256", "--pairs", "8/4", KVSPLIT_CACHE=str(tmp_path)
+    )
     stdout, stderr = process.communicate(timeout=300)
     assert stderr == "f16, K8V4: predictions and speeds\n"
-    assert re.search(r"^In one of a thousand places K8V4 moves at least \d+% of the probability to other tokens", stdout, re.M)
+    assert re.search(
+        r"^In one of a thousand places K8V4 moves at least \d+% of the probability to other tokens", stdout, re.M
+    )
 
 
 def test_compare_and_bench_measure_the_same(whole):

@@ -268,4 +268,6 @@ def test_a_registered_file_that_became_another_kind_is_refused_when_asked(llm, t
     for changes in (change_arch("t5", {}), {"tokenizer.ggml.model": "no_vocab"}):
         path.write_bytes(gguf_bytes(changes))
         for command in (("-m", "m", "hi"), ("kvsplit", "fit", "m")):
-            assert "give a language model's own GGUF file" in llm(*command, code=1).stderr.replace("the language", "a language")
+            assert "give a language model's own GGUF file" in llm(*command, code=1).stderr.replace(
+                "the language", "a language"
+            )

@@ -475,5 +475,7 @@ def test_a_repository_without_a_file_name(hub):
 
 def test_a_repository_that_cannot_be_reached(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(KvsplitError, match="^http://127.0.0.1:1 cannot be reached for the files of o/r: check the network"):
+    with pytest.raises(
+        KvsplitError, match="^http://127.0.0.1:1 cannot be reached for the files of o/r: check the network"
+    ):
         sources.resolve("o/r")

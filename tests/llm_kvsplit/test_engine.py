@@ -115,7 +115,9 @@ def test_context_size():
     assert context_size(250, 6, 131072) == 256
 
 
-@pytest.mark.parametrize(("a", "b", "n"), [([], [1], 0), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 9, 3], 1), ([5], [6], 0)])
+@pytest.mark.parametrize(
+    ("a", "b", "n"), [([], [1], 0), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 9, 3], 1), ([5], [6], 0)]
+)
 def test_common_prefix(a, b, n):
     assert common_prefix(a, b) == n
 

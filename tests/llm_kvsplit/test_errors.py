@@ -58,10 +58,14 @@ def test_unknown_model(llm):
 
 @pytest.mark.parametrize("name", ["kv_key_bits", "kv_value_bits"])
 def test_bits_outside_the_list(llm, name):
-    assert f"{name} must be one of 16, 8, 5, 4, not 7." in llm("-m", "kvsplit-demo", "-o", name, "7", "x", code=1).stderr
+    assert (
+        f"{name} must be one of 16, 8, 5, 4, not 7." in llm("-m", "kvsplit-demo", "-o", name, "7", "x", code=1).stderr
+    )
 
 
-@pytest.mark.parametrize(("name", "value"), [("n_ctx", "0"), ("top_p", "1.5"), ("max_tokens", "-1"), ("n_threads", "0")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("n_ctx", "0"), ("top_p", "1.5"), ("max_tokens", "-1"), ("n_threads", "0")]
+)
 def test_numbers_out_of_range(llm, name, value):
     assert f"{name} must be from" in llm("-m", "kvsplit-demo", "-o", name, value, "x", code=1).stderr
 
@@ -105,7 +109,9 @@ def test_fewer_bits_are_suggested_when_they_would_fit(monkeypatch):
     from llm_kvsplit.kvtypes import CachePair
 
     monkeypatch.setattr(fit, "memory_bytes", lambda: 3 * 2**20)
-    with pytest.raises(fit.KvsplitError, match="takes 6.00 MiB and there are 3.00 MiB.* kv_key_bits 8 .* kv_value_bits 4 would"):
+    with pytest.raises(
+        fit.KvsplitError, match="takes 6.00 MiB and there are 3.00 MiB.* kv_key_bits 8 .* kv_value_bits 4 would"
+    ):
         fit.refuse_unless_it_fits(demo.MODEL, CachePair.from_bits(16, 16), 2048)
 
 

@@ -202,7 +202,7 @@ def test_llama_cache_holds_both_layouts(listed, home, monkeypatch):
         web.fetch("o/r", "n.gguf", home / "lc")
     listing = listed()
     assert names(listing) == ["n", "owner_repo_m"]
-    assert [each["names"] for each in listing["models"]][0] == [{"program": "llama.cpp", "name": "o/r/n.gguf"}]
+    assert next(each["names"] for each in listing["models"]) == [{"program": "llama.cpp", "name": "o/r/n.gguf"}]
 
 
 # Ollama. What its source says it writes.

@@ -17,7 +17,9 @@ from .test_gguf_architectures import gemma3, gemma4, lfm2
 MODELS = {
     "demo": lambda path: path.write_bytes(demo.MODEL.read_bytes()),
     "tinyllama shape": lambda path: write_llama(path, n_layer=22, n_embd=256, n_head=4, n_head_kv=4, n_ctx=4096),
-    "one KV head": lambda path: write_llama(path, n_layer=5, n_embd=512, n_head=8, n_head_kv=1, head_dim=128, n_ctx=4096),
+    "one KV head": lambda path: write_llama(
+        path, n_layer=5, n_embd=512, n_head=8, n_head_kv=1, head_dim=128, n_ctx=4096
+    ),
     "gemma2, sliding window": lambda path: write_gemma2(path, window=512, n_ctx=4096),
     "gemma3, sliding window": gemma3,
     "gemma4, two head sizes": gemma4,

@@ -271,7 +271,11 @@ def test_a_mix_that_its_name_tells_is_named_once(write):
     [
         ({}, (), "a vocabulary without a model"),
         ({"tokenizer.ggml.tokens": None}, (), "a header without a model"),
-        (change_arch("superpoint", {"block_count": None}), None, "not a language model that llama.cpp knows (architecture superpoint)"),
+        (
+            change_arch("superpoint", {"block_count": None}),
+            None,
+            "not a language model that llama.cpp knows (architecture superpoint)",
+        ),
         (change_arch("t5", {"decoder_block_count": 2}), None, "an encoder-decoder model"),
         (change_arch("t5encoder", {}), None, "an encoder, which writes no text"),
         (change_arch("llada", {}), None, "a diffusion model"),

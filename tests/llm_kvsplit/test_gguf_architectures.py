@@ -44,7 +44,7 @@ def write(path, arch, dims, kv_heads, norms, own, extra):
 
     shapes = {"token_embd": (257, N_EMBD), **extra(-1)}
     for i, (dim, heads) in enumerate(zip(dims, kv_heads, strict=True)):
-        layer = {name: (N_EMBD,) for name in ("attn_norm", "ffn_norm", *norms)} | extra(i)
+        layer = dict.fromkeys(("attn_norm", "ffn_norm", *norms), (N_EMBD,)) | extra(i)
         if heads:
             layer |= {"attn_q": (2 * dim, N_EMBD), "attn_output": (N_EMBD, 2 * dim)}
             layer |= dict.fromkeys(("attn_k", "attn_v"), (heads * dim, N_EMBD))

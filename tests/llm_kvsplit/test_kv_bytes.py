@@ -34,7 +34,11 @@ def test_the_published_table(tinyllama_shape, key_bits, value_bits, mib):
 
 
 #: Tokens -> MiB of f16, K8V8, K8V4, K4V8, K4V4. 128 tokens get 256 cells: llama.cpp pads a context to a multiple of that.
-SHORTER = {128: (5.50, 2.92, 2.23, 2.23, 1.55), 2048: (44, 23.38, 17.88, 17.88, 12.38), 4096: (88, 46.75, 35.75, 35.75, 24.75)}
+SHORTER = {
+    128: (5.50, 2.92, 2.23, 2.23, 1.55),
+    2048: (44, 23.38, 17.88, 17.88, 12.38),
+    4096: (88, 46.75, 35.75, 35.75, 24.75),
+}
 
 
 @pytest.mark.parametrize("n_ctx", SHORTER)

@@ -162,7 +162,10 @@ def test_an_unknown_cache_type_has_no_size_at_f16(logs):
     ("line", "splits"),
     [
         ("sched_reserve: graph: nodes = 264, splits = 14, input objects = 4, input tensors = 7", 14),
-        ("sched_reserve: graph (pp bs=512, tg bs=1): nodes = 264, splits = 14 / 2, input objects = 4, input tensors = 7", 14),
+        (
+            "sched_reserve: graph (pp bs=512, tg bs=1): nodes = 264, splits = 14 / 2, input objects = 4, input tensors = 7",
+            14,
+        ),
         ("sched_reserve: graph: nodes = 264, parts = 14, input objects = 4", None),
         ("", None),
     ],

@@ -75,7 +75,10 @@ def test_each_attention_output_is_moved_by_a_ten_thousandth(models):
 
 def test_a_nudge_of_nothing_changes_nothing_and_the_same_is_the_same(models):
     weights = models["q8_0"]
-    of = {name: noise.nudged(weights, N_CTX, None, share) for name, share in (("none", 0.0), ("once", 1e-4), ("again", 1e-4))}
+    of = {
+        name: noise.nudged(weights, N_CTX, None, share)
+        for name, share in (("none", 0.0), ("once", 1e-4), ("again", 1e-4))
+    }
     found = contrast(weights, of)
     assert found["none"]["kl_mean"][0] == pytest.approx(0, abs=1e-7)
     assert found["once"] == found["again"] and found["once"]["kl_mean"][0] > 1e-5
@@ -147,7 +150,9 @@ def test_damage_by_hand():
 
 
 def test_too_few_places_say_nothing():
-    assert quality.damage({"kl_mean": [0.0], "kl_blocks": [0.0]}, {"kl_mean": [0.0], "kl_blocks": [0.0]})[2] == float("inf")
+    assert quality.damage({"kl_mean": [0.0], "kl_blocks": [0.0]}, {"kl_mean": [0.0], "kl_blocks": [0.0]})[2] == float(
+        "inf"
+    )
 
 
 @pytest.mark.parametrize("write", [write_deepseek2, write_mamba])

@@ -13,14 +13,27 @@ import pytest
 from llm_kvsplit.bench import results
 from llm_kvsplit.plots.page import page
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plots")
     env = {**os.environ, "LLM_USER_PATH": str(folder)}
-    command = [sys.executable, "-m", "llm", "kvsplit", "bench", "kvsplit-demo", "--seq-len", "128,512", "--repeats", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "llm",
+        "kvsplit",
+        "bench",
+        "kvsplit-demo",
+        "--seq-len",
+        "128,512",
+        "--repeats",
+        "1",
+    ]
     subprocess.run([*command, "--layers", "--out", str(folder / "out")], env=env, check=True, capture_output=True)
     return folder / "out"
 
@@ -121,7 +134,9 @@ window.addEventListener("load", () => {
 
 
 def test_watch_sees_the_smaller_cache(llm, tmp_path):
-    done = llm("kvsplit", "watch", "kvsplit-demo", "--n-ctx", "2048", "--out", "w.gif", "--out", "w.svg", "--out", "w.png")
+    done = llm(
+        "kvsplit", "watch", "kvsplit-demo", "--n-ctx", "2048", "--out", "w.gif", "--out", "w.svg", "--out", "w.png"
+    )
     assert re.search(r"^f16 +cache +6.00 MiB, process at most", done.stdout, re.M)
     assert re.search(r"^K8V4 +cache +2.44 MiB, process at most", done.stdout, re.M)
     drawn = [line.split()[:2] for line in done.stdout.splitlines() if line.endswith(" tokens")]

@@ -26,7 +26,9 @@ def reciter(tmp_path, user_path):
 
 
 def test_the_demo_model_answers_with_split_bits(llm, logged):
-    out = llm("-m", "kvsplit-demo", *K8V4, "-o", "max_tokens", "8", "-o", "temperature", "0", "def fibonacci(n):").stdout
+    out = llm(
+        "-m", "kvsplit-demo", *K8V4, "-o", "max_tokens", "8", "-o", "temperature", "0", "def fibonacci(n):"
+    ).stdout
     assert out.strip()
     response = logged()
     assert response["resolved_model"] == "kvsplit-demo"
@@ -93,7 +95,12 @@ def test_continuing_sends_the_system_prompt_and_the_first_turn(llm, logged, reci
     def say(role, text):
         return Message(role=role, parts=[TextPart(text=text)])
 
-    chain = [say("system", "Be brief."), say("user", "First?"), say("assistant", "Certainly, yes."), say("user", "Second?")]
+    chain = [
+        say("system", "Be brief."),
+        say("user", "First?"),
+        say("assistant", "Certainly, yes."),
+        say("user", "Second?"),
+    ]
     assert render(chain, CHAT).text == expected
     assert llm_package.get_model("reciter")
 

@@ -11,7 +11,12 @@ def parse(text, *, size, tools=True, reasoning_open=False):
     events = [event for piece in pieces for event in parser.feed(piece)] + list(parser.finish())
     joined = []
     for event in events:
-        if joined and isinstance(event, Text) and isinstance(joined[-1], Text) and joined[-1].reasoning == event.reasoning:
+        if (
+            joined
+            and isinstance(event, Text)
+            and isinstance(joined[-1], Text)
+            and joined[-1].reasoning == event.reasoning
+        ):
             joined[-1] = Text(joined[-1].text + event.text, event.reasoning)
         else:
             joined.append(event)
@@ -61,6 +66,8 @@ def test_without_tools_a_call_is_text():
     assert parse(text, size=4, tools=False) == [Text(text)]
 
 
-@pytest.mark.parametrize("body", ["", "[]", "null", "[1]", '{"name": 1}', '{"name": "f", "arguments": 3}', "{", "f(", "[" * 9])
+@pytest.mark.parametrize(
+    "body", ["", "[]", "null", "[1]", '{"name": 1}', '{"name": "f", "arguments": 3}', "{", "f(", "[" * 9]
+)
 def test_what_is_no_call(body):
     assert parse_calls(body) == []

@@ -10,7 +10,18 @@ import pytest
 
 from llm_kvsplit.builds import choice
 
-HEAVY = {"llama_cpp", "numpy", "jinja2", "pygit2", "requests", "psutil", "filelock", "matplotlib", "rich", "kvsplit_patch"}
+HEAVY = {
+    "llama_cpp",
+    "numpy",
+    "jinja2",
+    "pygit2",
+    "requests",
+    "psutil",
+    "filelock",
+    "matplotlib",
+    "rich",
+    "kvsplit_patch",
+}
 
 
 def imported_by(*arguments: str, plugins: str | None = None) -> set[str]:

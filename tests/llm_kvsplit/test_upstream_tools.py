@@ -28,8 +28,21 @@ def tools():
 def ours(tools, tmp_path_factory):
     folder = tmp_path_factory.mktemp("upstream")
     env = {**os.environ, "LLM_USER_PATH": str(folder), "LLAMA_CPP_LIB_PATH": str(tools)}
-    command = [sys.executable, "-m", "llm", "kvsplit", "bench", "kvsplit-demo", "--config", "f16,8/4,4/4", "--threads", "2"]
-    subprocess.run([*command, "--seq-len", str(N_CTX), "--repeats", "1", "--out", str(folder / "out")], env=env, check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "llm",
+        "kvsplit",
+        "bench",
+        "kvsplit-demo",
+        "--config",
+        "f16,8/4,4/4",
+        "--threads",
+        "2",
+    ]
+    subprocess.run(
+        [*command, "--seq-len", str(N_CTX), "--repeats", "1", "--out", str(folder / "out")], env=env, check=True
+    )
     return results.read(folder / "out" / "results.json")
 
 
@@ -39,7 +52,9 @@ def perplexity(tools):
     from kvsplit_patch.programs import llama_perplexity
 
     windows = llama_perplexity.Windows(N_CTX, 16, N_CTX)
-    return llama_perplexity.compare(tools, demo.MODEL, demo.SMOKE_TEXT, PAIRS, windows, what="the test", threads=2).results
+    return llama_perplexity.compare(
+        tools, demo.MODEL, demo.SMOKE_TEXT, PAIRS, windows, what="the test", threads=2
+    ).results
 
 
 def test_perplexity_of_f16(ours, perplexity):
@@ -49,7 +64,16 @@ def test_perplexity_of_f16(ours, perplexity):
 @pytest.mark.parametrize("cache", map(str, PAIRS))
 def test_quality_of_a_quantized_cache(ours, perplexity, cache):
     cell, theirs = ours.cell(cache, N_CTX), perplexity[cache]
-    print(cache, cell["ppl"], theirs.ppl, cell["kl_mean"][0], theirs.kld, cell["kl_999"][0], theirs.kld_999, theirs.same_top)
+    print(
+        cache,
+        cell["ppl"],
+        theirs.ppl,
+        cell["kl_mean"][0],
+        theirs.kld,
+        cell["kl_999"][0],
+        theirs.kld_999,
+        theirs.same_top,
+    )
     assert cell["ppl"] == pytest.approx(theirs.ppl, rel=0.002)
     assert cell["kl_mean"][0] == pytest.approx(theirs.kld, rel=0.03)
     assert cell["kl_999"][1] <= theirs.kld_999 <= cell["kl_999"][2]  # of 4080 tokens, four are beyond it

@@ -15,9 +15,13 @@ from llm_kvsplit import demo
 SCRIPTS = Path(__file__).parents[2] / "tools" / "demo_model"
 
 
-@pytest.mark.parametrize(("path", "sha256"), [
-    (demo.MODEL, demo.MODEL_SHA256), (demo.SMOKE_TEXT, demo.SMOKE_SHA256),
-])
+@pytest.mark.parametrize(
+    ("path", "sha256"),
+    [
+        (demo.MODEL, demo.MODEL_SHA256),
+        (demo.SMOKE_TEXT, demo.SMOKE_SHA256),
+    ],
+)
 def test_files_are_those_the_card_names(path, sha256):
     assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
     assert sha256 in (SCRIPTS / "README.md").read_text("utf-8")
@@ -40,7 +44,11 @@ def test_gguf_says_what_it_is():
     assert value("general.name") == "kvsplit-demo"
     assert value("general.license") == "PSF-2.0"
     assert value("llama.context_length") == 2048
-    assert [value(f"llama.{key}") for key in ("block_count", "embedding_length", "feed_forward_length")] == [6, 256, 704]
+    assert [value(f"llama.{key}") for key in ("block_count", "embedding_length", "feed_forward_length")] == [
+        6,
+        256,
+        704,
+    ]
     assert [value(f"llama.attention.{key}") for key in ("head_count", "head_count_kv", "key_length")] == [4, 2, 64]
     assert len(value("tokenizer.ggml.tokens")) == 4096
     assert value("tokenizer.ggml.tokens")[value("tokenizer.ggml.eos_token_id")] == "<|endoftext|>"

@@ -108,7 +108,15 @@ def run(folder: Path, **job) -> dict:
     return json.loads(said.stdout.splitlines()[-1])
 
 
-def child(model: str, pair: list[int], threads: int, size: int, load: str = "", save: dict[str, str] = {}, timed: str = "") -> dict:
+def child(
+    model: str,
+    pair: list[int],
+    threads: int,
+    size: int,
+    load: str = "",
+    save: dict[str, str] | None = None,
+    timed: str = "",
+) -> dict:
     """Prefill ``size`` tokens, or take them from the file ``load``; then time what ``timed`` says behind them.
 
     ``save``: token count -> file to store the cache in when it holds so many. ``timed``: some of prefill, decode, shallow
@@ -153,9 +161,12 @@ def child(model: str, pair: list[int], threads: int, size: int, load: str = "", 
             raise SystemExit("the stored cache does not load")
     else:
         done = 0
+        save = save or {}
         for stop in sorted({*map(int, save), size}):
             result[str(stop)] = result.get(str(done), 0.0) + decode(done, stop - done, PROMPT)
-            if str(stop) in save and not cpp.llama_state_seq_save_file(context, save[str(stop)].encode(), 0, no_tokens, 0):
+            if str(stop) in save and not cpp.llama_state_seq_save_file(
+                context, save[str(stop)].encode(), 0, no_tokens, 0
+            ):
                 raise SystemExit("the cache cannot be stored")
             done = stop
     if "prefill" in timed:
@@ -214,7 +225,9 @@ def bench(stock: Path, patched: Path, threads: int, pairs: list[CachePair]) -> d
         weights = write_model(model)
         bandwidth = [read_bandwidth(threads, places) for places in (1, 2)]
         deep = max(DEPTHS)
-        common = {pair: dict(model=str(model), pair=[pair.k.ggml_id, pair.v.ggml_id], threads=threads) for pair in pairs}
+        common = {
+            pair: dict(model=str(model), pair=[pair.k.ggml_id, pair.v.ggml_id], threads=threads) for pair in pairs
+        }
         files = {pair: {str(depth): f"{scratch}/{pair}-{depth}" for depth in DEPTHS if depth} for pair in pairs}
         for pair in pairs:
             times = run(patched, **common[pair], size=deep, save=files[pair])
@@ -265,7 +278,10 @@ def instructions(stock: Path, patched: Path, pairs: list[CachePair]) -> dict:
                     subprocess.run([str(word) for word in command], check=True, capture_output=True)
                     annotate = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(out)]
                     said = subprocess.run(annotate, check=True, capture_output=True, text=True).stdout
-                    for name, pattern in (("all", "PROGRAM TOTALS"), ("attention", "ggml_compute_forward_flash_attn_ext ")):
+                    for name, pattern in (
+                        ("all", "PROGRAM TOTALS"),
+                        ("attention", "ggml_compute_forward_flash_attn_ext "),
+                    ):
                         lines = [line for line in said.splitlines() if pattern in line + " "]
                         step.setdefault(name, []).append(int(re.sub(r"[ ,]", "", lines[0].split("(")[0])))
                 counts.setdefault(str(pair), {})[build] = {name: (b - a) // 8 for name, (a, b) in step.items()}
@@ -347,14 +363,24 @@ def markdown(data: dict) -> str:
                         line += " – |"
                 lines.append(line)
     mib = ", ".join(f"{pair} {(data['weight_bytes'] + cache_bytes(pair, 8192)) / 1e6:.0f}" for pair in PAIRS)
-    lines += ["", f"The read limit is the first bandwidth over the bytes that a step reads; at depth 8192, in MB: {mib}."]
-    lines += ["Its attention: the bytes of the cache in the time by which a step is longer than behind nothing, seconds later."]
+    lines += [
+        "",
+        f"The read limit is the first bandwidth over the bytes that a step reads; at depth 8192, in MB: {mib}.",
+    ]
+    lines += [
+        "Its attention: the bytes of the cache in the time by which a step is longer than behind nothing, seconds later."
+    ]
     if data.get("instructions"):
         lines += ["", "## Instructions of a decode step at depth 512", ""]
-        lines += ["As callgrind counts them, AVX2 builds, one thread, in millions: the attention operations (the whole step).", ""]
+        lines += [
+            "As callgrind counts them, AVX2 builds, one thread, in millions: the attention operations (the whole step).",
+            "",
+        ]
         lines += ["| cache | stock | patched | ratio |", "|---|---|---|---|"]
         for pair, counts in data["instructions"].items():
-            cells = " | ".join(f"{counts[b]['attention'] / 1e6:.1f} ({counts[b]['all'] / 1e6:.1f})" for b in ("stock", "patched"))
+            cells = " | ".join(
+                f"{counts[b]['attention'] / 1e6:.1f} ({counts[b]['all'] / 1e6:.1f})" for b in ("stock", "patched")
+            )
             lines.append(f"| {pair} | {cells} | {counts['patched']['attention'] / counts['stock']['attention']:.2f} |")
     return "\n".join(lines) + "\n"
 
@@ -363,7 +389,9 @@ def main() -> None:
     parser = evidence.parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/evidence"), help="folder for cpu.json and cpu.md")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--tools", type=Path, nargs=2, metavar=("STOCK", "PATCHED"), help="folders of builds made before")
+    parser.add_argument(
+        "--tools", type=Path, nargs=2, metavar=("STOCK", "PATCHED"), help="folders of builds made before"
+    )
     parser.add_argument("--cache", choices=[str(pair) for pair in PAIRS], action="append", help="measure these only")
     parser.add_argument("--instructions", action="store_true", help="only callgrind's counts, added to what is there")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -378,7 +406,9 @@ def main() -> None:
     if given.tools:
         for folder in given.tools:
             if not any(folder.glob("*llama.*")):
-                parser.error(f"there is no library of llama.cpp in {folder}: name the folders of two builds, or leave --tools out")
+                parser.error(
+                    f"there is no library of llama.cpp in {folder}: name the folders of two builds, or leave --tools out"
+                )
         stock, patched = given.tools
     else:
         flags = cmake.flags()

@@ -31,7 +31,7 @@ from llm_kvsplit.paths import backends_dir
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.llm_kvsplit.ggufs import write_llama  # noqa: E402
+from tests.llm_kvsplit.ggufs import write_llama
 
 #: Layers, width and heads of SmolLM-135M, the smallest model that people chat with, and of its bigger sister; 32768
 #: tokens of context, and a byte vocabulary, so that tokens are bytes of text.
@@ -126,7 +126,7 @@ def one_length(work: Path, start: Path, n_tokens: int, runs: int, llm_gguf: str 
             now.rename(asked) if not extra and i == 0 else shutil.rmtree(now)
     stored = logged(asked)
     disk, restoring = [], []
-    for i in range(runs):
+    for _ in range(runs):
         for name in ("stored, warm", "nothing stored", "stored, dropped"):
             shutil.copytree(asked, now, symlinks=True)
             if name == "stored, dropped":
@@ -227,7 +227,10 @@ def markdown(results: dict) -> str:
             f"| {m['stored, dropped']:.2f} | {row['ratio_dropped']:.1f}x | {gguf[0]} | {gguf[1]} "
             f"| {100 * row['overhead']:+.1f} % |"
         )
-    lines += ["", "The file: written after the answer is out, read with nothing of it in the page cache, by the plugin (checked and"]
+    lines += [
+        "",
+        "The file: written after the answer is out, read with nothing of it in the page cache, by the plugin (checked and",
+    ]
     lines += ["put into llama.cpp's cache) and by a loop that only reads:", ""]
     lines += ["| model | tokens | MiB | written, s | restored, s | only read, s | share of the disk's speed |"]
     lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
@@ -247,7 +250,9 @@ def main() -> None:
     parser = evidence.parser(__doc__)
     parser.add_argument("--model", choices=SHAPES, default="135M")
     parser.add_argument("--lengths", default="1024,4096,8192,16384")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each kind, which take turns; one beyond 8192 tokens")
+    parser.add_argument(
+        "--runs", type=int, default=3, help="runs of each kind, which take turns; one beyond 8192 tokens"
+    )
     parser.add_argument("--llm-gguf", metavar="PYTHON")
     parser.add_argument("--out", type=Path, help="folder for sessions.json and sessions.md, written after every length")
     options = parser.parse_args()
@@ -265,7 +270,10 @@ def main() -> None:
         start = with_a_first_question(register(work / "start", model))
         if options.llm_gguf:
             register_llm_gguf(options.llm_gguf, work / "llm-gguf", model)
-        results = measured_before(options.out, where) or where | {"lengths": [], "sizes": state_sizes(work, model, shape, 1500)}
+        results = measured_before(options.out, where) or where | {
+            "lengths": [],
+            "sizes": state_sizes(work, model, shape, 1500),
+        }
         for n in map(int, options.lengths.split(",")):
             runs = options.runs if n <= 8192 else 1
             row = {"model": options.model} | one_length(work, start, n, runs, options.llm_gguf)

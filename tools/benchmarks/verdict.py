@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_kvsplit import demo, files, gguf
-from llm_kvsplit.builds import choice, probe
 from llm_kvsplit.bench import noise, quality, summary
+from llm_kvsplit.builds import choice, probe
 from llm_kvsplit.engine import library
 from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
@@ -94,7 +94,11 @@ def corpora(given: list[Path]) -> dict[str, str]:
 
 def jobs(models: dict[str, Path], texts: dict[str, str]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     code, manual, *given = texts
-    for what, contexts, names in (("pairs", pairs, (code, manual)), ("nudges", nudges, (code,)), ("pairs", pairs, given)):
+    for what, contexts, names in (
+        ("pairs", pairs, (code, manual)),
+        ("nudges", nudges, (code,)),
+        ("pairs", pairs, given),
+    ):
         for text, kind in itertools.product(names, models):
             yield f"{what}/{kind}/{text}", lambda m=models[kind], t=texts[text], c=contexts: measured(m, t, c)
     others = {kind: file for kind, file in models.items() if kind != "f16"}
@@ -153,7 +157,8 @@ def weights(others: dict[str, Path], stack: ExitStack) -> dict[str, Context]:
 def page(runs: dict[str, dict[str, Any]]) -> str:
     """All tables: damage of everything, nudges, and all figures of each run on the bundled text."""
     measured_pairs, measured_nudges = (
-        {name.split("/", 1)[1]: run for name, run in runs.items() if name.startswith(what)} for what in ("pairs/", "nudges/")
+        {name.split("/", 1)[1]: run for name, run in runs.items() if name.startswith(what)}
+        for what in ("pairs/", "nudges/")
     )
     tables = ["### damage ± half its 95 % interval (mean KL)\n", summary.markdown(damage_rows(measured_pairs))]
     if measured_nudges:
@@ -175,13 +180,15 @@ def nudge_rows(measured_nudges: dict[str, dict[str, Any]]) -> list[tuple[str, ..
 
 
 def damage_rows(measured_pairs: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
-    kinds, texts = (sorted({name.split("/")[i] for name in measured_pairs}, key=lambda each: (each != "f16", each)) for i in (0, 1))
+    kinds, texts = (
+        sorted({name.split("/")[i] for name in measured_pairs}, key=lambda each: (each != "f16", each)) for i in (0, 1)
+    )
     table = [("text", "cache", *(f"{kind} weights" for kind in kinds))]
     for text in texts:
         runs = [measured_pairs.get(f"{kind}/{text}") for kind in kinds]
         for pair in ("f16", *map(str, PAIRS)):
-            table.append((text if pair == "f16" else "", pair, *(run and harm(run, pair) or "" for run in runs)))
-        table.append(("", "smallest that passes", *(run and smallest(run) or "" for run in runs)))
+            table.append((text if pair == "f16" else "", pair, *((run and harm(run, pair)) or "" for run in runs)))
+        table.append(("", "smallest that passes", *((run and smallest(run)) or "" for run in runs)))
     return table
 
 
@@ -197,7 +204,9 @@ def smallest(run: dict[str, Any]) -> str:
     """By the product's rule: of all pairs, and of those that ``compare`` takes when none are named."""
     sound = [pair for pair in PAIRS if quality.damage(run[str(pair)], run["f16"])[2] <= summary.LARGEST_DAMAGE]
     usual = [pair for pair in sound if 5 not in (pair.k.bits, pair.v.bits)]
-    best = [min(each, key=lambda pair: pair.k.bits_per_value + pair.v.bits_per_value) for each in (usual, sound) if each]
+    best = [
+        min(each, key=lambda pair: pair.k.bits_per_value + pair.v.bits_per_value) for each in (usual, sound) if each
+    ]
     return ", ".join(dict.fromkeys(map(str, best))) or "f16"
 
 

@@ -1,6 +1,6 @@
 """Write the trained demo model as a GGUF file that llama.cpp loads.
 
-    python convert.py --weights model.npz --tokenizer data/tokenizer.json --out kvsplit-demo.gguf
+python convert.py --weights model.npz --tokenizer data/tokenizer.json --out kvsplit-demo.gguf
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-
 from prepare import END_OF_TEXT, PRE_TOKENIZER
 
 

@@ -28,7 +28,14 @@ WORDS = [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\
 
 # Not by CPython's authors, generated, or tables rather than text.
 SKIPPED_PARTS = {
-    "site-packages", "idlelib", "lib2to3", "ensurepip", "encodings", "pydoc_data", "crashers", "__pycache__",
+    "site-packages",
+    "idlelib",
+    "lib2to3",
+    "ensurepip",
+    "encodings",
+    "pydoc_data",
+    "crashers",
+    "__pycache__",
 }
 # A file that states a licence of its own stays out: what we ship is then under the PSF licence alone.
 OWN_LICENCE = re.compile(
@@ -117,15 +124,22 @@ def choose_smoke(held_out: list[str], documents: dict[str, str]) -> list[str]:
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
     """A byte-level BPE of VOCAB_SIZE tokens; END_OF_TEXT is token 0."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in WORDS),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in WORDS),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE, special_tokens=[END_OF_TEXT], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    ))
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=VOCAB_SIZE,
+            special_tokens=[END_OF_TEXT],
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     return tokenizer
 
 

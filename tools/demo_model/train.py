@@ -74,7 +74,9 @@ class Block(nn.Module):
         self.ffn_down = linear(shape.ff, shape.width)
 
     def attention(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        split = lambda y: y.unflatten(-1, (-1, self.shape.head_dim)).transpose(1, 2)
+        def split(y: Tensor) -> Tensor:
+            return y.unflatten(-1, (-1, self.shape.head_dim)).transpose(1, 2)
+
         q = rotate(split(self.attn_q(x)), cos, sin)
         k = rotate(split(self.attn_k(x)), cos, sin)
         y = F.scaled_dot_product_attention(q, k, split(self.attn_v(x)), is_causal=True, enable_gqa=True)
@@ -85,7 +87,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """[batch, tokens, width] -> the same."""
-        drop = lambda y: F.dropout(y, self.dropout, self.training)
+
+        def drop(y: Tensor) -> Tensor:
+            return F.dropout(y, self.dropout, self.training)
+
         x = x + drop(self.attention(self.attn_norm(x), cos, sin))
         return x + drop(self.feed_forward(self.ffn_norm(x)))
 
@@ -210,8 +215,15 @@ def train(args: argparse.Namespace) -> None:
             with half:
                 valid = held_out_loss(model, valid_data, args.context, 8)
             tokens, seconds = (step + 1) * args.batch * args.context, time.perf_counter() - began
-            log.append({"step": step + 1, "tokens": tokens, "seconds": round(seconds, 1),
-                        "train": round(loss.item(), 4), "valid": round(valid, 4)})
+            log.append(
+                {
+                    "step": step + 1,
+                    "tokens": tokens,
+                    "seconds": round(seconds, 1),
+                    "train": round(loss.item(), 4),
+                    "valid": round(valid, 4),
+                }
+            )
             print(json.dumps(log[-1]), flush=True)
             if valid < best:  # a small corpus can be overlearned, most of all when going on from --init
                 best = valid

@@ -143,7 +143,9 @@ def _program(ours: dict[str, Any], text: str) -> str:
     for name, struct in ours["structs"].items():
         if not re.search(rf"\b(struct|union)\s+{name}\s*\{{|\}}\s*{name}\s*;", text):
             continue
-        main.append(f'printf("%s\\"{name}\\": {{\\"size\\": %zu, \\"fields\\": {{", {_quoted(before)}, sizeof({name}));')
+        main.append(
+            f'printf("%s\\"{name}\\": {{\\"size\\": %zu, \\"fields\\": {{", {_quoted(before)}, sizeof({name}));'
+        )
         before = "}}, "
         for index, field in enumerate(_with_nested(struct, ours["structs"])):
             # A field that is not there must be an answer, not a compile error.
@@ -209,7 +211,9 @@ def _compare_struct(name: str, ours: dict[str, Any], theirs: dict[str, Any] | No
         elif their_offset != offset:
             found.append(Mismatch(f"{name}.{field}", f"at offset {offset}", f"at offset {their_offset}"))
         elif their_kind != kind:
-            found.append(Mismatch(f"{name}.{field}", f"{_spell(kind)} at offset {offset}", f"{_spell(their_kind)} there"))
+            found.append(
+                Mismatch(f"{name}.{field}", f"{_spell(kind)} at offset {offset}", f"{_spell(their_kind)} there")
+            )
     if ours["size"] != theirs["size"]:
         found.append(Mismatch(f"struct {name}", f"{ours['size']} bytes", f"{theirs['size']} bytes"))
     return found

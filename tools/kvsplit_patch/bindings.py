@@ -87,9 +87,12 @@ def main() -> None:
         for value in vars(module).values():
             if isinstance(value, ctypes._CFuncPtr) and value.__name__ in symbol:
                 functions[symbol[value.__name__]] = [argument(ctype) for ctype in (value.restype, *value.argtypes)]
-            elif isinstance(value, type) and issubclass(value, (ctypes.Structure, ctypes.Union)):
-                if getattr(value, "_fields_", ()):  # an opaque one has no layout to be wrong about
-                    structs[value.__name__] = layout(value)
+            elif (
+                isinstance(value, type)
+                and issubclass(value, (ctypes.Structure, ctypes.Union))
+                and getattr(value, "_fields_", ())  # an opaque one has no layout to be wrong about
+            ):
+                structs[value.__name__] = layout(value)
     print(json.dumps({"structs": structs, "functions": functions}))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 from . import bisection, build, compat, culprit, replay, stages, store
 from .cmake import Echo

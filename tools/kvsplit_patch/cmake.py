@@ -17,10 +17,10 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
 
 from .errors import PatchError, Unable
 from .failures import first_error
@@ -126,6 +126,7 @@ def compiled(
     with _locked(workspace / "lock", echo) as lock:
         with disk_full_told(workspace):
             copy_changed(tree, workspace / "src")
+            (workspace / "tree").write_text(tree.name)
         log = workspace / "log.txt"
         configure = [toolchain.cmake, "-S", "src", "-B", "out", "-G", "Ninja"]
         configure += [f"-DCMAKE_MAKE_PROGRAM={toolchain.ninja}", f"-DLLAMA_BUILD_COMMIT={commit[:12]}"]
@@ -144,9 +145,12 @@ def duration() -> str:
     return f"about {max(1, round(6 / (os.cpu_count() or 1)))} min"
 
 
-def compile_database(chosen_flags: Sequence[str]) -> Path:
-    """Where the last build with these flags left how each file is compiled; whether there was one is not said."""
-    return cache_dir() / "build" / _key(chosen_flags, find_toolchain()) / "out" / "compile_commands.json"
+def compile_database(tree: str, chosen_flags: Sequence[str]) -> Path | None:
+    """Says how each file of ``tree`` is compiled; None where another tree was compiled with these flags since."""
+    workspace = cache_dir() / "build" / _key(chosen_flags, find_toolchain())
+    latest = workspace / "tree"
+    database = workspace / "out" / "compile_commands.json"
+    return database if latest.is_file() and latest.read_text() == tree and database.is_file() else None
 
 
 def copy_changed(source: Path, target: Path) -> list[Path]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Iterator, Sequence
 
 from . import replay, store, tags
 from .cmake import Echo

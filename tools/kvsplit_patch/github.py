@@ -10,8 +10,9 @@ import copy
 import json
 import os
 import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from typing import Any, Callable, Iterator
+from typing import Any
 
 from .cmake import Echo
 from .errors import NetworkError, PatchError

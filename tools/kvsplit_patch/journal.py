@@ -8,9 +8,9 @@ from pathlib import Path
 
 from .dep3 import Header
 from .errors import PatchError
+from .folders import sync, write_file
 from .paths import state_dir
 from .series import Step, Upstream
-from .folders import sync, write_file
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import hashlib
 import json
 import platform as machine
 import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any
 
 from llm_kvsplit import files
 

@@ -5,10 +5,10 @@ turns one into a folder.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
-from typing import Iterator
 
 from . import gitdiff, series, store, upstream
 from .errors import PatchError

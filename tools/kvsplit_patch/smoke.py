@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 from llm_kvsplit import files
 from llm_kvsplit.kvtypes import USUAL, CachePair
@@ -153,7 +155,7 @@ def _sane(ours: Measurement) -> list[str]:
                     found.append(
                         f"{phase} {cache}: {side.upper()} takes {allocated:.2f} MiB, but the types make {expected:.2f}."
                     )
-        for less, more in zip(ORDER, ORDER[1:]):
+        for less, more in pairwise(ORDER):
             slack = TIE if (less, more) == ORDER[-2:] else 1.0
             if not results[less].kld < results[more].kld * slack:
                 found.append(
@@ -166,7 +168,9 @@ def _same(ours: Measurement, unpatched: Measurement, changes: frozenset[str]) ->
     found = []
     for phase, results in ours.results.items():
         if ours.logits[phase] != unpatched.logits[phase] and not changes & {"all", "f16"}:
-            found.append(f"{phase} f16: the output differs from the unpatched build's, and no patch says that it changes it.")
+            found.append(
+                f"{phase} f16: the output differs from the unpatched build's, and no patch says that it changes it."
+            )
         # A changed reference moves the divergence of every cache from it.
         excused = CACHES if changes & {"all", "f16"} else changes
         for cache, result in results.items():

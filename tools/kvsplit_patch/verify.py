@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Callable, Sequence
+from typing import Any
 
 from llm_kvsplit import files
 
@@ -60,7 +61,11 @@ def verify(
             checks.append(Check(stage.name, 0.0, skipped=True) if unproven & set(stage.after) else run(stage, work))
             keep(checks)
     source = work.source if work.made("source") else None
-    where = {"asked": target, "commit": source.commit, "tag": source.tag, "tree": source.tree} if source else {"asked": target}
+    where = (
+        {"asked": target, "commit": source.commit, "tag": source.tag, "tree": source.tree}
+        if source
+        else {"asked": target}
+    )
     verdict = Verdict(datetime.now(timezone.utc).isoformat(timespec="seconds"), where, tuple(checks))
     store(verdict)
     return verdict

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 from . import cmake
 from .cmake import Echo
@@ -31,7 +31,9 @@ def make(source: Source, flags: Sequence[str], folder: Path, echo: Echo) -> Path
 
     found = abi.mismatches(source.folder)
     if found:
-        raise PatchError(f"A wheel of this tree would misread memory: {found[0]}; build from the commit the bindings vendor.")
+        raise PatchError(
+            f"A wheel of this tree would misread memory: {found[0]}; build from the commit the bindings vendor."
+        )
     toolchain = cmake.find_toolchain()
     bindings = bindings_version()
     archive = download_sdist(bindings)
@@ -52,7 +54,17 @@ def make(source: Source, flags: Sequence[str], folder: Path, echo: Echo) -> Path
             "CMAKE_MAKE_PROGRAM": toolchain.ninja,
             "PATH": os.pathsep.join([str(Path(toolchain.cmake).parent), os.environ.get("PATH", "")]),
         }
-        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-cache-dir", "--wheel-dir", scratch, str(project)]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-deps",
+            "--no-cache-dir",
+            "--wheel-dir",
+            scratch,
+            str(project),
+        ]
         said = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
         wheels = list(Path(scratch).glob("*.whl"))
         if said.returncode or not wheels:

@@ -27,9 +27,9 @@ def create(folder: Path, note: dict, commits, index=None):
     import pygit2
     from pygit2.enums import CheckoutStrategy
 
-    if folder.exists() and any(folder.iterdir()):
-        if note["kind"] != "conflict" or not is_from_conflict(folder, note["checkout"]):
-            raise PatchError(f"{folder} is not empty: name another folder, or remove it.")
+    occupied = folder.exists() and any(folder.iterdir())
+    if occupied and (note["kind"] != "conflict" or not is_from_conflict(folder, note["checkout"])):
+        raise PatchError(f"{folder} is not empty: name another folder, or remove it.")
     beside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -142,7 +142,9 @@ def unresolved(folder: Path, conflicts, trees) -> list[str]:
     for path, _ in conflicts:
         file = folder / path
         sides = (store.entry_at(target, tree, path) for tree in trees)
-        known = [_markers(store.read_blob(target, side[1])) for side in sides if side and side[0] in (0o100644, 0o100755)]
+        known = [
+            _markers(store.read_blob(target, side[1])) for side in sides if side and side[0] in (0o100644, 0o100755)
+        ]
         markers = _markers(file.read_bytes() if file.is_file() else b"")
         before = {mark: max([len(side.get(mark, ())) for side in known], default=0) for mark in markers}
         left = [mark for mark in markers if len(markers[mark]) > before[mark]]

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_INSTANCE = re.compile(r'template\s*\[\[\s*host_name\s*\(\s*"([^"]+)"\s*\)\s*\]\]\s*kernel\s+[^;]*?(\w+\s*(?:<[^;()]*>)?)\s*(?:\([^;]*\))?\s*;')
+_INSTANCE = re.compile(
+    r'template\s*\[\[\s*host_name\s*\(\s*"([^"]+)"\s*\)\s*\]\]\s*kernel\s+[^;]*?(\w+\s*(?:<[^;()]*>)?)\s*(?:\([^;]*\))?\s*;'
+)
 _DEFINITION = re.compile(r"\bkernel\s+void\s+(\w+)\s*\(")
 _ATTRIBUTE = re.compile(r"\[\[\s*(\w+)\s*(?:\(([^()]*)\))?\s*\]\]")
 _CONSTANT = re.compile(r"\bconstant\s+(\w+)\s+(\w+)\s*\[\[\s*function_constant\s*\((.*?)\)\s*\]\]\s*;")
@@ -94,7 +96,7 @@ def _split(text: str, start: int) -> list[str]:
     parts, depth, begin = [], 1, start
     for index in range(start, len(text)):
         char = text[index]
-        depth += char in "(<[" and 1 or -(char in ")>]")
+        depth += (char in "(<[" and 1) or -(char in ")>]")
         if depth == 0 or (depth == 1 and char == ","):
             parts.append(text[begin:index].strip())
             begin = index + 1

@@ -39,7 +39,9 @@ class Row:
         for name, (relative, absolute) in BOUNDS.items():
             here, there = getattr(self.metal, name), getattr(self.cpu, name)
             if not abs(here - there) <= relative * abs(there) + absolute:
-                found.append(f"{self.cache} at ubatch {self.ubatch}: {name} is {here:.6f} on Metal and {there:.6f} on the CPU.")
+                found.append(
+                    f"{self.cache} at ubatch {self.ubatch}: {name} is {here:.6f} on Metal and {there:.6f} on the CPU."
+                )
         return found
 
 
@@ -81,7 +83,10 @@ def _measure(
 
 def table(rows: list[Row]) -> list[str]:
     """Markdown."""
-    lines = ["| ubatch | cache | PPL, CPU | Metal | mean KLD, CPU | Metal | 99.9 % KLD, CPU | Metal |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| ubatch | cache | PPL, CPU | Metal | mean KLD, CPU | Metal | 99.9 % KLD, CPU | Metal |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         numbers = [f"{row.cpu.ppl:.4f}", f"{row.metal.ppl:.4f}", f"{row.cpu.kld:.6f}", f"{row.metal.kld:.6f}"]
         numbers += [f"{row.cpu.kld_999:.4f}", f"{row.metal.kld_999:.4f}"]

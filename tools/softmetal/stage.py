@@ -24,7 +24,10 @@ def check(source: Source, echo: Echo) -> tuple[list[str], dict[str, Any]]:
     programs = build.programs(source, echo)
     wanted = {"upstream's cases": (attention.STOCK, False)}
     if any(patch["name"] == PATCH for patch in source.patches):
-        wanted |= {"different types": (attention.mixed("64"), False), "different types, reversed": (attention.mixed("64"), True)}
+        wanted |= {
+            "different types": (attention.mixed("64"), False),
+            "different types, reversed": (attention.mixed("64"), True),
+        }
     problems, passed = [], {}
     for name, (cases, reverse) in wanted.items():
         echo(f"test-backend-ops {backend_ops.OPERATION} on the software Metal: {name}")

@@ -22,7 +22,7 @@ def put(key, conversation, tokens, size=1000):
 def test_the_longest_common_prefix_wins(user_path, key):
     put(key, "a", TOKENS[:50])
     put(key, "b", TOKENS[:60] + [999] * 20)
-    put(key, "c", [7] + TOKENS)
+    put(key, "c", [7, *TOKENS])
     session, common = store.find(key, TOKENS, 512)
     assert (session.conversation, common) == ("b", 60)
     assert store.find(key, TOKENS, 70)[0].conversation == "a"  # b's state is too long for that context

@@ -18,9 +18,18 @@ SWAPPED_TYPES = Fault(
     "swapped-types",
     "src/llama-kv-cache.cpp",
     (
-        ("ggml_new_tensor_3d(ctx, type_k, n_embd_k_gqa, kv_size", "ggml_new_tensor_3d(ctx, TYPE_V, n_embd_k_gqa, kv_size"),
-        ("ggml_new_tensor_3d(ctx, type_v, n_embd_v_gqa, kv_size", "ggml_new_tensor_3d(ctx, type_k, n_embd_v_gqa, kv_size"),
-        ("ggml_new_tensor_3d(ctx, TYPE_V, n_embd_k_gqa, kv_size", "ggml_new_tensor_3d(ctx, type_v, n_embd_k_gqa, kv_size"),
+        (
+            "ggml_new_tensor_3d(ctx, type_k, n_embd_k_gqa, kv_size",
+            "ggml_new_tensor_3d(ctx, TYPE_V, n_embd_k_gqa, kv_size",
+        ),
+        (
+            "ggml_new_tensor_3d(ctx, type_v, n_embd_v_gqa, kv_size",
+            "ggml_new_tensor_3d(ctx, type_k, n_embd_v_gqa, kv_size",
+        ),
+        (
+            "ggml_new_tensor_3d(ctx, TYPE_V, n_embd_k_gqa, kv_size",
+            "ggml_new_tensor_3d(ctx, type_v, n_embd_k_gqa, kv_size",
+        ),
     ),
 )
 V_WITH_K_BLOCKS = Fault(

@@ -41,7 +41,9 @@ def headers(base, tmp_path):
 
 
 def test_the_bindings_mirror_what_we_think(ours):
-    assert {"llama_model_params", "llama_context_params", "llama_batch", "mtmd_context_params"} <= ours["structs"].keys()
+    assert {"llama_model_params", "llama_context_params", "llama_batch", "mtmd_context_params"} <= ours[
+        "structs"
+    ].keys()
     assert ours["functions"]["llama_decode"] == ["int4", "pointer8", "struct56"]
     assert len(ours["functions"]) > 300
 

@@ -56,7 +56,7 @@ def test_a_second_tree_compiles_only_what_differs(tmp_path, cache):
 
 def test_a_cache_behind_a_link_makes_the_same_bytes(tmp_path, cache, monkeypatch):
     """A header's path is compiled into assertions: what is compiled anew must be what was there before."""
-    where = 'inline const char * where() { return __FILE__; }\n'
+    where = "inline const char * where() { return __FILE__; }\n"
     uses = '#include "where.h"\nextern "C" const char * one() { return where(); }\n'
     lists = SMALL["CMakeLists.txt"] + "target_include_directories(llama PRIVATE ${CMAKE_SOURCE_DIR})\n"
 
@@ -65,7 +65,10 @@ def test_a_cache_behind_a_link_makes_the_same_bytes(tmp_path, cache, monkeypatch
         with cmake.compiled(tree, "", flags, ("llama",), print) as out:
             return libraries.library(out).read_bytes()
 
-    flags = ["-DCMAKE_BUILD_TYPE=Release", *(["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else [])]
+    flags = [
+        "-DCMAKE_BUILD_TYPE=Release",
+        *(["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []),
+    ]
     first = made("a", uses)
     made("b", uses + "int more = 1;\n")
     (tmp_path / "link").symlink_to(cache)
@@ -100,7 +103,7 @@ def test_an_error_of_cmake_is_one_sentence(tmp_path, cache):
 
 
 def test_a_compile_that_was_killed_is_finished_by_the_next(tmp_path, cache):
-    heavy = "#include <regex>\n#include <iostream>\nstatic std::regex pattern(\"a|b\");\n"
+    heavy = '#include <regex>\n#include <iostream>\nstatic std::regex pattern("a|b");\n'
     tree = small(tmp_path / "a", **{"one.cpp": heavy + SMALL["one.cpp"], "two.cpp": heavy + SMALL["two.cpp"]})
     program = (
         "import sys; from pathlib import Path; from kvsplit_patch import cmake\n"
@@ -131,21 +134,19 @@ def test_without_cmake_or_a_compiler_it_says_how_to_get_them(monkeypatch, tmp_pa
 
 
 def test_a_full_disk_is_told(tmp_path):
-    with pytest.raises(PatchError, match="is full, and a build takes about 1 GB"):
+    with pytest.raises(PatchError, match="is full, and a build takes about 1 GB"):  # noqa: SIM117
         with cmake.disk_full_told(tmp_path), open("/dev/full", "w", buffering=1) as full:
             full.write("x\n")
-    with pytest.raises(FileNotFoundError):
-        with cmake.disk_full_told(tmp_path):
-            raise FileNotFoundError(errno.ENOENT, "other errors stay what they are")
+    with pytest.raises(FileNotFoundError), cmake.disk_full_told(tmp_path):
+        raise FileNotFoundError(errno.ENOENT, "other errors stay what they are")
 
 
 def test_nothing_half_written_is_left_where_builds_are_looked_for(no_builds, tmp_path):
     folder = backends_dir() / "0.3.36-kvsplit-0000000-1"
-    with pytest.raises(KeyboardInterrupt):
-        with shelf.whole(folder) as temporary:
-            (temporary / "manifest.json").write_text("{}")
-            assert shelf.builds() == [] and not list(backends_dir().glob("*"))
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), shelf.whole(folder) as temporary:
+        (temporary / "manifest.json").write_text("{}")
+        assert shelf.builds() == [] and not list(backends_dir().glob("*"))
+        raise KeyboardInterrupt
     assert not folder.exists() and not temporary.exists()
 
 
@@ -176,7 +177,11 @@ def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(no_build
     a_build("one-1", "2026-11-22T00:00:00+00:00")
     a_build("one-2", "2026-11-23T00:00:00+00:00")
     a_build("old", bindings_version="0.3.1")
-    a_build("bad", abi="mismatch", abi_mismatches=["llama_batch.pos is at offset 8 in the bindings and at offset 16 in the tree"])
+    a_build(
+        "bad",
+        abi="mismatch",
+        abi_mismatches=["llama_batch.pos is at offset 8 in the bindings and at offset 16 in the tree"],
+    )
     (backends_dir() / "broken").mkdir()
     (backends_dir() / "broken" / "manifest.json").write_text("{")
     assert [each.id for each in shelf.builds()][:1] == ["one-2"]

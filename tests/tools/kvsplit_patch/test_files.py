@@ -230,7 +230,9 @@ def test_upstream_adds_the_same_path(world):
     commit = store.find_commit(store.open_store(), "clash")
     said = run("rebase", "--plan", "clash")
     assert "two                  conflict\n      sub/only.h: upstream has a file there, and the patch adds one" in said
-    with pytest.raises(PatchError, match="two does not replay onto .* .conflict; sub/only.h: upstream has a file there"):
+    with pytest.raises(
+        PatchError, match="two does not replay onto .* .conflict; sub/only.h: upstream has a file there"
+    ):
         replay.apply_series(commit)
     said = run("rebase", "clash", code=1)
     assert "two: conflict\n    sub/only.h: upstream has a file there" in said
@@ -317,16 +319,19 @@ def test_the_pull_request_carries_files_that_are_no_utf8_and_modes(world):
 
 @pytest.mark.build
 @pytest.mark.timeout(3600)
-def test_a_build_names_the_compile_database_in_which_an_editor_finds_our_files(monkeypatch):
+def test_a_build_names_the_compile_database_in_which_an_editor_finds_our_files(monkeypatch, tmp_path):
     for name in ("KVSPLIT_CACHE", "KVSPLIT_CHECKOUT"):
         monkeypatch.delenv(name)
     fetch(HERE)
-    said = run("build")
-    database = Path(re.search(r"for an editor: (.+)", said)[1])
+    monkeypatch.setenv("KVSPLIT_BUILDS", str(tmp_path / "builds"))
+    output = run("build")
+    database = Path(re.search(r"for an editor: (.+)", output)[1])
     assert database.name == "compile_commands.json"
     files = [entry["file"] for entry in json.loads(database.read_text())]
     # Upstream compiles some of its folders several files at a time.
-    files += [name for file in files if "/Unity/" in file for name in re.findall(r'#include "(.+)"', Path(file).read_text())]
+    files += [
+        name for file in files if "/Unity/" in file for name in re.findall(r'#include "(.+)"', Path(file).read_text())
+    ]
     for patch in series.load(paths.patchset_dir()).patches:
         for path in patch.files:
             if path.endswith(".cpp") and "metal" not in path:

@@ -16,7 +16,6 @@ import pytest
 
 from kvsplit_patch import index
 from kvsplit_patch.errors import NetworkError, PatchError
-
 from tests.llm_kvsplit.web import body, in_turn, redirect, serving, status
 
 FILE = "thing-1.2.tar.gz"

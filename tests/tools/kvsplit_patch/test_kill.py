@@ -59,7 +59,7 @@ def killed(at: int, *arguments) -> bool:
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        sys.stdout = sys.stderr = open(silence, "w", closefd=False)
+        sys.stdout = sys.stderr = open(silence, "w", closefd=False)  # noqa: SIM115
         sys.addaudithook(count)
         try:
             main(list(arguments), standalone_mode=True)

@@ -88,7 +88,7 @@ def test_names_in_an_sdist_lead_nowhere(remote, sdist, tmp_path, cache):
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     make_sdist(sdist, folder, extra=[*evil, link])
     assert upstream.fetch_sdist(str(sdist)) == commits[3]
-    assert not [path for path in tmp_path.rglob("*evil*")]
+    assert not list(tmp_path.rglob("*evil*"))
     assert not list(cache.rglob(f"pack-{'a' * 40}*"))
 
 
@@ -103,7 +103,7 @@ def test_incomplete_and_spoilt_objects_never_reach_the_store(remote, sdist):
     with pytest.raises(PatchError, match="incomplete|does not carry that commit"):
         upstream.fetch_sdist(str(sdist))
     assert commits[3] not in store.open_store()
-    assert not [path for path in store.store_dir().glob("quarantine-*")]
+    assert not list(store.store_dir().glob("quarantine-*"))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def result(pair) -> Result:
 def measurement(**changed) -> Measurement:
     """A sound one; ``K8V4={"kld": 1}`` changes that cache in both phases."""
     results = {str(pair): replace(result(pair), **changed.get(str(pair), {})) for pair in USUAL}
-    return Measurement({phase: results for phase in PHASES}, {phase: "same" for phase in PHASES}, {})
+    return Measurement(dict.fromkeys(PHASES, results), dict.fromkeys(PHASES, "same"), {})
 
 
 def problems(ours, unpatched=None, baseline=None, changes=()):
@@ -61,18 +61,20 @@ def test_bytes_must_equal_the_arithmetic():
 
 def test_the_last_digit_must_be_the_unpatched_one_unless_a_patch_says_otherwise():
     ours = measurement(K8V4={"kld": 0.003501})
-    assert ["decode K8V4", "prefill K8V4"] == sorted(p.split(":")[0] for p in problems(ours, measurement()))
+    assert sorted(p.split(":")[0] for p in problems(ours, measurement())) == ["decode K8V4", "prefill K8V4"]
     assert problems(ours, measurement(), changes=["K8V4"]) == []
     assert problems(ours, measurement(), changes=["K4V8"]) != []
 
 
 def test_a_patch_that_changes_numbers_may_not_change_them_much():
     ours = measurement(K8V4={"kld": 0.0038})
-    assert any("kld is 0.003800, the unpatched build has 0.003500" in p for p in problems(ours, measurement(), changes=["all"]))
+    assert any(
+        "kld is 0.003800, the unpatched build has 0.003500" in p for p in problems(ours, measurement(), changes=["all"])
+    )
 
 
 def test_another_output_of_f16_is_a_problem_of_its_own():
-    ours = replace(measurement(), logits={phase: "other" for phase in PHASES})
+    ours = replace(measurement(), logits=dict.fromkeys(PHASES, "other"))
     assert any("f16: the output differs" in problem for problem in problems(ours, measurement()))
     assert problems(ours, measurement(), changes=["f16"]) == []
 

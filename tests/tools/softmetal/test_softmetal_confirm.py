@@ -21,7 +21,9 @@ def test_softmetal_without_a_mac_one_sentence_says_so():
 @pytest.mark.timeout(1800)
 def test_softmetal_the_block_to_paste_says_what_ran():
     cases = attention.mixed("64", (("q8_0", "q4_0"),))
-    found = confirm.confirm(print, emulated=True, cases=cases, caches=(USUAL[0], CachePair.from_bits(8, 4)), ubatches=(256,))
+    found = confirm.confirm(
+        print, emulated=True, cases=cases, caches=(USUAL[0], CachePair.from_bits(8, 4)), ubatches=(256,)
+    )
     block = "\n".join(found.lines)
     assert found.problems == ()
     assert "device: softmetal" in block and "(emulated)" in block and "metal-mixed-kv" in block

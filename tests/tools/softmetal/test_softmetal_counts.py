@@ -34,7 +34,9 @@ def test_decoding_with_keys_of_8_and_values_of_4_bits_reads_41_percent_of_the_by
 
 
 def test_starting_compiles_no_more_than_upstream_does(patched_programs, stock_programs):
-    equal, unequal = (f"hsk=64,.*kv=512,nb=1,mask=0,sinks=0,.*type_K=q8_0,type_V={value_type}," for value_type in ("q8_0", "q4_0"))
+    equal, unequal = (
+        f"hsk=64,.*kv=512,nb=1,mask=0,sinks=0,.*type_K=q8_0,type_V={value_type}," for value_type in ("q8_0", "q4_0")
+    )
     theirs, ours, mixed = (
         attention.run(programs, cases).report
         for programs, cases in ((stock_programs, equal), (patched_programs, equal), (patched_programs, unequal))
@@ -53,7 +55,9 @@ def splits(programs, key_type, value_type, tmp_path):
     environment = build.environment(report=report)
     printed = llama_perplexity.output(programs, [*command, "-lv", 4, "-ctk", key_type, "-ctv", value_type], environment)
     kernels = json.loads(report.read_text())["kernels"]
-    attended = sum(found["dispatches"] for name, found in kernels.items() if re.match("kernel_flash_attn_ext_(vec_)?[fq]", name))
+    attended = sum(
+        found["dispatches"] for name, found in kernels.items() if re.match("kernel_flash_attn_ext_(vec_)?[fq]", name)
+    )
     return max(map(int, re.findall(r"\bsplits = (\d+)", printed))), attended
 
 

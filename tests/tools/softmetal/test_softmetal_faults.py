@@ -44,7 +44,9 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_in_a_kernel_is_noticed(patched_programs, name):
-    outcomes = (attention.run(patched_programs, CASES, fault=FAULTS[name], reverse=reverse) for reverse in (False, True))
+    outcomes = (
+        attention.run(patched_programs, CASES, fault=FAULTS[name], reverse=reverse) for reverse in (False, True)
+    )
     assert any(not outcome.clean for outcome in outcomes)
 
 

@@ -26,11 +26,20 @@ KERNEL = "ggml/src/ggml-metal/kernels/fa_vec_common.metal"
 CONTEXT = {OPS: [("    GGML_ASSERT(ne00 % 4 == 0);\n", "    GGML_ASSERT(ne00 % 4 == 0 && ne00 > 0);\n")]}
 FIELD = {
     ARGUMENTS: [
-        ("    int32_t  nblocks;\n} ggml_metal_kargs_flash_attn_ext_kv_f16;", "    int32_t  nblocks;\n    int32_t  flags;\n} ggml_metal_kargs_flash_attn_ext_kv_f16;")
+        (
+            "    int32_t  nblocks;\n} ggml_metal_kargs_flash_attn_ext_kv_f16;",
+            "    int32_t  nblocks;\n    int32_t  flags;\n} ggml_metal_kargs_flash_attn_ext_kv_f16;",
+        )
     ],
     OPS: [
-        ("            /*.nblocks =*/ nblocks1,\n", "            /*.nblocks =*/ nblocks1,\n            /*.flags   =*/ 0,\n"),
-        ("                /*.nblocks =*/ nblocks2,\n", "                /*.nblocks =*/ nblocks2,\n                /*.flags   =*/ 0,\n"),
+        (
+            "            /*.nblocks =*/ nblocks1,\n",
+            "            /*.nblocks =*/ nblocks1,\n            /*.flags   =*/ 0,\n",
+        ),
+        (
+            "                /*.nblocks =*/ nblocks2,\n",
+            "                /*.nblocks =*/ nblocks2,\n                /*.flags   =*/ 0,\n",
+        ),
     ],
 }
 ARGUMENT = {
@@ -121,8 +130,14 @@ def resolve_argument(commit):
         assert CONFLICT.search(text), path
         text = CONFLICT.sub(lambda found: found[3], text)
         text = text.replace("(lib, op, op->src[", "(lib, op, false, op->src[")
-        text = text.replace("const struct ggml_tensor * op,\n        enum ggml_type type);", "const struct ggml_tensor * op,\n        bool wide,\n        enum ggml_type type);")
-        text = text.replace("const ggml_tensor * op,\n        ggml_type type) {", "const ggml_tensor * op,\n        bool wide,\n        ggml_type type) {\n    GGML_UNUSED(wide);")
+        text = text.replace(
+            "const struct ggml_tensor * op,\n        enum ggml_type type);",
+            "const struct ggml_tensor * op,\n        bool wide,\n        enum ggml_type type);",
+        )
+        text = text.replace(
+            "const ggml_tensor * op,\n        ggml_type type) {",
+            "const ggml_tensor * op,\n        bool wide,\n        ggml_type type) {\n    GGML_UNUSED(wide);",
+        )
         (work / path).write_text(text)
     run("continue")
 

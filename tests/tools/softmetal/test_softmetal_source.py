@@ -44,7 +44,10 @@ def test_softmetal_parameters_get_what_their_attributes_say():
 
 def test_softmetal_what_no_header_can_define_is_rewritten():
     text = msl.translate(SOURCE, "plain")
-    assert "static bool FC_has_mask; static softmetal::Register FC_has_mask__register(300 + 1, sizeof FC_has_mask, &FC_has_mask);" in text
+    assert (
+        "static bool FC_has_mask; static softmetal::Register FC_has_mask__register(300 + 1, sizeof FC_has_mask, &FC_has_mask);"
+        in text
+    )
     assert "float (& sums)[N] = *reinterpret_cast<float (*)[N]>(softmetal::threadgroup_array(" in text
     assert "if (softmetal::lockstep() && tiisg == 0)" in text
 

@@ -10,7 +10,9 @@ from .. import options
 @options.flags
 @click.option("--portable", is_flag=True, help="For other machines of this kind, too, not just for this CPU.")
 @click.option("--unpatched", is_flag=True, help="Build the commit as upstream has it.")
-@click.option("--wheel", type=click.Path(file_okay=False), metavar="FOLDER", help="Make a llama-cpp-python wheel there instead.")
+@click.option(
+    "--wheel", type=click.Path(file_okay=False), metavar="FOLDER", help="Make a llama-cpp-python wheel there instead."
+)
 def command(target, flags, portable, unpatched, wheel):
     """Compile the patched llama.cpp into a folder of libraries that the plugin loads; the same one is not built twice."""
     from llm_kvsplit.builds import shelf
@@ -29,7 +31,6 @@ def command(target, flags, portable, unpatched, wheel):
     folder = build.build(source, flags, options.echo)
     for mismatch in shelf.find(folder.name).manifest.get("abi_mismatches", ()):
         click.echo(f"does not fit the installed bindings: {mismatch}", err=True)
-    database = cmake.compile_database(flags)
-    if database.is_file():
+    if database := cmake.compile_database(source.tree, flags):
         click.echo(f"how each file is compiled, for an editor: {database}", err=True)
     click.echo(folder)

@@ -4,7 +4,9 @@ import click
 
 
 @click.command()
-@click.option("--format", "form", type=click.Choice(["markdown", "json", "junit"]), default="markdown", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["markdown", "json", "junit"]), default="markdown", show_default=True
+)
 def command(form):
     """Print the last verify's result."""
     from .. import report, verify

@@ -13,8 +13,10 @@ from .. import options
 def command(target, flags, accept, device):
     """Measure what five caches do to the bundled model, patched, unpatched, and against the stored baseline."""
     from .. import report, smoke, trees
+
     if device:
-        return _on_softmetal(trees.patched(target))
+        _on_softmetal(trees.patched(target))
+        return
 
     plain = trees.unpatched(target)
     if accept:

@@ -87,9 +87,7 @@ def compare(
         return Comparison(results, files.sha256(base))
 
 
-def output(
-    tools: Path, arguments: Sequence[Any], environment: Mapping[str, str] | None = None, what: str = ""
-) -> str:
+def output(tools: Path, arguments: Sequence[Any], environment: Mapping[str, str] | None = None, what: str = "") -> str:
     """All that the llama-perplexity in ``tools`` prints. Raises PatchError, with ``what`` in it, when it fails."""
     child = Path(__file__).with_name("llama_perplexity_child.py")
     done = run([sys.executable, child, tools, *arguments], environment)
