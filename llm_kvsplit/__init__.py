@@ -11,20 +11,34 @@ hookimpl = HookimplMarker("llm")
 
 @hookimpl
 def register_models(register):
+    from .model import AsyncKvsplitModel, KvsplitModel
+
+    for entry in _entries():
+        if not entry.embeds:
+            register(KvsplitModel(entry), AsyncKvsplitModel(entry), aliases=entry.aliases)
+
+
+@hookimpl
+def register_embedding_models(register):
+    from .embedding import KvsplitEmbeddingModel
+
+    for entry in _entries():
+        if entry.embeds:
+            register(KvsplitEmbeddingModel(entry), aliases=entry.aliases)
+
+
+def _entries():
+    """The registered models. A damaged list of ours must not take llm's other models away."""
     import click
 
     from .errors import KvsplitError
-    from .model import AsyncKvsplitModel, KvsplitModel
     from .registry import bundled, load
 
     try:
-        entries = load()
+        return load().values()
     except KvsplitError as ex:
-        # A damaged file of ours must not take llm's other models away.
         click.echo(f"llm-kvsplit: {ex}", err=True)
-        entries = bundled()
-    for entry in entries.values():
-        register(KvsplitModel(entry), AsyncKvsplitModel(entry), aliases=entry.aliases)
+        return bundled().values()
 
 
 @hookimpl

@@ -55,6 +55,8 @@ class Gguf:
     mla: bool
     #: False for models that embed text rather than write it, if the file says so.
     causal: bool
+    #: How the vectors of its tokens become one (llama.h: enum llama_pooling_type); None if the file does not say.
+    pooling: int | None
     chat_template: str | None
     #: It caches more than keys and values of every layer and token, which ``layers`` does not tell.
     other_cache: bool
@@ -125,6 +127,26 @@ def other_kind(model: Gguf) -> str | None:
         return "a model that embeds text and does not write any"
     if model.tokenizer in ("no_vocab", "none"):
         return f"a model without a vocabulary (tokenizer.ggml.model is {model.tokenizer})"
+    return None
+
+
+#: enum llama_pooling_type in llama.h: one that scores a pair of texts.
+_RANK = 4
+
+
+def embeds(model: Gguf) -> bool:
+    """Whether it was trained to give a vector for a text: an encoder, or one whose file says how to pool."""
+    return model.kind == "model" and bool(model.layers) and (not model.causal or bool(model.pooling))
+
+
+def no_embeddings(model: Gguf) -> str | None:
+    """Why it cannot give vectors of texts, as words after "is"; None if it can."""
+    if model.pooling == _RANK:
+        return "a reranker, which scores pairs of texts and has no vectors: give an embedding model"
+    if not embeds(model):
+        return f"{other_kind(model) or 'a model that writes text'}: give an embedding model"
+    if model.tokenizer in (None, "no_vocab", "none"):
+        return "a model without a vocabulary: give the whole model"
     return None
 
 
@@ -261,6 +283,7 @@ def _describe(
         recurrent=recurrent or (n_layer > 0 and not any(heads)),
         mla=mla,
         causal=own.get("attention.causal", True) is not False,
+        pooling=number("pooling_type") if "pooling_type" in own else None,
         chat_template=_text(meta, "tokenizer.chat_template"),
         other_cache=any(key in own for key in _OTHER_CACHES),
         tokenizer=_label(meta, "tokenizer.ggml.model") or ("" if "tokenizer.ggml.tokens" in meta else None),

@@ -33,6 +33,8 @@ class Entry:
     sha256: str | None = None
     #: The address it was downloaded from.
     source: str | None = None
+    #: It gives vectors of texts, and writes none.
+    embeds: bool = False
 
 
 def load() -> dict[str, Entry]:
@@ -125,10 +127,9 @@ def _read(file: Path) -> dict[str, Entry]:
 def _entry(name: str, fields: dict) -> Entry:
     # Fields that this version does not know are a later version's: do not lose the model over them.
     known = {key: value for key, value in fields.items() if key in Entry.__dataclass_fields__ and value is not None}
-    kinds = {"path": str, "aliases": list, "sha256": str, "source": str}
+    kinds = {"path": str, "aliases": list, "sha256": str, "source": str, "embeds": bool}
     for key, value in known.items():
-        kind = kinds.get(key, int)
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if type(value) is not kinds.get(key, int):
             raise TypeError(f"{key} of {name} is {value!r}")
     aliases = known.pop("aliases", [])
     if not all(isinstance(alias, str) for alias in aliases):
@@ -137,7 +138,7 @@ def _entry(name: str, fields: dict) -> Entry:
 
 
 def _fields(entry: Entry) -> dict:
-    fields = {key: value for key, value in asdict(entry).items() if value is not None and key != "name"}
+    fields = {key: value for key, value in asdict(entry).items() if value not in (None, False) and key != "name"}
     return fields | {"path": str(entry.path)}
 
 

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -128,7 +129,7 @@ def free_names(file: str, name: str | None, aliases: tuple[str, ...]) -> tuple[s
     for each in names:
         registry.check_name(each)
     registry.check_free(names)
-    others = llm.get_model_aliases()
+    others = llm.get_model_aliases().keys() | llm.get_embedding_model_aliases().keys()
     for each in names:
         if each in others:
             raise KvsplitError(f"llm already has a model called {each}: choose another name.")
@@ -147,6 +148,10 @@ def register(
 ) -> gguf.Gguf:
     """Check ``file``, add it to the registry, say how to use it, and return what its header says."""
     model = gguf.read(Path(file).expanduser().absolute())
+    if gguf.embeds(model):
+        bits = bool(kv_key_bits or kv_value_bits)
+        _register_embedding(model, names, bits, n_ctx=n_ctx, n_gpu_layers=n_gpu_layers, sha256=sha256, source=source)
+        return model
     require_language_model(model)
     key_bits, value_bits = (bits and int(bits) for bits in (kv_key_bits, kv_value_bits))
     if refused := gguf.refusal(model, from_bits(key_bits or 16), from_bits(value_bits or 16)):
@@ -163,6 +168,20 @@ def register(
         click.echo(f"Its context of {n_ctx} is more than it was trained for: expect worse answers.", err=True)
     click.echo(f"Use it with: llm -m {names[0]} 'Say hello'")
     return model
+
+
+def _register_embedding(model: gguf.Gguf, names: tuple[str, ...], bits: bool, **fields: Any) -> None:
+    if reason := gguf.no_embeddings(model):
+        raise KvsplitError(f"{model.path} is {reason}.")
+    if bits:
+        raise KvsplitError(f"{model.path} embeds texts and keeps no KV cache: leave out the bits.")
+    refuse_what_llama_cpp_cannot_load(model)
+    registry.add(registry.Entry(names[0], model.path, names[1:], embeds=True, **fields))
+    click.echo(
+        f"Added {', '.join(names)}: {model.architecture}, {model.n_layer} layers, vectors of {model.n_embd} values "
+        f"for texts of up to {fields['n_ctx'] or model.n_ctx_train} tokens, {model.weights_text}, {size(model.size)}."
+    )
+    click.echo(f"Use it with: llm embed -m {names[0]} -c 'Say hello'")
 
 
 def require_language_model(model: gguf.Gguf) -> None:

@@ -93,7 +93,8 @@ def describe(model: gguf.Gguf) -> dict:
 def _kv_cache(model: gguf.Gguf) -> tuple[list[dict], list[str]]:
     """A row for each pair, and what must be said besides."""
     if what := gguf.other_kind(model):
-        return [], [f"It is {what}."]
+        use = "; 'llm embed' can use it" if gguf.no_embeddings(model) is None else ""
+        return [], [f"It is {what}{use}."]
     refusals = {pair: gguf.refusal(model, pair.k, pair.v) for pair in LADDER}
     lengths = _lengths(model.n_ctx_train)
     caches, notes = (), []

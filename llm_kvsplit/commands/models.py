@@ -25,6 +25,7 @@ def command(as_json):
             click.echo(f"    {model['error']}")
         else:
             facts = [model["architecture"], size(model["size"]), f"trained for {model['n_ctx_train']} tokens"]
+            facts += ["for llm embed"] if model["embeds"] else []
             facts += [f"{key} {model[key]}" for key in _DEFAULTS if model[key] is not None]
             click.echo(f"    {', '.join(facts)}")
 

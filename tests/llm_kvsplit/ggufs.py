@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from gguf import GGUFWriter, TokenType
+from gguf import GGUFWriter, PoolingType, TokenType
 
 
 def byte_alphabet() -> list[str]:
@@ -29,6 +29,7 @@ def write_llama(
     chat_template: str | None = None,
     tensors: dict[str, np.ndarray] | None = None,
     seed: int = 0,
+    pooling: PoolingType | None = None,
 ) -> Path:
     """A llama-architecture GGUF with a byte vocabulary and random f16 weights, some of them given.
 
@@ -50,6 +51,8 @@ def write_llama(
     writer.add_layer_norm_rms_eps(1e-5)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
 
     random = np.random.default_rng(seed)
 
