@@ -14,9 +14,10 @@ _BLOCK = 4 << 20
 def write_whole(file: Path, text: str) -> None:
     """Write beside, sync, rename: who reads it, or kills this process, finds the old file or the new one.
 
-    Raises OSError, with the old file as it was.
+    Its folder is made if it is not there. Raises OSError, with the old file as it was.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary.open("w", encoding="utf-8") as out:
             out.write(text)
@@ -31,7 +32,6 @@ def write_whole(file: Path, text: str) -> None:
 def write_cached(file: Path, text: str) -> None:
     """``write_whole`` for what can be made again: a folder that cannot be written costs time, and nothing else."""
     with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, text)
 
 

@@ -1,16 +1,17 @@
-"""Where things are kept: under llm's own user directory, and in a cache that may be deleted."""
+"""Where things are kept: under llm's own user directory, and in a cache that may be deleted.
+
+Nothing is made here: who reads finds nothing, and who writes makes the folder and says what went wrong.
+"""
 
 import os
 from pathlib import Path
 
 
 def user_dir() -> Path:
-    """``kvsplit`` under llm's user directory (``LLM_USER_PATH`` is honoured); created on first use."""
+    """``kvsplit`` under llm's user directory (``LLM_USER_PATH`` is honoured)."""
     from llm import user_dir as llm_user_dir
 
-    folder = llm_user_dir() / "kvsplit"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return llm_user_dir() / "kvsplit"
 
 
 def registry_file() -> Path:
@@ -35,10 +36,7 @@ def cache_dir() -> Path:
     """
     override = os.environ.get("KVSPLIT_CACHE")
     if override:
-        folder = Path(override)
-    else:
-        from platformdirs import user_cache_path
+        return Path(override)
+    from platformdirs import user_cache_path
 
-        folder = user_cache_path("llm-kvsplit")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return user_cache_path("llm-kvsplit")

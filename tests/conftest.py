@@ -28,9 +28,9 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture
 def user_path(tmp_path, monkeypatch):
-    """An empty llm user directory for one test."""
+    """An llm user directory for one test, where nothing is registered."""
     folder = tmp_path / "user"
-    folder.mkdir()
+    (folder / "kvsplit").mkdir(parents=True)
     monkeypatch.setenv("LLM_USER_PATH", str(folder))
     return folder
 

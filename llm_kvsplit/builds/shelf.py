@@ -111,8 +111,10 @@ def use(name: str) -> str:
     Raises KvsplitError for a build whose structures or functions the installed bindings do not fit.
     """
     identity = _stock() if name == STOCK else _fitting(find(name))
-    backends_dir().mkdir(parents=True, exist_ok=True)
-    files.write_whole(_active_file(), identity + "\n")
+    try:
+        files.write_whole(_active_file(), identity + "\n")
+    except OSError as error:
+        raise KvsplitError(f"{_active_file()} cannot be written ({error.strerror}): check its folder.") from error
     return identity
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import click
@@ -52,7 +53,7 @@ def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, thread
     facts = about.describe(target, text, threads, seed=0)
     # Kept only until the comparison is whole, so that Ctrl-C loses nothing and another call measures anew.
     key = hashlib.sha256(json.dumps([facts, n_ctx, pairs], sort_keys=True).encode()).hexdigest()[:20]
-    folder = paths.cache_dir() / "compare" / key
+    folder = _made(paths.cache_dir() / "compare" / key)
     kept = results.open_folder(folder, facts)
     weights = Weights(target.load_options())
     try:
@@ -69,6 +70,15 @@ def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, thread
         weights.close()
     shutil.rmtree(folder, ignore_errors=True)
     _show(target, comparison.whole(kept, wanted, n_ctx), n_ctx)
+
+
+def _made(folder: Path) -> Path:
+    """The folder, or a temporary one where it cannot be made: a cache is not needed, it saves time."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="kvsplit-compare-"))
 
 
 def _show(target, measured, n_ctx) -> None:

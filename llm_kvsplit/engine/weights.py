@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .. import gguf
 from ..errors import KvsplitError
-from . import library, log_lines
+from . import deep_stack, library, log_lines
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,11 @@ class Weights:
         return self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Tokens of ``text``; ``add_special`` adds BOS where the model wants one."""
+        """Tokens of ``text``; ``add_special`` adds BOS where the model wants one. Raises KvsplitError."""
         data = text.encode("utf-8", "surrogatepass")
+        return deep_stack.call(lambda: self._tokenize(data, add_special, parse_special), len(data))
+
+    def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         size = len(data) + 2
         for _ in range(2):
             tokens = (self.lib.llama_token * size)()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from .. import files
+from ..errors import KvsplitError
 from . import disk
 
 #: Share of the disk's free space that states may take when the person has set no budget.
@@ -18,16 +18,20 @@ def budget() -> int:
     try:
         return int(json.loads((disk.folder() / "budget.json").read_text())["bytes"])
     except (OSError, ValueError, KeyError, TypeError):
-        return int(_SHARE * (shutil.disk_usage(disk.folder()).free + used()))
+        return int(_SHARE * (disk.free() + used()))
 
 
 def set_budget(n_bytes: int | None) -> None:
-    """None goes back to a share of the free disk."""
+    """None goes back to a share of the free disk. Raises KvsplitError where it cannot be kept."""
     file = disk.folder() / "budget.json"
-    if n_bytes is None:
-        file.unlink(missing_ok=True)
-        return
-    files.write_whole(file, json.dumps({"bytes": n_bytes}))
+    try:
+        if n_bytes is None:
+            file.unlink(missing_ok=True)
+        else:
+            disk.made()
+            files.write_whole(file, json.dumps({"bytes": n_bytes}))
+    except OSError as error:
+        raise KvsplitError(f"{file} cannot be written ({error.strerror}): check its folder.") from error
 
 
 def used() -> int:
@@ -52,7 +56,7 @@ def make_room(n_bytes: int, keep: Path | None = None) -> bool:
     limit = budget()
     if n_bytes > limit:
         return False
-    with FileLock(disk.folder() / ".lock"):
+    with FileLock(disk.made() / ".lock"):
         for leftover in disk.folder().glob("*/*.tmp"):
             if not _is_running(leftover):
                 leftover.unlink(missing_ok=True)

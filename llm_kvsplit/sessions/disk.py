@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from ..paths import user_dir
 
 
 def folder() -> Path:
-    """Of the person alone, because tokens are their text."""
-    path = user_dir() / "sessions"
-    path.mkdir(mode=0o700, exist_ok=True)
-    return path
+    return user_dir() / "sessions"
+
+
+def made() -> Path:
+    """The folder, made if it is not there: of the person alone, because tokens are their text. Raises OSError."""
+    folder().parent.mkdir(parents=True, exist_ok=True)
+    folder().mkdir(mode=0o700, exist_ok=True)
+    return folder()
+
+
+def free() -> int:
+    """Bytes free where the states lie, or will lie."""
+    there = next(path for path in (folder(), *folder().parents) if path.is_dir())
+    return shutil.disk_usage(there).free
 
 
 def files() -> list[Path]:

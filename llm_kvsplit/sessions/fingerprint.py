@@ -54,7 +54,7 @@ def _remembered() -> dict:
 
 def _remember(fingerprints: dict) -> None:
     with suppress(OSError):  # what is not remembered is computed again
-        files.write_whole(disk.folder() / "fingerprints.json", json.dumps(fingerprints))
+        files.write_whole(disk.made() / "fingerprints.json", json.dumps(fingerprints))
 
 
 def _sample(path: Path) -> str:

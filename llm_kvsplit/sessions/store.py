@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from . import budget, file
-from .disk import files, folder
+from .disk import files, folder, made
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +89,7 @@ def save(key: file.Key, model_name: str, conversation: str, tokens: list[int], s
     path = place / f"{hashlib.sha256(conversation.encode()).hexdigest()[:32]}.kv"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
+        made()
         place.mkdir(mode=0o700, exist_ok=True)
         head = file.head_bytes(key, model_name, conversation, tokens, state)
         if not budget.make_room(len(head) + len(state), keep=path):
@@ -124,7 +125,7 @@ def listed() -> Iterator[file.Session]:
 def remember(text: str) -> None:
     """Remember the latest thing that went wrong; only ``doctor`` speaks of it."""
     with contextlib.suppress(OSError):
-        (folder() / "note.txt").write_text(f"{time.strftime('%Y-%m-%d %H:%M')}: {text}\n")
+        (made() / "note.txt").write_text(f"{time.strftime('%Y-%m-%d %H:%M')}: {text}\n")
 
 
 def note() -> str:

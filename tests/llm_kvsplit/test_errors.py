@@ -52,6 +52,13 @@ def test_a_gguf_without_weights(ask, tmp_path):
     assert "empty.gguf" in ask(tmp_path / "empty.gguf")
 
 
+def test_a_word_of_thirty_thousand_letters(llm, user_path):
+    """Its split into tokens recurses for each letter, which overflowed the stack and ended the process."""
+    for text, n_tokens in (("a" * 30_000, 7_500), ("a" * 1_000_000, 250_000)):
+        error = llm("-m", "kvsplit-demo", stdin=text, code=1).stderr
+        assert f"The prompt has {n_tokens} tokens and the context holds 2048" in error
+
+
 def test_unknown_model(llm):
     assert "nosuch" in llm("-m", "nosuch", "Hello", code=1).stderr
 

@@ -57,10 +57,17 @@ def state_dir(project: Path) -> Path:
 
 
 def cache_dir() -> Path:
-    # Here and not above: it imports llm.
+    """The plugin's, which is made if it is not there. Raises PatchError where it cannot be."""
     from llm_kvsplit.paths import cache_dir as plugin_cache_dir
 
-    return plugin_cache_dir()
+    folder = plugin_cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PatchError(
+            f"The cache {folder} cannot be made ({error.strerror}): check its folder, or name another in KVSPLIT_CACHE."
+        ) from error
+    return folder
 
 
 def store_dir() -> Path:
