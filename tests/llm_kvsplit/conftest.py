@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kvsplit_patch import build, cmake, subjects, trees
+from kvsplit_patch.build import artifacts, cmake
 from kvsplit_patch.errors import PatchError
+from kvsplit_patch.proof import subjects
+from kvsplit_patch.series import trees
 from llm_kvsplit import registry
 from llm_kvsplit.paths import cache_dir
 
@@ -18,7 +20,7 @@ from llm_kvsplit.paths import cache_dir
 _series = trees.patched()
 os.environ["KVSPLIT_BUILDS"] = str(cache_dir() / "test-builds" / _series.tree)
 #: The folder of that build, named by its id.
-BUILD = build.build(_series, cmake.flags(), lambda line: print(line, file=sys.stderr))
+BUILD = artifacts.build(_series, cmake.flags(), lambda line: print(line, file=sys.stderr))
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ PAIRS = [CachePair.from_bits(8, 4), CachePair.from_bits(4, 4)]
 @pytest.fixture(scope="module")
 def tools():
     """A folder with upstream's libraries and programs, unpatched."""
-    from kvsplit_patch import build, cmake, trees
+    from kvsplit_patch.build import artifacts, cmake
+    from kvsplit_patch.series import trees
 
-    return build.tools(trees.unpatched(), cmake.flags(), print)
+    return artifacts.tools(trees.unpatched(), cmake.flags(), print)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def ours(tools, tmp_path_factory):
 @pytest.fixture(scope="module")
 def perplexity(tools):
     """What llama-perplexity prints for each cache, on the windows that bench takes."""
-    from kvsplit_patch.programs import llama_perplexity
+    from kvsplit_patch.proof.programs import llama_perplexity
 
     windows = llama_perplexity.Windows(N_CTX, 16, N_CTX)
     return llama_perplexity.compare(

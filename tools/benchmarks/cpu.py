@@ -31,7 +31,7 @@ from pathlib import Path
 import evidence  # beside this file: a program has no package
 from evidence import PAIRS
 
-from kvsplit_patch.programs import llama_bench
+from kvsplit_patch.proof.programs import llama_bench
 from llm_kvsplit import machine
 from llm_kvsplit.kvtypes import CachePair
 
@@ -400,7 +400,8 @@ def main() -> None:
         print(json.dumps(child(**json.loads(given.child))))
         return
 
-    from kvsplit_patch import build, cmake, options, trees
+    from kvsplit_patch.build import artifacts, cmake
+    from kvsplit_patch.series import trees
 
     source = trees.patched()
     if given.tools:
@@ -414,7 +415,7 @@ def main() -> None:
         flags = cmake.flags()
         if given.instructions:
             flags = tuple("-DGGML_NATIVE=OFF" if flag == "-DGGML_NATIVE=ON" else flag for flag in flags)
-        stock, patched = (build.tools(tree, flags, options.echo) for tree in (trees.unpatched(), source))
+        stock, patched = (artifacts.tools(tree, flags, echo) for tree in (trees.unpatched(), source))
     data = evidence.read(given.out, "cpu")
     pairs = [pair for pair in PAIRS if str(pair) in (given.cache or map(str, PAIRS))]
     if given.instructions:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kvsplit_patch.programs import backend_ops
+from kvsplit_patch.proof.programs import backend_ops
 
 from . import build
 

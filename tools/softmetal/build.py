@@ -6,9 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from kvsplit_patch import build, cmake
-from kvsplit_patch.cmake import Echo
-from kvsplit_patch.trees import Source
+from kvsplit_patch.build import artifacts, cmake
+from kvsplit_patch.echo import Echo
+from kvsplit_patch.series.trees import Source
 
 from . import toolchain
 
@@ -37,7 +37,7 @@ def flags() -> tuple[str, ...]:
 
 def programs(source: Source, echo: Echo) -> Path:
     """``build.tools`` of a tree with the software Metal in it; run them with ``environment()``. Raises PatchError."""
-    return build.tools(source, flags(), echo)
+    return artifacts.tools(source, flags(), echo)
 
 
 def environment(*, reverse: bool = False, count_loads: bool = False, report: Path | None = None) -> dict[str, str]:

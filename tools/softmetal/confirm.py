@@ -13,13 +13,13 @@ from pathlib import Path
 
 import click
 
-from kvsplit_patch import build as host
-from kvsplit_patch import cmake, trees
-from kvsplit_patch.cmake import Echo
+from kvsplit_patch.build import artifacts as host
+from kvsplit_patch.build import cmake
+from kvsplit_patch.echo import Echo, echo
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.options import echo
-from kvsplit_patch.programs import llama_bench
-from kvsplit_patch.smoke import demo
+from kvsplit_patch.proof.programs import llama_bench
+from kvsplit_patch.proof.smoke import demo
+from kvsplit_patch.series import trees
 from llm_kvsplit.kvtypes import USUAL, CachePair
 
 from . import attention, build, smoke

@@ -10,10 +10,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvsplit_patch.cmake import Echo
-from kvsplit_patch.programs import llama_perplexity
-from kvsplit_patch.programs.llama_perplexity import Result, Windows
-from kvsplit_patch.smoke import demo
+from kvsplit_patch.echo import Echo
+from kvsplit_patch.proof.programs import llama_perplexity
+from kvsplit_patch.proof.programs.llama_perplexity import Result, Windows
+from kvsplit_patch.proof.smoke import demo
 from llm_kvsplit.kvtypes import USUAL, CachePair
 
 from . import build

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from kvsplit_patch.cmake import Echo
-from kvsplit_patch.programs import backend_ops
-from kvsplit_patch.trees import Source
+from kvsplit_patch.echo import Echo
+from kvsplit_patch.proof.programs import backend_ops
+from kvsplit_patch.series.trees import Source
 
 from . import attention, build
 

@@ -16,10 +16,10 @@ import zipfile
 from functools import lru_cache
 from pathlib import Path
 
-from kvsplit_patch import index
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.failures import first_error
 from kvsplit_patch.paths import cache_dir
+from kvsplit_patch.upstream import index
 
 HERE = Path(__file__).parent
 _ZIGLANG = "0.17.1"

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pygit2
 
-from kvsplit_patch import paths, series, store
+from kvsplit_patch import paths
+from kvsplit_patch.series import patchset
+from kvsplit_patch.upstream import store
 
 from .daemon import serving
 
@@ -116,9 +118,9 @@ def checkout(folder: Path, mirror: Mirror, monkeypatch) -> Path:
     folder.mkdir()
     shutil.copytree(paths.patchset_dir(), folder / "patchset")
     lock = replace(
-        series.read_lock(folder / "patchset"), upstream=series.Upstream(mirror.url, mirror.commits[0], "b9000")
+        patchset.read_lock(folder / "patchset"), upstream=patchset.Upstream(mirror.url, mirror.commits[0], "b9000")
     )
-    (folder / "patchset" / "lock.json").write_bytes(series.write_lock(lock))
+    (folder / "patchset" / "lock.json").write_bytes(patchset.write_lock(lock))
     repo = pygit2.init_repository(str(folder), initial_head="main")
     repo.index.add_all()
     repo.index.write()

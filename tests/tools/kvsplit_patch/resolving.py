@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from kvsplit_patch import journal, replay
+from kvsplit_patch.series import journal, replay
 
 from .worlds import run
 

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from kvsplit_patch import abi, trees
+from kvsplit_patch.build import abi
 from kvsplit_patch.errors import PatchError
+from kvsplit_patch.series import trees
 
 from .test_releases import HERE, fetch
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kvsplit_patch.bisection import BAD, GOOD, UNTESTABLE, Search, Trial
+from kvsplit_patch.nightly.bisection import BAD, GOOD, UNTESTABLE, Search, Trial
 
 
 def searched(count: int, first_bad: int, untestable=()) -> Search:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from kvsplit_patch import build, cmake, libraries, trees
+from kvsplit_patch.build import artifacts, cmake, libraries
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.programs import llama_bench, llama_perplexity
+from kvsplit_patch.proof.programs import llama_bench, llama_perplexity
+from kvsplit_patch.series import trees
 from llm_kvsplit.builds import shelf
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.paths import backends_dir
@@ -106,7 +107,7 @@ def test_a_compile_that_was_killed_is_finished_by_the_next(tmp_path, cache):
     heavy = '#include <regex>\n#include <iostream>\nstatic std::regex pattern("a|b");\n'
     tree = small(tmp_path / "a", **{"one.cpp": heavy + SMALL["one.cpp"], "two.cpp": heavy + SMALL["two.cpp"]})
     program = (
-        "import sys; from pathlib import Path; from kvsplit_patch import cmake\n"
+        "import sys; from pathlib import Path; from kvsplit_patch.build import cmake\n"
         "with cmake.compiled(Path(sys.argv[1]), '', ('-DCMAKE_BUILD_TYPE=Release',), ('llama',), lambda line: None): pass"
     )
     child = subprocess.Popen([sys.executable, "-c", program, tree], start_new_session=True)
@@ -169,7 +170,13 @@ def test_a_killed_build_is_swept_by_the_next(no_builds):
 def a_build(identity, created="2026-11-22T00:00:00+00:00", **manifest):
     folder = backends_dir() / identity
     folder.mkdir(parents=True)
-    whole = {"id": identity, "created": created, "bindings_version": build.bindings_version(), "abi": "ok", **manifest}
+    whole = {
+        "id": identity,
+        "created": created,
+        "bindings_version": artifacts.bindings_version(),
+        "abi": "ok",
+        **manifest,
+    }
     (folder / "manifest.json").write_text(json.dumps(whole))
 
 
@@ -207,14 +214,14 @@ def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(no_build
 def test_the_patched_libraries_load_through_the_bindings(no_builds, tmp_path):
     fetch(HERE)
     lines = []
-    folder = build.build(trees.patched(), cmake.flags(), lines.append)
+    folder = artifacts.build(trees.patched(), cmake.flags(), lines.append)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert (manifest["abi"], manifest["series_version"]) == ("ok", "1")
     assert {"kvq-args", "amx-tile-config"} <= set(manifest["features"])
     assert {"libllama.so", "libggml.so", "libmtmd.so"} <= set(manifest["libraries"]) or sys.platform == "darwin"
 
     began = time.perf_counter()
-    assert build.build(trees.patched(), cmake.flags(), lines.append) == folder
+    assert artifacts.build(trees.patched(), cmake.flags(), lines.append) == folder
     assert time.perf_counter() - began < 5 and lines[-1] == f"{folder.name} is already built."
 
     # Relocatable: only the folder, somewhere else, and asked through the installed bindings.
@@ -234,10 +241,10 @@ def test_the_patched_libraries_load_through_the_bindings(no_builds, tmp_path):
 @pytest.mark.build
 @pytest.mark.timeout(2400)
 def test_kvq_options_of_the_programs(tmp_path):
-    from kvsplit_patch.smoke import demo
+    from kvsplit_patch.proof.smoke import demo
 
     fetch(HERE)
-    tools = build.tools(trees.patched(), cmake.flags(), print)
+    tools = artifacts.tools(trees.patched(), cmake.flags(), print)
     model, text = demo()
 
     def types(*words, **environment):
@@ -261,10 +268,10 @@ def test_kvq_options_of_the_programs(tmp_path):
 @pytest.mark.timeout(600)
 def test_quantized_weights_run_on_a_machine_with_amx(tmp_path):
     """Without the patch amx-tile-config, GCC 12 makes this die with SIGILL where /proc/cpuinfo lists amx_int8."""
-    from kvsplit_patch.smoke import demo
+    from kvsplit_patch.proof.smoke import demo
 
     fetch(HERE)
-    tools = build.tools(trees.patched(), cmake.flags(), print, extra=("llama-quantize",))
+    tools = artifacts.tools(trees.patched(), cmake.flags(), print, extra=("llama-quantize",))
     model, text = demo()
     subprocess.run([tools / "llama-quantize", model, tmp_path / "q8.gguf", "q8_0"], check=True, capture_output=True)
     windows = llama_perplexity.Windows(256, 4, 256)
@@ -280,7 +287,7 @@ def test_quantized_weights_run_on_a_machine_with_amx(tmp_path):
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_the_wheel_installs_in_a_fresh_environment(tmp_path):
-    from kvsplit_patch import wheel
+    from kvsplit_patch.build import wheel
 
     fetch(HERE)
     made = wheel.make(trees.patched(), cmake.flags(), tmp_path, print)
@@ -300,4 +307,4 @@ def test_the_wheel_installs_in_a_fresh_environment(tmp_path):
 @pytest.mark.timeout(2400)
 def test_an_unpatched_library_has_no_marker(no_builds):
     fetch(HERE)
-    assert libraries.marker(build.build(trees.unpatched(), cmake.flags(), print)) is None
+    assert libraries.marker(artifacts.build(trees.unpatched(), cmake.flags(), print)) is None

@@ -7,7 +7,9 @@ import re
 import pygit2
 import pytest
 
-from kvsplit_patch import paths, replay, series, store
+from kvsplit_patch import paths
+from kvsplit_patch.series import patchset, replay
+from kvsplit_patch.upstream import store
 
 from . import mirrors
 from .nights import CONFLICT
@@ -69,7 +71,7 @@ def test_furthest_and_bisect_agree(mirror):
 
 
 def test_a_search_that_was_cut_short_goes_on(mirror, monkeypatch):
-    from kvsplit_patch import bisection
+    from kvsplit_patch.nightly import bisection
 
     tried, real = [], bisection.try_on
 
@@ -107,7 +109,7 @@ def test_a_tag_that_moved_is_refused_by_name(mirror):
 def test_short_ways_end_where_the_merge_of_everything_does():
     """Over every patch, on the base, on another release, and on a tree that lacks or blocks what the patch changes."""
     fetch(HERE)
-    loaded = series.load(paths.patchset_dir())
+    loaded = patchset.load(paths.patchset_dir())
     repo = store.open_store()
     base, other = loaded.lock.base_tree, replay.base_tree(repo, fetch("0.3.35"))
     blocked = store.tree_with(repo, base, {"src/kvsplit": store.entry_at(repo, base, "LICENSE")})

@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
-from kvsplit_patch import build, cmake, trees
-from kvsplit_patch.programs import backend_ops
+from kvsplit_patch.build import artifacts, cmake
+from kvsplit_patch.proof.programs import backend_ops
+from kvsplit_patch.series import trees
 
 from .test_releases import HERE, fetch
 
@@ -23,7 +24,7 @@ GRANTED = 17 * 18 // 2
 @pytest.fixture(scope="module")
 def tools():
     fetch(HERE)
-    return build.tools(trees.patched(), cmake.flags(), print, extra=(PROGRAM,))
+    return artifacts.tools(trees.patched(), cmake.flags(), print, extra=(PROGRAM,))
 
 
 @pytest.fixture(scope="module")
@@ -67,5 +68,5 @@ def test_agrees_with_upstreams_plain_path(tools):
 @pytest.mark.timeout(2400)
 def test_the_build_says_that_it_has_it():
     fetch(HERE)
-    folder = build.build(trees.patched(), cmake.flags(), print)
+    folder = artifacts.build(trees.patched(), cmake.flags(), print)
     assert "cpu-attention" in json.loads((folder / "manifest.json").read_text())["features"]

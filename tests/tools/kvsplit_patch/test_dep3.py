@@ -1,7 +1,7 @@
 import pytest
 
-from kvsplit_patch import dep3
 from kvsplit_patch.errors import PatchError
+from kvsplit_patch.series import dep3
 
 from .worlds import header
 

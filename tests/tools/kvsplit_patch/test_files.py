@@ -10,9 +10,12 @@ from pathlib import Path
 import pygit2
 import pytest
 
-from kvsplit_patch import folders, gitdiff, paths, proposal, replay, series, store
+from kvsplit_patch import paths
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.github import GitHub
+from kvsplit_patch.nightly import proposal
+from kvsplit_patch.nightly.github import GitHub
+from kvsplit_patch.series import folders, gitdiff, patchset, replay
+from kvsplit_patch.upstream import store
 
 from . import hub as hubs
 from .test_releases import HERE, fetch
@@ -52,15 +55,15 @@ def plain_diff(before: str, after: str) -> bytes:
     return subprocess.run(command, check=True, capture_output=True).stdout
 
 
-def flatten(patchset):
+def flatten(folder):
     """Make every patch of a folder one diff again, with nothing beside it."""
-    loaded = series.load(patchset)
+    loaded = patchset.load(folder)
     before = loaded.lock.base_tree
     for patch, locked in zip(loaded.patches, loaded.lock.patches):
-        text = series.Patch(patch.name, patch.header, plain_diff(before, locked.tree), {}).text()
-        (patchset / f"{patch.name}.patch").write_bytes(text)
+        text = patchset.Patch(patch.name, patch.header, plain_diff(before, locked.tree), {}).text()
+        (folder / f"{patch.name}.patch").write_bytes(text)
         for path in patch.files:
-            (patchset / patch.name / path).unlink()
+            (folder / patch.name / path).unlink()
         before = locked.tree
 
 
@@ -95,10 +98,10 @@ def test_the_projects_own_series_is_the_same_in_both_forms(tmp_path, monkeypatch
     ours = folders.read(paths.patchset_dir())
     folders.write(tmp_path / "project" / "patchset", ours)
     monkeypatch.setenv("KVSPLIT_CHECKOUT", str(tmp_path / "project"))
-    applied, ids = replay.apply_series(), [p.patch_id() for p in series.load(tmp_path / "project/patchset").patches]
+    applied, ids = replay.apply_series(), [p.patch_id() for p in patchset.load(tmp_path / "project/patchset").patches]
     flatten(tmp_path / "project" / "patchset")
     assert replay.apply_series() == applied
-    assert [patch.patch_id() for patch in series.load(tmp_path / "project/patchset").patches] == ids
+    assert [patch.patch_id() for patch in patchset.load(tmp_path / "project/patchset").patches] == ids
     run("export")
     assert folders.read(tmp_path / "project" / "patchset") == ours
 
@@ -154,7 +157,7 @@ def test_an_edit_in_place_is_taken_by_export(world):
     run("export")
     run("lint")
     result = world.result()
-    assert series.load(world.patchset).patches[0].header.forwarded == "not-needed"
+    assert patchset.load(world.patchset).patches[0].header.forwarded == "not-needed"
     assert result["latin.c"][1] == b"/* \xe9dited */\n" and result["src/new.h"][1] == b"new\n" and "empty" not in result
 
 
@@ -202,7 +205,7 @@ def test_a_later_patch_changes_an_earlier_ones_file_by_hunks(world, work):
     (work / "sub" / "only.h").write_bytes(b"two\nthree\n")
     (work / "src" / "crlf.h").unlink()
     run("new", "three", work, "--description", "x", *WHO)
-    three = series.load(world.patchset).patches[2]
+    three = patchset.load(world.patchset).patches[2]
     assert not three.files and set(three.touched()) == {"sub/only.h", "src/crlf.h"}
     assert world.result()["sub/only.h"][1] == b"two\nthree\n" and "src/crlf.h" not in world.result()
     run("lint")
@@ -293,7 +296,7 @@ def test_the_nightly_branch_carries_files_and_modes(world):
     repo.index.add_all()
     who = pygit2.Signature("maintainer", "maintainer@example.org", 1, 0)
     repo.create_commit("HEAD", who, who, "The series\n", repo.index.write_tree(), [])
-    files = proposal.refreshed(series.load(world.patchset), world.commits["next"], "next")
+    files = proposal.refreshed(patchset.load(world.patchset), world.commits["next"], "next")
     assert proposal.branch(world.project, files, "moved\n") and not proposal.branch(world.project, files, "moved\n")
     tree = repo.references["refs/heads/nightly/series"].peel(pygit2.Tree)["patchset"].id
     assert {path: (mode, repo[blob].data) for path, mode, blob in store.entries(repo, tree)} == files
@@ -301,7 +304,7 @@ def test_the_nightly_branch_carries_files_and_modes(world):
 
 
 def test_the_pull_request_carries_files_that_are_no_utf8_and_modes(world):
-    files = proposal.refreshed(series.load(world.patchset), world.commits["next"], "next")
+    files = proposal.refreshed(patchset.load(world.patchset), world.commits["next"], "next")
     with hubs.serving() as hub:
         client = GitHub(hubs.REPOSITORY, hubs.TOKEN, hub.url, pause=0.01)
         for _ in "12":
@@ -332,7 +335,7 @@ def test_a_build_names_the_compile_database_in_which_an_editor_finds_our_files(m
     files += [
         name for file in files if "/Unity/" in file for name in re.findall(r'#include "(.+)"', Path(file).read_text())
     ]
-    for patch in series.load(paths.patchset_dir()).patches:
+    for patch in patchset.load(paths.patchset_dir()).patches:
         for path in patch.files:
             if path.endswith(".cpp") and "metal" not in path:
                 assert any(file.endswith(f"/{path}") for file in files), path

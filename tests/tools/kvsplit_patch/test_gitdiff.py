@@ -4,8 +4,9 @@ import sys
 import pygit2
 import pytest
 
-from kvsplit_patch import gitdiff, series, store
 from kvsplit_patch.errors import PatchError
+from kvsplit_patch.series import gitdiff, patchset
+from kvsplit_patch.upstream import store
 
 from .worlds import header, make_tree, numbered, text
 
@@ -35,8 +36,10 @@ NEW = {
 }
 
 
-def patch(old, new) -> series.Patch:
-    return series.Patch("x", header("x"), *gitdiff.write_diff(store.open_store(), make_tree(old), make_tree(new), "x"))
+def patch(old, new) -> patchset.Patch:
+    return patchset.Patch(
+        "x", header("x"), *gitdiff.write_diff(store.open_store(), make_tree(old), make_tree(new), "x")
+    )
 
 
 def diff(old, new) -> bytes:
@@ -89,7 +92,7 @@ def test_a_persons_git_configuration_changes_nothing(cache, tmp_path, monkeypatc
     )
     monkeypatch.setenv("HOME", str(tmp_path))
     code = (
-        "import sys; from kvsplit_patch import gitdiff, store; r = store.open_store();"
+        "import sys; from kvsplit_patch.series import gitdiff; from kvsplit_patch.upstream import store; r = store.open_store();"
         "sys.stdout.buffer.write(gitdiff.write_diff(r, sys.argv[1], sys.argv[2], 'x')[0])"
     )
     said = subprocess.run([sys.executable, "-c", code, make_tree(OLD), make_tree(NEW)], check=True, capture_output=True)
@@ -120,12 +123,12 @@ def test_the_patch_id_covers_every_file(cache):
 
 def test_the_patch_id_is_that_of_the_form_with_the_files_inside(cache):
     for old, new in ((OLD, NEW), (NEW, OLD)):
-        assert patch(old, new).patch_id() == series.Patch("x", header("x"), gits(old, new), {}).patch_id()
+        assert patch(old, new).patch_id() == patchset.Patch("x", header("x"), gits(old, new), {}).patch_id()
 
 
 def test_git_am_takes_the_patch_file(cache, tmp_path):
     known = {path: content for path, content in NEW.items() if path in OLD}
-    ours = series.Patch("x", header("x", description="Do it\n\nBecause."), diff(OLD, NEW), {})
+    ours = patchset.Patch("x", header("x", description="Do it\n\nBecause."), diff(OLD, NEW), {})
     (tmp_path / "x.patch").write_bytes(ours.text())
     repo = pygit2.init_repository(str(tmp_path / "am"))
     repo.config["user.name"], repo.config["user.email"] = "n", "e@example.org"

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from kvsplit_patch import github
 from kvsplit_patch.errors import NetworkError
-from kvsplit_patch.github import GitHub, Refused
+from kvsplit_patch.nightly import github
+from kvsplit_patch.nightly.github import GitHub, Refused
 
 from . import hub as hubs
 

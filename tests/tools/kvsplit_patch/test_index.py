@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from kvsplit_patch import index
 from kvsplit_patch.errors import NetworkError, PatchError
+from kvsplit_patch.upstream import index
 from tests.llm_kvsplit.web import body, in_turn, redirect, serving, status
 
 FILE = "thing-1.2.tar.gz"
@@ -194,7 +194,7 @@ def test_a_proxy_is_used(web, tmp_path, monkeypatch):
 CHILD = """
 from pathlib import Path
 import click
-from kvsplit_patch import index
+from kvsplit_patch.upstream import index
 
 @click.command()
 @click.argument("folder", type=Path)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kvsplit_patch import journal, series
 from kvsplit_patch.main import main
+from kvsplit_patch.series import journal, patchset
 
 from .worlds import make_world, numbered, run, work_folder
 
@@ -199,7 +199,7 @@ def test_kill_in_undo(world, old_and_new):
 def test_where_folders_cannot_be_exchanged_a_kill_is_mended(world, old_and_new, monkeypatch):
     """Some file systems cannot exchange two folders; then there is a moment without patchset/, and the journal mends it."""
     old, new = old_and_new
-    monkeypatch.setattr("kvsplit_patch.folders._exchange", lambda one, other: False)
+    monkeypatch.setattr("kvsplit_patch.series.folders._exchange", lambda one, other: False)
     missing = 0
     for _ in every_kill(world, resolved(world), "continue"):
         missing += not world.patchset.is_dir()
@@ -230,5 +230,5 @@ def test_a_full_disk_leaves_the_old_series(world):
     assert world.files() == before
     assert journal.read(world.project), "the change waits for room"
     run("continue")
-    assert series.load(world.patchset).names() == ["one", "two", "big"]
+    assert patchset.load(world.patchset).names() == ["one", "two", "big"]
     run("lint")

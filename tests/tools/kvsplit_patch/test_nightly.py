@@ -12,8 +12,11 @@ from types import SimpleNamespace
 import pygit2
 import pytest
 
-from kvsplit_patch import nightly, paths, sdist, series, store
+from kvsplit_patch import paths
 from kvsplit_patch.errors import NetworkError
+from kvsplit_patch.nightly import nightly
+from kvsplit_patch.series import patchset
+from kvsplit_patch.upstream import sdist, store
 
 from . import mirrors
 from .nights import CONFLICT, FIELD, UNDONE, world
@@ -53,11 +56,11 @@ def test_a_green_night_ends_in_one_pull_request(make):
     tree = repo.references["refs/heads/nightly/series"].peel(pygit2.Tree).id
     there = {path: (mode, repo[blob].data) for path, mode, blob in store.entries(repo, tree)}
     assert "patchset/cpu-attention/ggml/src/ggml-cpu/fattn/decode.h" in sent and sent.items() <= there.items()
-    others = {f"patchset/{path}" for path in series.others(here.project / "patchset")}
+    others = {f"patchset/{path}" for path in patchset.others(here.project / "patchset")}
     assert there.keys() == sent.keys() | others
     assert git(here.project, "status", "--short") == ""
     git(here.project, "checkout", "--quiet", "nightly/series")
-    lock = series.read_lock(here.project / "patchset").upstream
+    lock = patchset.read_lock(here.project / "patchset").upstream
     assert (lock.tag, lock.commit) == ("b9002", here.mirror.commits[2])
     run("lint")
 
@@ -171,8 +174,8 @@ def test_bindings_that_do_not_know_a_new_field(make):
 def test_without_a_network_nothing_is_red(make, monkeypatch):
     here = make(CONFLICT)
     here.night(*QUICK, code=1)
-    lock = series.read_lock(here.project / "patchset")
-    away = series.write_lock(lock).replace(here.mirror.url.encode(), f"git://{NOBODY}/llama.cpp".encode())
+    lock = patchset.read_lock(here.project / "patchset")
+    away = patchset.write_lock(lock).replace(here.mirror.url.encode(), f"git://{NOBODY}/llama.cpp".encode())
     (here.project / "patchset" / "lock.json").write_bytes(away)
     monkeypatch.setenv("PIP_INDEX_URL", f"http://{NOBODY}/simple")
     monkeypatch.setenv("GITHUB_API_URL", f"http://{NOBODY}")

@@ -6,7 +6,7 @@ import pytest
 
 from kvsplit_patch import failures
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.programs import backend_ops, llama_bench, llama_perplexity
+from kvsplit_patch.proof.programs import backend_ops, llama_bench, llama_perplexity
 from llm_kvsplit.kvtypes import CachePair
 
 LOAD = llama_bench.Load(1, 1, 0, 1)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kvsplit_patch import journal, series
+from kvsplit_patch.series import journal, patchset
 
 from .worlds import make_commit, make_world, numbered, run, work_folder
 
@@ -39,7 +39,7 @@ def resolve(world, path="g", data=None):
 def test_a_clean_rebase_moves_lock_and_patches(world):
     said = run("rebase", "clean")
     assert "one: clean" in said and "patchset/ is in place" in said
-    lock = series.read_lock(world.patchset)
+    lock = patchset.read_lock(world.patchset)
     assert (lock.upstream.commit, lock.upstream.tag) == (world.commits["clean"], "clean")
     assert {path: data for path, (_, data) in world.result().items()} == {
         "f": ONE["f"] + b"upstream\n",
@@ -85,11 +85,11 @@ def test_a_conflict_is_laid_out_and_continue_takes_the_resolution(world):
     assert "g:8 still has a conflict marker" in said
     assert "rebase to clash is not finished" in run("rebase", "clean", code=1)
 
-    headers = [patch.header for patch in series.load(world.patchset).patches]
+    headers = [patch.header for patch in patchset.load(world.patchset).patches]
     resolve(world)
     work = work_folder(world)
     said = run("continue")
-    assert [patch.header for patch in series.load(world.patchset).patches] == headers
+    assert [patch.header for patch in patchset.load(world.patchset).patches] == headers
     assert "two: resolved" in said and "three: clean" in said
     assert "now removes lines of upstream" in said and "    upstream" in said
     assert not work.exists()
@@ -119,7 +119,7 @@ def test_new_and_executable_files_of_a_resolution_are_taken_ignored_ones_not(wor
 def test_skip_drops_only_that_patch(world):
     run("rebase", "clash", code=1)
     assert "two: dropped" in run("skip")
-    assert series.load(world.patchset).names() == ["one", "three"]
+    assert patchset.load(world.patchset).names() == ["one", "three"]
     assert not (world.patchset / "two.patch").exists()
     run("lint")
 
@@ -228,7 +228,7 @@ def test_a_patch_that_upstream_took_is_never_dropped_by_itself(world):
     assert world.files() == before
     assert "skip to drop" in run("continue", code=1)
     run("skip")
-    assert series.load(world.patchset).names() == ["one", "three"]
+    assert patchset.load(world.patchset).names() == ["one", "three"]
 
 
 def test_a_half_taken_patch_asks_and_keeps_the_rest(tmp_path):
@@ -237,7 +237,7 @@ def test_a_half_taken_patch_asks_and_keeps_the_rest(tmp_path):
     said = run("rebase", "half", code=1)
     assert "one (partly upstream)" in said and "    +one\n" in said
     run("continue")
-    assert series.load(world.patchset).patches[0].touched() == ("g",)
+    assert patchset.load(world.patchset).patches[0].touched() == ("g",)
 
 
 def test_a_lost_work_folder_is_laid_out_again(world):
@@ -328,7 +328,7 @@ def test_files_of_others_in_patchset_stay(world):
 def test_one_process_at_a_time(world):
     """The other process is a real one, that holds the lock until its input ends."""
     code = (
-        "import sys, pathlib; from kvsplit_patch import journal\n"
+        "import sys, pathlib; from kvsplit_patch.series import journal\n"
         "with journal.locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
@@ -357,4 +357,4 @@ def test_two_rebases_at_once_leave_one_whole_series(world):
     assert all("Traceback" not in output for output in said), said
     assert not journal.read(world.project)
     run("lint")
-    assert series.read_lock(world.patchset).upstream.commit == world.commits["clean"]
+    assert patchset.read_lock(world.patchset).upstream.commit == world.commits["clean"]

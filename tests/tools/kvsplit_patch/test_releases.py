@@ -10,8 +10,10 @@ import shutil
 import pygit2
 import pytest
 
-from kvsplit_patch import paths, replay, series, store, upstream
+from kvsplit_patch import paths
 from kvsplit_patch.errors import NetworkError, PatchError
+from kvsplit_patch.series import patchset, replay
+from kvsplit_patch.upstream import revisions, store
 
 from .resolving import carry
 from .worlds import run
@@ -31,7 +33,7 @@ def project(tmp_path, monkeypatch):
 
 def fetch(version) -> str:
     try:
-        return upstream.fetch_sdist(version)
+        return revisions.fetch_sdist(version)
     except NetworkError as failure:
         if os.environ.get("CI"):
             raise
@@ -54,13 +56,13 @@ def drop(project, name):
 def test_a_release_outside_the_range_is_refused_in_words(project, version):
     fetch(HERE)
     fetch(version)
-    before = series.digest(project / "patchset")
+    before = patchset.digest(project / "patchset")
     for arguments in (("--plan", version), (version,)):
         said = run("rebase", *arguments, code=1)
         assert f"{version} is outside the range of the series: metal-mixed-kv needs ggml/src/ggml-metal/" in said
-    assert series.digest(project / "patchset") == before
+    assert patchset.digest(project / "patchset") == before
     with pytest.raises(PatchError, match="outside the range"):
-        replay.apply_series(upstream.resolve("", version)[0])
+        replay.apply_series(revisions.resolve("", version)[0])
 
 
 @pytest.mark.parametrize("version", RELEASES)
@@ -68,14 +70,14 @@ def test_the_series_reaches_another_release(project, version):
     fetch(HERE)
     commit = fetch(version)
     drop(project, "metal-mixed-kv")  # which needs the Metal kernels of a later llama.cpp
-    before = series.load(project / "patchset")
+    before = patchset.load(project / "patchset")
     plan = run("rebase", "--plan", version)
-    assert series.load(project / "patchset") == before
+    assert patchset.load(project / "patchset") == before
 
     stopped = carry(project, version)
 
     assert all(f"{name:20} conflict" in plan for name in stopped)
-    after = series.load(project / "patchset")
+    after = patchset.load(project / "patchset")
     assert after.names() == before.names()
     assert (after.lock.upstream.commit, after.lock.upstream.bindings) == (commit, version)
     run("lint")
@@ -91,7 +93,7 @@ def test_the_series_reaches_another_release(project, version):
 
 
 def test_the_pinned_release_vendors_the_locked_base():
-    lock = series.read_lock(paths.patchset_dir())
+    lock = patchset.read_lock(paths.patchset_dir())
     assert lock.upstream.bindings and fetch(lock.upstream.bindings) == lock.upstream.commit
 
 
@@ -106,7 +108,7 @@ def test_the_projects_own_series_is_whole():
 def test_every_prefix_of_the_series_compiles_and_a_broken_one_is_named(project, tmp_path):
     fetch(HERE)
     said = run("lint", "--build-each")
-    for name in series.load(project / "patchset").names():
+    for name in patchset.load(project / "patchset").names():
         assert f"{name}.patch compiles on the patches before it." in said
 
     work = tmp_path.parent / f"{tmp_path.name}-work"

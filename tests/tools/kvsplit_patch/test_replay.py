@@ -2,8 +2,9 @@ from collections import Counter
 
 import pytest
 
-from kvsplit_patch import gitdiff, replay, series, store
 from kvsplit_patch.errors import PatchError
+from kvsplit_patch.series import gitdiff, patchset, replay
+from kvsplit_patch.upstream import store
 
 from .worlds import header, make_commit, make_tree, make_world, numbered, tree_files
 
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 def replayed(base, patched, target) -> replay.Outcome:
     """What becomes of the patch base -> patched on the target; each a dict of files."""
-    step = series.Step("p", header("p"), make_tree(base), make_tree(patched))
+    step = patchset.Step("p", header("p"), make_tree(base), make_tree(patched))
     return replay.replay(store.open_store(), step, make_tree(target))
 
 
@@ -94,7 +95,7 @@ def test_upstream_turning_to_crlf_is_a_conflict_not_a_mix():
 
 def test_a_merge_that_loses_upstream_lines_is_stopped():
     """No merge of lines does this, so the guard is given a merged tree that does."""
-    step = series.Step("p", header("p"), make_tree({"f": numbered()}), make_tree({"f": numbered(l8="ours", l9=None)}))
+    step = patchset.Step("p", header("p"), make_tree({"f": numbered()}), make_tree({"f": numbered(l8="ours", l9=None)}))
     current = make_tree({"f": numbered(l25="upstream wrote this")})
     lost = make_tree({"f": numbered(l8="ours", l9=None, l25=None)})
     outcome = replay.classify(store.open_store(), step, current, lost)
@@ -121,7 +122,7 @@ def test_watched_paths_list_what_upstream_changed(tmp_path):
     target["is/moved.h"] = b"6\n7\n"
     watch = {"watch": ("dep/", "k/*.metal", "gone.h", "was/")}
     world = make_world(tmp_path / "p", {"base": base, "next": target}, {"p": {"src/f.c": numbered(l8="ours")}}, p=watch)
-    loaded = series.load(world.patchset)
+    loaded = patchset.load(world.patchset)
     found = replay.watched_changes(store.open_store(), loaded, make_tree(base), make_tree(target))
     assert {(change.path, change.added, change.removed, change.note) for change in found} == {
         ("src/f.c", 1, 1, ""),

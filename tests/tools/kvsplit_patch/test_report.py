@@ -3,9 +3,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from kvsplit_patch import report, verify
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.verify import Check, Verdict
+from kvsplit_patch.proof import report, verify
+from kvsplit_patch.proof.verify import Check, Verdict
 
 from .test_smoke import measurement
 from .worlds import run

@@ -9,9 +9,9 @@ import tarfile
 
 import pytest
 
-from kvsplit_patch import store, upstream
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.sdist import download_sdist
+from kvsplit_patch.upstream import revisions, store
+from kvsplit_patch.upstream.sdist import download_sdist
 
 from .worlds import git, run
 
@@ -65,8 +65,8 @@ def test_an_sdist_gives_the_commit_it_vendors(remote, sdist, packed):
     assert run("fetch", "--sdist", sdist) == commits[3] + "\n"
     repo = store.open_store()
     assert store.find_commit(repo, "9.9.9") == commits[3]
-    assert upstream.bindings_of(repo, commits[3]) == "9.9.9"
-    assert upstream.resolve("git://127.0.0.1:1/x", "9.9.9") == (commits[3], None)
+    assert revisions.bindings_of(repo, commits[3]) == "9.9.9"
+    assert revisions.resolve("git://127.0.0.1:1/x", "9.9.9") == (commits[3], None)
     assert "fsmonitor" not in (store.store_dir() / "config").read_text()
     git(store.store_dir(), "fsck")
     assert run("fetch", "--sdist", "9.9.9") == commits[3] + "\n"  # known by now: no download
@@ -87,7 +87,7 @@ def test_names_in_an_sdist_lead_nowhere(remote, sdist, tmp_path, cache):
     link = tarfile.TarInfo(f"{MODULE}/objects/pack/pack-{'a' * 40}.pack")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     make_sdist(sdist, folder, extra=[*evil, link])
-    assert upstream.fetch_sdist(str(sdist)) == commits[3]
+    assert revisions.fetch_sdist(str(sdist)) == commits[3]
     assert not list(tmp_path.rglob("*evil*"))
     assert not list(cache.rglob(f"pack-{'a' * 40}*"))
 
@@ -97,11 +97,11 @@ def test_incomplete_and_spoilt_objects_never_reach_the_store(remote, sdist):
     blob = git(folder, "rev-parse", "HEAD:f")
     make_sdist(sdist, folder, leave_out=[f"{blob[:2]}/{blob[2:]}"])
     with pytest.raises(PatchError, match=f"objects of {commits[3]} in {sdist.name} are incomplete"):
-        upstream.fetch_sdist(str(sdist))
+        revisions.fetch_sdist(str(sdist))
     git(folder, "repack", "-adq")
     make_sdist(sdist, folder, spoil=[".pack"])
     with pytest.raises(PatchError, match="incomplete|does not carry that commit"):
-        upstream.fetch_sdist(str(sdist))
+        revisions.fetch_sdist(str(sdist))
     assert commits[3] not in store.open_store()
     assert not list(store.store_dir().glob("quarantine-*"))
 
@@ -116,21 +116,21 @@ def test_incomplete_and_spoilt_objects_never_reach_the_store(remote, sdist):
 def test_a_head_that_leads_nowhere(remote, sdist, options, words):
     make_sdist(sdist, remote[0], **options)
     with pytest.raises(PatchError, match=words):
-        upstream.fetch_sdist(str(sdist))
+        revisions.fetch_sdist(str(sdist))
 
 
 def test_a_cut_sdist_and_wrong_names(remote, sdist, tmp_path):
     make_sdist(sdist, remote[0])
     sdist.write_bytes(sdist.read_bytes()[: sdist.stat().st_size // 2])
     with pytest.raises(PatchError, match="cannot be read"):
-        upstream.fetch_sdist(str(sdist))
+        revisions.fetch_sdist(str(sdist))
     sdist.write_bytes(b"not a tar at all")
     with pytest.raises(PatchError, match="cannot be read"):
-        upstream.fetch_sdist(str(sdist))
+        revisions.fetch_sdist(str(sdist))
     with pytest.raises(PatchError, match="There is no file"):
-        upstream.fetch_sdist(str(tmp_path / "llama_cpp_python-1.tar.gz"))
+        revisions.fetch_sdist(str(tmp_path / "llama_cpp_python-1.tar.gz"))
     with pytest.raises(PatchError, match="neither a llama-cpp-python version"):
-        upstream.fetch_sdist("latest; rm -rf /")
+        revisions.fetch_sdist("latest; rm -rf /")
 
 
 def test_two_imports_at_once(remote, sdist):

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from kvsplit_patch import paths, series
+from kvsplit_patch import paths
 from kvsplit_patch.errors import PatchError
+from kvsplit_patch.series import patchset
 
 from .worlds import make_commit, make_world, numbered, run, work_folder
 
@@ -39,12 +40,12 @@ def test_apply_gives_a_repository_with_a_commit_a_patch(world, work):
 
 
 def test_refresh_takes_an_edit_into_its_patch_and_moves_the_rest(world, work):
-    two = series.load(world.patchset).patches[1]
+    two = patchset.load(world.patchset).patches[1]
     run("apply", work, "--through", "one")
     (work / "f").write_bytes(numbered(l8="one, better"))
     assert "two: clean" in run("refresh", work)
     assert world.result()["f"][1] == numbered(l8="one, better", l25="two")
-    assert series.load(world.patchset).patches[1].patch_id() == two.patch_id()
+    assert patchset.load(world.patchset).patches[1].patch_id() == two.patch_id()
     run("lint")
     assert "holds no edit" in run("refresh", work, code=1)
     (work / "f").write_bytes(numbered(l8="one, best"))
@@ -71,7 +72,7 @@ def test_new_patches_from_one_folder(world, work):
     run("new", "three", work, "--description", "Third\n\nBecause.", *who, "--watch", "f", "--watch", "dir/")
     (work / "f").unlink()
     run("new", "four", work, "--description", "Fourth", *who)
-    loaded = series.load(world.patchset)
+    loaded = patchset.load(world.patchset)
     assert loaded.names() == ["one", "two", "three", "four"]
     three = loaded.patches[2]
     assert three.header.watch == ("dir/", "f") and three.header.description == "Third\n\nBecause."
@@ -138,14 +139,14 @@ def test_a_plain_git_diff_under_a_header_gets_its_form_by_export(world, work):
     run("lint")
     text = (world.patchset / "three.patch").read_text()
     assert text.startswith(f"From {'0' * 40} Mon Sep 17 00:00:00 2001\nFrom: A Person <person@example.org>\n")
-    assert series.load(world.patchset).names() == ["one", "two", "three"]
+    assert patchset.load(world.patchset).names() == ["one", "two", "three"]
 
 
 def test_a_patch_taken_out_of_series_is_dropped_by_export(world):
     spoil(world, "series", "one.patch\n", "")
     assert "two: clean" in run("export")
     assert world.result()["f"][1] == numbered(l25="two")
-    assert series.load(world.patchset).names() == ["two"] and not (world.patchset / "one.patch").exists()
+    assert patchset.load(world.patchset).names() == ["two"] and not (world.patchset / "one.patch").exists()
     run("lint")
 
 
@@ -153,20 +154,20 @@ def test_another_order_is_replayed(world):
     result = world.result()
     spoil(world, "series", "one.patch\ntwo.patch", "two.patch\none.patch")
     run("export")
-    assert series.load(world.patchset).names() == ["two", "one"] and world.result() == result
+    assert patchset.load(world.patchset).names() == ["two", "one"] and world.result() == result
     run("lint")
     spoil(world, "series", "two.patch\none.patch", "one.patch\ntwo.patch")
     spoil(world, "one.patch", "Forwarded: no", "Forwarded: not-needed")  # and an edit along with it
     run("export")
-    assert series.load(world.patchset).names() == ["one", "two"] and world.result() == result
+    assert patchset.load(world.patchset).names() == ["one", "two"] and world.result() == result
     run("lint")
 
 
 def test_a_lock_that_a_merge_left_wrong_is_mended_by_export_and_not_believed(world):
     before = world.files()
-    lock = series.read_lock(world.patchset)
+    lock = patchset.read_lock(world.patchset)
     wrong = replace(lock.patches[0], tree=lock.base_tree)
-    (world.patchset / "lock.json").write_bytes(series.write_lock(replace(lock, patches=(wrong, *lock.patches[1:]))))
+    (world.patchset / "lock.json").write_bytes(patchset.write_lock(replace(lock, patches=(wrong, *lock.patches[1:]))))
     assert "lock.json is not what an export gives" in run("lint", code=1)
     run("export")
     assert world.files() == before
@@ -192,9 +193,9 @@ def test_a_new_order_may_need_a_person(tmp_path):
 
 def test_the_series_version_is_kept_in_the_lock(world):
     run("export", "--series-version", "2")
-    assert series.read_lock(world.patchset).series_version == "2"
+    assert patchset.read_lock(world.patchset).series_version == "2"
     run("export")
-    assert series.read_lock(world.patchset).series_version == "2"
+    assert patchset.read_lock(world.patchset).series_version == "2"
 
 
 def spoil(world, name, old, new):
@@ -249,7 +250,7 @@ def test_outside_a_checkout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PatchError, match="run this inside a checkout"):
         paths.checkout()
-    assert series.read_lock(paths.patchset_dir()).upstream.url.startswith("https://")  # the package's own copy
+    assert patchset.read_lock(paths.patchset_dir()).upstream.url.startswith("https://")  # the package's own copy
     monkeypatch.setenv("KVSPLIT_CHECKOUT", str(tmp_path))
     assert "KVSPLIT_CHECKOUT" in run("status", code=1)
 

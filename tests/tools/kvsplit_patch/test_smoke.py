@@ -7,11 +7,14 @@ from dataclasses import replace
 import pygit2
 import pytest
 
-from kvsplit_patch import cmake, paths, smoke, trees
+from kvsplit_patch import paths
+from kvsplit_patch.build import cmake
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.programs import llama_perplexity
-from kvsplit_patch.programs.llama_perplexity import Result
-from kvsplit_patch.smoke import PHASES, Measurement
+from kvsplit_patch.proof import smoke
+from kvsplit_patch.proof.programs import llama_perplexity
+from kvsplit_patch.proof.programs.llama_perplexity import Result
+from kvsplit_patch.proof.smoke import PHASES, Measurement
+from kvsplit_patch.series import trees
 from llm_kvsplit.kvtypes import USUAL, CachePair
 
 from .planted import FAULTS, plant

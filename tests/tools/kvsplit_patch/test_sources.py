@@ -1,8 +1,9 @@
 import pygit2
 import pytest
 
-from kvsplit_patch import gitdiff, sources, store
 from kvsplit_patch.errors import PatchError
+from kvsplit_patch.series import gitdiff
+from kvsplit_patch.upstream import sources, store
 
 from .worlds import make_tree
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kvsplit_patch import paths, subjects
+from kvsplit_patch import paths
 from kvsplit_patch.errors import NetworkError, PatchError
+from kvsplit_patch.proof import subjects
 from llm_kvsplit import files, gguf
 
 ROOT = Path(__file__).parents[3]

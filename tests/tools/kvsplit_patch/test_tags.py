@@ -2,8 +2,8 @@
 
 import pytest
 
-from kvsplit_patch import store, tags
 from kvsplit_patch.errors import NetworkError, PatchError
+from kvsplit_patch.upstream import store, tags
 
 from .daemon import serving
 from .worlds import git

@@ -2,7 +2,9 @@
 
 import pytest
 
-from kvsplit_patch import cmake, paths, report, verify
+from kvsplit_patch import paths
+from kvsplit_patch.build import cmake
+from kvsplit_patch.proof import report, verify
 
 from .planted import Fault, plant
 from .test_releases import HERE, fetch

@@ -8,8 +8,9 @@ from pathlib import Path
 import pygit2
 from click.testing import CliRunner
 
-from kvsplit_patch import dep3, folders, gitdiff, series, store
 from kvsplit_patch.main import main
+from kvsplit_patch.series import dep3, folders, gitdiff, patchset
+from kvsplit_patch.upstream import store
 
 URL = "git://127.0.0.1:1/none.git"  # nothing listens there: a test that needs a remote makes one
 
@@ -30,7 +31,7 @@ class World:
 
     def result(self) -> dict:
         """What the patched tree holds: path -> (mode, bytes)."""
-        return tree_files(series.read_lock(self.patchset).result_tree)
+        return tree_files(patchset.read_lock(self.patchset).result_tree)
 
 
 def text(*lines) -> bytes:
@@ -90,11 +91,11 @@ def make_world(folder: Path, upstream: dict, patches: dict, url=URL, **headers) 
     for name, changes in patches.items():
         files = {path: content for path, content in {**files, **changes}.items() if content is not None}
         after = make_tree(files)
-        steps.append(series.Step(name, header(name, **headers.get(name, {})), tree, after))
+        steps.append(patchset.Step(name, header(name, **headers.get(name, {})), tree, after))
         tree = after
     pygit2.init_repository(str(folder))
-    where = series.Upstream(url, commits["base"], "base")
-    folders.write(folder / "patchset", series.export(repo, "1", where, base, steps))
+    where = patchset.Upstream(url, commits["base"], "base")
+    folders.write(folder / "patchset", patchset.export(repo, "1", where, base, steps))
     os.environ["KVSPLIT_CHECKOUT"] = str(folder)  # the fixture puts it back
     return World(folder, commits)
 
@@ -110,7 +111,7 @@ def run(*arguments, code=0) -> str:
 
 def work_folder(world: World) -> Path:
     """Where the stopped patch is laid out."""
-    from kvsplit_patch import journal
+    from kvsplit_patch.series import journal
 
     return Path(journal.read(world.project).work)
 

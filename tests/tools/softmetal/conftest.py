@@ -1,6 +1,6 @@
 import pytest
 
-from kvsplit_patch import trees
+from kvsplit_patch.series import trees
 from softmetal import build
 
 

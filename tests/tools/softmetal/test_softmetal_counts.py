@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from kvsplit_patch.programs import llama_perplexity
-from kvsplit_patch.smoke import demo
+from kvsplit_patch.proof.programs import llama_perplexity
+from kvsplit_patch.proof.smoke import demo
 from softmetal import attention, build
 from softmetal.smoke import DEVICES
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from kvsplit_patch import store, trees
+from kvsplit_patch.series import trees
+from kvsplit_patch.upstream import store
 from softmetal import attention, build
 
 pytestmark = [pytest.mark.build, pytest.mark.timeout(1200)]

@@ -6,8 +6,10 @@ from pathlib import Path
 import pygit2
 import pytest
 
-from kvsplit_patch import journal, paths, replay, series, store, trees, upstream
+from kvsplit_patch import paths
 from kvsplit_patch.errors import PatchError
+from kvsplit_patch.series import journal, patchset, replay, trees
+from kvsplit_patch.upstream import revisions, store
 from softmetal import attention, build, stage
 
 from ..kvsplit_patch.planted import V_CONVERTED_AS_K
@@ -58,8 +60,8 @@ def copy(project):  # noqa: F811
     """Makes commits like the series' base, with edits, moved files and parts of files; forgets them afterwards."""
     fetch("0.3.36")
     repo, made = store.open_store(), []
-    lock = series.read_lock(paths.patchset_dir())
-    upstream.ensure(lock.upstream)
+    lock = patchset.read_lock(paths.patchset_dir())
+    revisions.ensure(lock.upstream)
 
     def make(edits, moved=(), parts=()):
         changes = {}
@@ -108,7 +110,7 @@ def test_softmetal_a_kernel_file_that_moved_is_out_of_range(copy):
 
 def split(copy):
     """The constants of the vector kernel get a file of their own, as upstream gave one to each family of kernels."""
-    repo, lock = store.open_store(), series.read_lock(paths.patchset_dir())
+    repo, lock = store.open_store(), patchset.read_lock(paths.patchset_dir())
     kernel = store.read_blob(repo, store.entry_at(repo, lock.base_tree, KERNEL)[1]).decode()
     constants = KERNEL.replace("fa_vec_common", "fa_vec_constants")
     name = '"${CMAKE_CURRENT_SOURCE_DIR}/kernels/fa_vec_common.metal"'

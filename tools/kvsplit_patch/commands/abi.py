@@ -2,15 +2,16 @@
 
 import click
 
-from .. import options
+from . import options
 
 
 @click.command()
 @options.target
 def command(target):
     """Compare the installed bindings' structures and functions with the headers of the patched tree."""
-    from .. import abi, build, trees
+    from ..build import abi, artifacts
     from ..errors import PatchError
+    from ..series import trees
 
     source = trees.patched(target)
     found = abi.mismatches(source.folder)
@@ -18,7 +19,7 @@ def command(target):
         click.echo(mismatch)
     if found:
         raise PatchError(
-            f"llama-cpp-python {build.bindings_version()} does not fit llama.cpp {source.commit} ({len(found)} mismatches): "
+            f"llama-cpp-python {artifacts.bindings_version()} does not fit llama.cpp {source.commit} ({len(found)} mismatches): "
             "a build of it cannot be used with these bindings."
         )
-    click.echo(f"llama-cpp-python {build.bindings_version()} fits llama.cpp {source.commit}")
+    click.echo(f"llama-cpp-python {artifacts.bindings_version()} fits llama.cpp {source.commit}")

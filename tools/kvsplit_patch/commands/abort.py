@@ -6,7 +6,8 @@ import click
 @click.command()
 def command():
     """Forget an unfinished change of the series; patchset/ is as it was."""
-    from .. import journal, paths, sequence
+    from .. import paths
+    from ..series import journal, sequence
 
     project = paths.checkout()
     with journal.locked(project):

@@ -13,9 +13,10 @@ def command(folder, through):
     """
     from pathlib import Path
 
-    from .. import paths, replay, series, workfolder
+    from .. import paths
+    from ..series import patchset, replay, workfolder
 
-    loaded = series.load(paths.patchset_dir())
+    loaded = patchset.load(paths.patchset_dir())
     steps = replay.steps_at_base(loaded)
     if through:
         steps = steps[: loaded.index(through) + 1]

@@ -2,7 +2,8 @@
 
 import click
 
-from .. import options
+from ..echo import echo
+from . import options
 
 
 @click.command()
@@ -13,17 +14,21 @@ from .. import options
 @options.flags
 def command(good, bad, stage, floor, flags):
     """Name the first upstream commit on which a stage fails; goes on where an earlier run was cut short."""
-    from .. import bisection, compat, culprit, paths, series, stages, tags
+    from .. import paths
+    from ..nightly import bisection, culprit
+    from ..proof import compat, stages
+    from ..series import patchset
+    from ..upstream import tags
 
     if (stage == "speed") != (floor is not None):
         raise click.UsageError("--floor goes with --stage speed, and only with it.")
     if stage not in (*stages.NAMES, "speed"):
         raise click.UsageError(f"--stage is one of {', '.join(stages.NAMES)}, speed.")
-    loaded = series.load(paths.patchset_dir())
+    loaded = patchset.load(paths.patchset_dir())
     listing = tags.listing(loaded.lock.upstream.url)
     line = compat.choose(listing, loaded.lock.upstream.commit, good, bad)
     by = stages.speed(floor) if stage == "speed" else stages.named(stage)
-    found = bisection.search(listing, line[0], line[-1], by, flags, options.echo)
+    found = bisection.search(listing, line[0], line[-1], by, flags, echo)
     suspects = found.suspects()
     if len(suspects) > 1:
         click.echo(f"one of these {len(suspects)} commits; {stage} cannot be tested on all but the last:")

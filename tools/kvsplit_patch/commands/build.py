@@ -2,7 +2,8 @@
 
 import click
 
-from .. import options
+from ..echo import echo
+from . import options
 
 
 @click.command()
@@ -17,18 +18,19 @@ def command(target, flags, portable, unpatched, wheel):
     """Compile the patched llama.cpp into a folder of libraries that the plugin loads; the same one is not built twice."""
     from llm_kvsplit.builds import shelf
 
-    from .. import build, cmake, trees
+    from ..build import artifacts, cmake
+    from ..series import trees
 
     flags = cmake.portable(flags) if portable else flags
     source = trees.unpatched(target) if unpatched else trees.patched(target)
     if wheel:
         from pathlib import Path
 
-        from ..wheel import make
+        from ..build.wheel import make
 
-        click.echo(make(source, flags, Path(wheel), options.echo))
+        click.echo(make(source, flags, Path(wheel), echo))
         return
-    folder = build.build(source, flags, options.echo)
+    folder = artifacts.build(source, flags, echo)
     for mismatch in shelf.find(folder.name).manifest.get("abi_mismatches", ()):
         click.echo(f"does not fit the installed bindings: {mismatch}", err=True)
     if database := cmake.compile_database(source.tree, flags):

@@ -2,7 +2,7 @@
 
 import click
 
-from .. import options
+from ..echo import echo
 
 
 @click.command()
@@ -14,14 +14,17 @@ from .. import options
 )
 def command(first, last, every, form):
     """Replay the series in memory onto every upstream tag, and show what becomes of each patch."""
-    from .. import compat, grid, paths, replay, series, tags
+    from .. import paths
+    from ..proof import compat, grid
+    from ..series import patchset, replay
+    from ..upstream import tags
 
-    loaded = series.load(paths.patchset_dir())
+    loaded = patchset.load(paths.patchset_dir())
     steps = replay.steps_at_base(loaded)
     listing = tags.listing(loaded.lock.upstream.url)
     chosen = compat.choose(listing, loaded.lock.upstream.commit, first, last, every)
-    made = compat.table(loaded, steps, listing.url, chosen, options.echo)
+    made = compat.table(loaded, steps, listing.url, chosen, echo)
     write = {"markdown": grid.as_markdown, "json": grid.as_json, "html": grid.as_html}[form]
     click.echo(write(made).rstrip("\n"))
     seconds = sum(row.seconds for row in made.rows)
-    options.echo(f"replayed {len(loaded.patches)} patches onto {len(made.rows)} tags in {seconds:.1f} s")
+    echo(f"replayed {len(loaded.patches)} patches onto {len(made.rows)} tags in {seconds:.1f} s")

@@ -12,8 +12,9 @@ def command(check, series_version):
     Takes files as they were edited, and plain `git diff` text under a DEP-3 header: this is how a patch edited by hand
     gets its final form. What follows a patch that was edited, moved in patchset/series or taken out of it is replayed.
     """
-    from .. import journal, lint, paths, replay, sequence, series
+    from .. import paths
     from ..errors import PatchError
+    from ..series import journal, lint, patchset, replay, sequence
 
     if check:
         folder = paths.patchset_dir()
@@ -24,7 +25,7 @@ def command(check, series_version):
         return
     project = paths.checkout()
     with journal.locked(project):
-        loaded = series.load(project / "patchset")
+        loaded = patchset.load(project / "patchset")
         lock = loaded.lock
         done, todo = replay.steps_as_edited(loaded)
         sequence.start(project, "export", loaded, lock.upstream, lock.base_tree, done, todo, version=series_version)

@@ -10,14 +10,16 @@ import click
 )
 def command(what, sdist):
     """Bring an upstream commit into the cache; prints its 40-hex id."""
-    from .. import paths, series, upstream
-    from ..sdist import fetch_sdist
+    from .. import paths
+    from ..series import patchset
+    from ..upstream import revisions
+    from ..upstream.sdist import fetch_sdist
 
     if bool(what) == bool(sdist):
         raise click.UsageError("Give either TAG|SHA or --sdist.")
     if sdist:
         click.echo(fetch_sdist(sdist))
         return
-    lock = series.read_lock(paths.patchset_dir())
+    lock = patchset.read_lock(paths.patchset_dir())
     expected = lock.upstream.commit if what == lock.upstream.tag else None
-    click.echo(upstream.fetch(lock.upstream.url, what, expected))
+    click.echo(revisions.fetch(lock.upstream.url, what, expected))

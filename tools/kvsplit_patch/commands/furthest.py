@@ -2,7 +2,7 @@
 
 import click
 
-from .. import options
+from ..echo import echo
 
 
 @click.command()
@@ -10,13 +10,16 @@ from .. import options
 @click.option("--to", "last", metavar="TAG", help="The newest tag to look at.  [default: the newest there is]")
 def command(first, last):
     """Name the newest upstream tag on which every patch replays cleanly."""
-    from .. import compat, paths, replay, series, tags
+    from .. import paths
+    from ..proof import compat
+    from ..series import patchset, replay
+    from ..upstream import tags
 
-    loaded = series.load(paths.patchset_dir())
+    loaded = patchset.load(paths.patchset_dir())
     steps = replay.steps_at_base(loaded)
     listing = tags.listing(loaded.lock.upstream.url)
     chosen = compat.choose(listing, loaded.lock.upstream.commit, first, last)
-    row = compat.furthest(loaded, steps, listing, chosen, options.echo)
+    row = compat.furthest(loaded, steps, listing, chosen, echo)
     behind = len(chosen) - 1 - [tag.name for tag in chosen].index(row.tag)
     click.echo(f"{row.tag} {row.commit}")
     if behind:

@@ -18,16 +18,18 @@ def command(name, folder, description, author, forwarded, watch):
     from datetime import datetime, timezone
     from pathlib import Path
 
-    from .. import journal, paths, replay, sequence, series, store, workfolder
-    from ..dep3 import Header
+    from .. import paths
     from ..errors import PatchError
+    from ..series import journal, patchset, replay, sequence, workfolder
+    from ..series.dep3 import Header
+    from ..upstream import store
 
     name = name.removesuffix(".patch")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise PatchError(f"{name!r} is no name for a patch: use small letters, digits and dashes.")
     project, folder = paths.checkout(), Path(folder).resolve()
     with journal.locked(project):
-        loaded = series.load(project / "patchset")
+        loaded = patchset.load(project / "patchset")
         if name in loaded.names():
             raise PatchError(f"The series has a patch named {name} already: take another name, or use refresh.")
         steps = replay.steps_at_base(loaded)
@@ -44,7 +46,7 @@ def command(name, folder, description, author, forwarded, watch):
             last_update=str(datetime.now(timezone.utc).date()),
             watch=tuple(sorted(watch)),
         )
-        step = series.Step(name, header, top, tree)
+        step = patchset.Step(name, header, top, tree)
         click.echo("changes " + ", ".join(replay.changed_paths(store.open_store(), top, tree)))
         sequence.start(project, f"new patch {name}", loaded, lock.upstream, lock.base_tree, steps, [step])
         workfolder.record(folder, step, amend=False)

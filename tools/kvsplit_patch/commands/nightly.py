@@ -4,7 +4,8 @@ import sys
 
 import click
 
-from .. import options
+from ..echo import echo
+from . import options
 
 
 @click.command()
@@ -21,21 +22,22 @@ def command(names, no_branch, dry_run, date, flags):
     """
     from datetime import datetime, timezone
 
-    from .. import github, nightly, stages
     from ..errors import NetworkError
+    from ..nightly import github, nightly
+    from ..proof import stages
 
     if set(names) - set(stages.NAMES):
         raise click.UsageError(f"--stage is one of {', '.join(stages.NAMES)}.")
     chosen = [name for name in stages.NAMES if not names or name in names]
-    hub = github.from_environment(dry_run, options.echo)
+    hub = github.from_environment(dry_run, echo)
     with nightly.locked():
-        night = nightly.look(chosen, flags, hub, date or str(datetime.now(timezone.utc).date()), options.echo)
+        night = nightly.look(chosen, flags, hub, date or str(datetime.now(timezone.utc).date()), echo)
         report = nightly.as_markdown(night)
         (nightly.folder() / "report.md").write_text(report)
         click.echo(report, nl=False)
         result = night.result
         try:
-            nightly.tell(night, chosen, hub, not no_branch, options.echo)
+            nightly.tell(night, chosen, hub, not no_branch, echo)
         except NetworkError as failure:  # what was found out is kept; the next run passes it on
             click.echo(f"GitHub could not be told: {failure.message}", err=True)
             result = result if result == nightly.RED else nightly.UNTOLD

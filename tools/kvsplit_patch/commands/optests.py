@@ -2,7 +2,8 @@
 
 import click
 
-from .. import options
+from ..echo import echo
+from . import options
 
 
 @click.command()
@@ -10,9 +11,11 @@ from .. import options
 @options.flags
 def command(target, flags):
     """Run upstream's test-backend-ops for flash attention, and require the pairs of cache types that we need."""
-    from .. import build, optests, trees
+    from ..build import artifacts
+    from ..proof import optests
+    from ..series import trees
 
-    backends = optests.run(build.tools(trees.patched(target), flags, options.echo), options.echo)
+    backends = optests.run(artifacts.tools(trees.patched(target), flags, echo), echo)
     for backend in backends:
         click.echo(f"{backend.name}: {backend.passed} passed, {len(backend.failed)} failed")
     found = optests.problems(backends)

@@ -13,12 +13,14 @@ def command(target, plan, worktree):
     """Move the series to another upstream commit: a tag, a 40-hex id, or what a llama-cpp-python VERSION vendors."""
     from contextlib import nullcontext
 
-    from .. import journal, paths, replay, sequence, series, store, upstream
+    from .. import paths
+    from ..series import journal, patchset, replay, sequence
+    from ..upstream import revisions, store
 
     project = paths.checkout()
     with nullcontext() if plan else journal.locked(project):
-        loaded = series.load(project / "patchset")
-        commit, tag = upstream.resolve(loaded.lock.upstream.url, target)
+        loaded = patchset.load(project / "patchset")
+        commit, tag = revisions.resolve(loaded.lock.upstream.url, target)
         if commit == loaded.lock.upstream.commit:
             click.echo(f"The series stands on {commit} already.")
             return
@@ -26,7 +28,7 @@ def command(target, plan, worktree):
         repo = store.open_store()
         base = replay.base_tree(repo, commit)
         replay.require_range(repo, steps, base, target)
-        where = series.Upstream(loaded.lock.upstream.url, commit, tag, upstream.bindings_of(repo, commit))
+        where = patchset.Upstream(loaded.lock.upstream.url, commit, tag, revisions.bindings_of(repo, commit))
         click.echo(f"from llama.cpp {loaded.lock.upstream.commit}\nto   llama.cpp {commit}")
         if plan:
             _plan(repo, steps, base)
@@ -36,7 +38,7 @@ def command(target, plan, worktree):
 
 
 def _plan(repo, steps, base):
-    from .. import replay
+    from ..series import replay
 
     began, unsure = perf_counter(), False
     for step, _, outcome in replay.onto(repo, steps, base):

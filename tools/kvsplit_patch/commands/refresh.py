@@ -11,12 +11,14 @@ def command(folder):
     from datetime import datetime, timezone
     from pathlib import Path
 
-    from .. import journal, paths, replay, sequence, series, store, workfolder
+    from .. import paths
     from ..errors import PatchError
+    from ..series import journal, patchset, replay, sequence, workfolder
+    from ..upstream import store
 
     project, folder = paths.checkout(), Path(folder).resolve()
     with journal.locked(project):
-        loaded = series.load(project / "patchset")
+        loaded = patchset.load(project / "patchset")
         steps = replay.steps_at_base(loaded)
         note = workfolder.require_applied(folder, [loaded.lock.base_tree, *(step.after for step in steps)])
         if not note["patch"]:

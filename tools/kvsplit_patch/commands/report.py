@@ -9,7 +9,7 @@ import click
 )
 def command(form):
     """Print the last verify's result."""
-    from .. import report, verify
+    from ..proof import report, verify
 
     write = {"markdown": report.as_markdown, "json": report.as_json, "junit": report.as_junit}[form]
     click.echo(write(verify.last()).rstrip("\n"))

@@ -2,7 +2,8 @@
 
 import click
 
-from .. import options
+from ..echo import echo
+from . import options
 
 
 @click.command()
@@ -12,7 +13,8 @@ from .. import options
 @click.option("--device", type=click.Choice(["softmetal"]), help="Compare the emulated Metal with the CPU instead.")
 def command(target, flags, accept, device):
     """Measure what five caches do to the bundled model, patched, unpatched, and against the stored baseline."""
-    from .. import report, smoke, trees
+    from ..proof import report, smoke
+    from ..series import trees
 
     if device:
         _on_softmetal(trees.patched(target))
@@ -21,8 +23,8 @@ def command(target, flags, accept, device):
     plain = trees.unpatched(target)
     if accept:
         model, text = smoke.demo()
-        smoke.write_baseline(smoke.measured(plain, flags, model, text, options.echo), plain.commit, model, text)
-    measurement, found = smoke.check(trees.patched(target), plain, flags, options.echo)
+        smoke.write_baseline(smoke.measured(plain, flags, model, text, echo), plain.commit, model, text)
+    measurement, found = smoke.check(trees.patched(target), plain, flags, echo)
     click.echo("\n".join(report.smoke_table(measurement.as_json())))
     sentence = f"The build does not mean the same ({len(found)} problems): mend the patch that causes them."
     options.end_with(found, sentence)
@@ -31,7 +33,7 @@ def command(target, flags, accept, device):
 def _on_softmetal(source):
     from softmetal import build, smoke
 
-    rows = smoke.measure(build.programs(source, options.echo), options.echo)
+    rows = smoke.measure(build.programs(source, echo), echo)
     click.echo("\n".join(smoke.table(rows)))
     found = [problem for row in rows for problem in row.problems()]
     sentence = f"The emulated Metal and the CPU are too far apart ({len(found)} problems): mend the kernels."

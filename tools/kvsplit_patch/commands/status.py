@@ -8,10 +8,12 @@ def command():
     """Show the series, what it stands on, and what is unfinished."""
     from importlib import metadata
 
-    from .. import journal, paths, series, store
+    from .. import paths
+    from ..series import journal, patchset
+    from ..upstream import store
 
     folder = paths.patchset_dir()
-    loaded = series.load(folder)
+    loaded = patchset.load(folder)
     upstream = loaded.lock.upstream
     click.echo(f"series {loaded.lock.series_version} in {folder}")
     known_as = [upstream.tag, upstream.bindings and f"llama-cpp-python {upstream.bindings}"]

@@ -2,7 +2,8 @@
 
 import click
 
-from .. import options
+from ..echo import echo
+from . import options
 
 
 @click.command()
@@ -10,10 +11,10 @@ from .. import options
 @options.flags
 def command(target, flags):
     """Replay, lint, build, abi, optests and smoke, in that order; `report` shows the result again."""
-    from .. import report, verify
     from ..errors import PatchError
+    from ..proof import report, verify
 
-    verdict = verify.verify(target, flags, options.echo)
+    verdict = verify.verify(target, flags, echo)
     click.echo(report.as_markdown(verdict), nl=False)
     if verdict.problems or any(check.skipped for check in verdict.checks):
         raise PatchError(f"{len(verdict.problems)} problems: see the table, or 'kvsplit-patch report'.")

@@ -1,0 +1,1 @@
+"""The nightly run: upstream's newest, the commit behind each break, and what GitHub is told."""

@@ -1,0 +1,77 @@
+"""A compatibility table as JSON, as Markdown to paste, and as an HTML page without anything to load."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from html import escape
+
+from ..series import replay
+from .compat import Cell, Table
+
+_SIGNS = {
+    replay.CLEAN: "✓",
+    replay.CONFLICT: "✗",
+    replay.UPSTREAM: "upstream",
+    replay.PARTLY: "partly",
+    replay.DELETES: "deletes",
+}
+_COLOURS = {
+    replay.CLEAN: "#9c9",
+    replay.CONFLICT: "#e77",
+    replay.UPSTREAM: "#8be",
+    replay.PARTLY: "#ec6",
+    replay.DELETES: "#e96",
+}
+
+
+def as_json(table: Table) -> str:
+    return json.dumps(asdict(table), indent=1)
+
+
+def as_markdown(table: Table) -> str:
+    lines = [f"Series on `{table.base[:12]}`. {_legend()}", ""]
+    lines += ["| tag | " + " | ".join(table.patches) + " |", "|---" * (1 + len(table.patches)) + "|"]
+    for row in table.rows:
+        lines.append(f"| {row.tag} | " + " | ".join(_short(row.cells[patch]) for patch in table.patches) + " |")
+    notes = [
+        f"- {row.tag} {patch}: {note}" for row in table.rows for patch, cell in row.cells.items() for note in cell.notes
+    ]
+    return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
+
+
+def _short(cell: Cell) -> str:
+    return _SIGNS[cell.state] + (" •" if cell.watched else "")
+
+
+def _legend() -> str:
+    return (
+        "✓ clean, ✗ conflict, upstream: is there already, partly: some of it is, deletes: would remove upstream's "
+        "lines, • upstream changed a file it touches or watches since the tag above."
+    )
+
+
+def as_html(table: Table) -> str:
+    """One row a tag; what a cell knows more shows under the pointer."""
+    head = "".join(f"<th>{escape(patch)}</th>" for patch in table.patches)
+    rows = []
+    for row in table.rows:
+        cells = "".join(_cell(row.cells[patch]) for patch in table.patches)
+        rows.append(f'<tr><th title="{row.commit}">{escape(row.tag)}</th>{cells}</tr>')
+    return (
+        '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>llm-kvsplit: compatibility</title>\n'
+        "<style>body{font:14px sans-serif}table{border-collapse:collapse}td,th{padding:2px 8px;border:1px solid #ccc}"
+        "td{text-align:center}thead th{position:sticky;top:0;background:#fff}"
+        + "".join(f".{_class(state)}{{background:{colour}}}" for state, colour in _COLOURS.items())
+        + f"</style>\n<p>Series on {escape(table.base)}. {escape(_legend())}</p>\n"
+        f"<table><thead><tr><th>tag</th>{head}</tr></thead><tbody>\n" + "\n".join(rows) + "\n</tbody></table></html>\n"
+    )
+
+
+def _cell(cell: Cell) -> str:
+    title = "\n".join([cell.state, *cell.notes, *(f"changed: {path}" for path in cell.watched)])
+    return f'<td class="{_class(cell.state)}" title="{escape(title)}">{escape(_short(cell))}</td>'
+
+
+def _class(state: str) -> str:
+    return state.replace(" ", "-")

@@ -1,0 +1,247 @@
+"""Git diffs of text: read strictly, applied without fuzz, and written the same everywhere.
+
+libgit2 reads and writes them. What it does not do stands here: it takes a hunk whose ``@@`` line counts too few lines,
+and text between files, for nothing at all; and it applies to a work tree or an index, never to a tree.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..errors import PatchError
+from ..upstream.store import entry_at, read_blob, sentence, tree_with
+
+ZERO = "0" * 40
+FILE, EXECUTABLE, LINK, SUBMODULE = 0o100644, 0o100755, 0o120000, 0o160000
+
+
+@dataclass(frozen=True)
+class Hunk:
+    """Lines keep their ending; ``lines`` are (b" " | b"-" | b"+", content)."""
+
+    old_start: int
+    lines: tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True)
+class FileDiff:
+    """What is done to one file. A mode of None: the file is not there on that side.
+
+    ``old_id`` and ``new_id`` are what the ``index`` line gives, maybe abbreviated, maybe empty.
+    """
+
+    path: str
+    old_mode: int | None
+    new_mode: int | None
+    old_id: str
+    new_id: str
+    hunks: tuple[Hunk, ...]
+
+
+# --- read
+
+
+@lru_cache(maxsize=64)  # every tag of a compatibility table asks what each patch touches
+def parse_diff(diff: bytes, name: str) -> tuple[FileDiff, ...]:
+    """Read a git diff whose every count is right. Raises PatchError on anything this project does not carry."""
+    return tuple(_parse_section(section, name) for section in _sections(diff))
+
+
+def added(path: str, mode: int, data: bytes) -> FileDiff:
+    """A whole new file, as if a diff had brought it."""
+    lines = tuple((b"+", line) for line in _lines(data))
+    return FileDiff(path, None, mode, "", "", (Hunk(0, lines),) if lines else ())
+
+
+def _sections(diff: bytes) -> list[bytes]:
+    """One a file, with the names of an empty file's sides, which libgit2 wants and git leaves out."""
+    whole = []
+    for section in filter(None, re.split(rb"^(?=diff --git )", diff, flags=re.M)):
+        if empty := re.fullmatch(rb"diff --git a/(.+) b/\1\n(new|deleted) file mode \d+\nindex .*\n", section):
+            sides = b"--- /dev/null\n+++ b/%s\n" if empty[2] == b"new" else b"--- a/%s\n+++ /dev/null\n"
+            section += sides % empty[1]
+        whole.append(section)
+    return whole
+
+
+def _parse_section(section: bytes, name: str) -> FileDiff:
+    from pygit2 import Diff, GitError
+    from pygit2.enums import DeltaStatus
+
+    start = re.match(rb"diff --git a/(.+) b/\1\n", section)
+    if not start:
+        first = section.partition(b"\n")[0].decode(errors="backslashreplace")
+        raise PatchError(
+            f"{name}.patch: {first!r} begins no plain file diff; "
+            "write it with `git diff --no-renames`, without quoted names."
+        )
+    path = checked_path(start[1], f"{name}.patch")
+    head, *hunks = re.split(rb"^(?=@@ )", section, flags=re.M)
+    if re.search(rb"^(GIT binary patch|Binary files )", head, re.M):
+        raise PatchError(f"{name}.patch changes the binary file {path}: patches here carry text only.")
+    for number, hunk in enumerate(hunks, 1):
+        if not _counts_right(hunk):
+            raise PatchError(
+                f"{name}.patch: hunk {number} of {path} does not hold the lines its @@ line counts: run git diff again."
+            )
+    try:
+        [patch] = Diff.parse_diff(section)
+    except (GitError, ValueError) as failure:
+        raise PatchError(
+            f"{name}.patch: the diff of {path} cannot be read ({sentence(failure)}): run git diff again."
+        ) from None
+    delta = patch.delta
+    for mode in (int(delta.old_file.mode), int(delta.new_file.mode)):
+        if mode not in (0, FILE, EXECUTABLE, LINK):
+            what = f"moves the submodule {path}" if mode == SUBMODULE else f"gives {path} the mode {mode:o}"
+            raise PatchError(f"{name}.patch {what}: patches here carry text files only.")
+    ids = re.search(rb"^index (\w+)\.\.(\w+)", head, re.M)
+    return FileDiff(
+        path,
+        None if delta.status == DeltaStatus.ADDED else int(delta.old_file.mode) or FILE,
+        None if delta.status == DeltaStatus.DELETED else int(delta.new_file.mode) or FILE,
+        ids[1].decode() if ids else "",
+        ids[2].decode() if ids else "",
+        tuple(_read_hunk(hunk) for hunk in patch.hunks),
+    )
+
+
+def checked_path(raw: bytes, where: str) -> str:
+    """A path inside the sources that git writes without quotes. Raises PatchError."""
+    shown = repr(raw)[1:]
+    if re.search(rb'[\x00-\x1f"\\\x7f-\xff]', raw):
+        raise PatchError(f"{where} changes {shown}, a name git would quote: rename the file.")
+    if {b"", b".", b"..", b".git"} & set(raw.split(b"/")):
+        raise PatchError(f"{where} changes {shown}, which is no path inside the sources: remove it.")
+    return raw.decode()
+
+
+def _counts_right(hunk: bytes) -> bool:
+    counts = re.match(rb"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", hunk)
+    kinds = [line[:1] for line in hunk.split(b"\n")[1:-1]]
+    both, old, new, odd = (kinds.count(kind) for kind in (b" ", b"-", b"+", b"\\"))
+    if not counts or both + old + new + odd != len(kinds):
+        return False
+    return [both + old, both + new] == [1 if count is None else int(count) for count in counts.groups()]
+
+
+def _read_hunk(hunk) -> Hunk:
+    lines = []
+    for line in hunk.lines:
+        if line.origin in "<>=":  # no newline at the end of the file
+            kind, content = lines[-1]
+            lines[-1] = (kind, content.removesuffix(b"\n"))
+        else:
+            lines.append((line.origin.encode(), line.raw_content))
+    return Hunk(hunk.old_start, tuple(lines))
+
+
+# --- applied
+
+
+def apply_diff(repo, tree, sections, name) -> str:
+    """The tree id after a diff: no fuzz, no offset, and every id the diff names must come out.
+
+    Raises PatchError naming the hunk that does not fit.
+    """
+    for section in sections:
+        tree = tree_with(repo, tree, {section.path: _apply_section(repo, tree, section, name)})
+    return str(tree)
+
+
+def _apply_section(repo, tree, section, name):
+    again = "restore it, or make it anew with kvsplit-patch apply"
+    misfit = f"{name}.patch does not fit its base: {section.path} {{}}; {again}."
+    present = entry_at(repo, tree, section.path)
+    if present is None and section.old_mode is not None:
+        raise PatchError(misfit.format("is not there"))
+    if present is not None and section.old_mode is None:
+        raise PatchError(
+            f"{name} adds {section.path}, which is there already before it: move patchset/{name}/{section.path} "
+            "to another name, or take it away and make the change with kvsplit-patch apply and refresh."
+        )
+    if present and present[0] != section.old_mode:
+        raise PatchError(misfit.format("has another mode"))
+    if present and section.old_id and not present[1].startswith(section.old_id):
+        raise PatchError(misfit.format("is another version there"))
+    old = read_blob(repo, present[1]) if present else b""
+    new = _apply_hunks(old, section, name)
+    if section.new_mode is None:
+        if new:
+            raise PatchError(f"{name}.patch deletes {section.path} but leaves lines of it: run git diff again.")
+        return None
+    blob = str(repo.create_blob(new))
+    if section.new_id and not blob.startswith(section.new_id):
+        raise PatchError(
+            f"{name}.patch does not give the {section.path} its index line names: restore it with git checkout, "
+            "or take that line out and run kvsplit-patch export to keep the edit."
+        )
+    return section.new_mode, blob
+
+
+def _apply_hunks(old: bytes, section: FileDiff, name: str) -> bytes:
+    source = _lines(old)
+    result, position = [], 0
+    for number, hunk in enumerate(section.hunks, 1):
+        before = [content for kind, content in hunk.lines if kind != b"+"]
+        start = hunk.old_start - 1 if before else hunk.old_start  # a hunk without old lines names the line above
+        if start < position or source[start : start + len(before)] != before:
+            raise PatchError(
+                f"{name}.patch does not fit its base: hunk {number} of {section.path} "
+                f"does not match at line {hunk.old_start}; restore it, or make it anew with kvsplit-patch apply."
+            )
+        result += source[position:start]
+        result += [content for kind, content in hunk.lines if kind != b"-"]
+        position = start + len(before)
+    return b"".join(result + source[position:])
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return re.findall(rb"[^\n]*\n|[^\n]+", data)  # bytes.splitlines would also split at a lone \r
+
+
+# --- written
+
+
+def write_diff(repo, old_tree, new_tree, name) -> tuple[bytes, dict[str, tuple[int, bytes]]]:
+    """What is changed between two trees as a diff, and what is new there as files: path -> (mode, bytes).
+
+    The diff has full ids, 3 lines of context, a/ and b/, a rename as delete and add; nobody's git configuration
+    changes a byte of it. A link stays in the diff. Raises PatchError for binary files and submodules.
+    """
+    from pygit2.enums import DeltaStatus, DiffOption
+
+    # No attribute file reaches the store, and a NUL would make libgit2 leave the lines out.
+    diff = repo.diff(repo[str(old_tree)], repo[str(new_tree)], flags=DiffOption.FORCE_TEXT)
+    sections, files = [], {}
+    for patch in diff:
+        old, new = patch.delta.old_file, patch.delta.new_file
+        path = checked_path(new.raw_path, name)
+        if SUBMODULE in (old.mode, new.mode):
+            raise PatchError(f"{name} moves the submodule {path}: patches here carry text only.")
+        # The ids of a side that is not there are zeros.
+        old_data, new_data = (read_blob(repo, side.id) if str(side.id) != ZERO else b"" for side in (old, new))
+        if b"\0" in old_data[:8000] or b"\0" in new_data[:8000]:
+            raise PatchError(f"{name} changes the binary file {path}: patches here carry text only.")
+        is_new = patch.delta.status == DeltaStatus.ADDED and entry_at(repo, old_tree, path) is None
+        if is_new and new.mode in (FILE, EXECUTABLE):
+            files[path] = int(new.mode), new_data
+        else:
+            full = f"\nindex {old.id}..{new.id}".encode()  # how far libgit2 cuts them depends on what the store holds
+            sections.append(re.sub(rb"\nindex \w+\.\.\w+", full, patch.data, count=1))
+    return b"".join(sections), files
+
+
+def patch_id(diff: bytes, files: dict[str, tuple[int, bytes]]) -> str:
+    """``git patch-id --stable`` of a change that can be read and its files: the same wherever its lines lie.
+
+    (But for a new file that is empty, or has a space in its name: git makes another number of those.)
+    """
+    from pygit2 import Diff, Patch
+    from pygit2.enums import DiffOption
+
+    sections = _sections(diff)
+    for path, (mode, data) in files.items():
+        text = Patch.create_from(None, data, new_as_path=path, flag=DiffOption.FORCE_TEXT).data
+        sections.append(text.replace(b"\nnew file mode 100644\n", f"\nnew file mode {mode:o}\n".encode(), 1))
+    return str(Diff.parse_diff(b"".join(sections)).patchid)

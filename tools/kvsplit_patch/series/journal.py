@@ -1,0 +1,96 @@
+"""What an unfinished change of the series has done so far, on disk before each step, and one lock a checkout."""
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..errors import PatchError
+from ..paths import state_dir
+from .dep3 import Header
+from .folders import sync, write_file
+from .patchset import Step, Upstream
+
+
+@dataclass(frozen=True)
+class State:
+    """One change of the series under way.
+
+    ``done``: patches as they stand on the target. ``todo``: patches as they stand where they come from,
+    the first being worked on. ``stopped``: why a person is asked, an ``Outcome`` state, or empty.
+    ``old``, ``new``: digests of ``patchset/`` before and, from the moment the swap may begin, after.
+    """
+
+    what: str
+    checkout: str
+    series_version: str
+    upstream: Upstream
+    base_tree: str
+    done: tuple[Step, ...]
+    todo: tuple[Step, ...]
+    work: str
+    old: str
+    stopped: str = ""
+    new: str = ""
+
+    def current(self) -> str:
+        """The tree the next patch is merged into."""
+        return self.done[-1].after if self.done else self.base_tree
+
+
+@contextmanager
+def locked(project: Path):
+    """The right to change a checkout's series. Raises PatchError at once if another process has it."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(state_dir(project) / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise PatchError(f"Another kvsplit-patch is at work in {project}: wait until it ends.") from None
+
+
+def write(project: Path, state: State):
+    path = _path(project)
+    beside = path.with_suffix(".new")
+    write_file(beside, json.dumps(asdict(state), indent=1).encode())
+    os.replace(beside, path)
+    sync(path.parent)
+
+
+def read(project: Path) -> State | None:
+    """The unfinished change, or None."""
+    try:
+        data = json.loads(_path(project).read_bytes())
+        for key in ("done", "todo"):
+            data[key] = tuple(Step(**{**step, "header": _header(step["header"])}) for step in data[key])
+        return State(**{**data, "upstream": Upstream(**data["upstream"])})
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise PatchError(
+            f"{_path(project)} was written by another version of kvsplit-patch, or damaged: "
+            "finish with that version, or remove the file to give the change up."
+        ) from None
+
+
+def _header(data: dict) -> Header:
+    """JSON knows no tuples."""
+    return Header(**{field: tuple(value) if isinstance(value, list) else value for field, value in data.items()})
+
+
+def require(project: Path) -> State:
+    state = read(project)
+    if state is None:
+        raise PatchError("No change of the series is under way: start one with kvsplit-patch rebase.")
+    return state
+
+
+def remove(project: Path):
+    _path(project).unlink(missing_ok=True)
+    sync(state_dir(project))
+
+
+def _path(project: Path) -> Path:
+    return state_dir(project) / "journal.json"

@@ -1,0 +1,171 @@
+"""The one bare git repository of upstream objects, and small helpers over its trees.
+
+Objects are content-addressed, so any number of checkouts and processes share the store; only what
+changes packs or refs (fetching) takes the lock. Everything here is written for libgit2: no work tree,
+no user configuration, no attributes, so that the same input gives the same objects on any machine.
+"""
+
+from contextlib import contextmanager
+
+from ..errors import PatchError
+from ..paths import store_dir
+
+REFS = "refs/kvsplit"
+
+
+def isolate():
+    """Make libgit2 forget the user's and the system's git configuration and attribute files, for this process."""
+    import pygit2
+    from pygit2.enums import ConfigLevel
+
+    for level in (ConfigLevel.PROGRAMDATA, ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL):
+        pygit2.settings.search_path[level] = ""
+    pygit2.settings.server_connect_timeout = 30_000  # ms; libgit2 would wait for ever
+    pygit2.settings.server_timeout = 120_000
+
+
+@contextmanager
+def writing():
+    """Hold the store's lock: for fetching and importing packs, never needed to write single objects."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(str(store_dir()) + ".lock", timeout=900):
+            yield
+    except Timeout:
+        raise PatchError(
+            f"Another process has been fetching into {store_dir()} for 15 minutes: end it, then try again."
+        ) from None
+
+
+def open_store():
+    """The store as a ``pygit2.Repository``, made on first use."""
+    import pygit2
+
+    isolate()
+    folder = store_dir()
+    try:
+        return pygit2.Repository(str(folder))
+    except pygit2.GitError:
+        pass
+    with writing():
+        repo = pygit2.init_repository(str(folder), bare=True)
+        repo.config["gc.auto"] = 0  # the trees of an unfinished rebase are not always reachable from a ref
+        return repo
+
+
+def find_commit(repo, name):
+    """The 40-hex id of a commit the store has in full, by tag, sdist version, 40-hex id or a unique prefix; else None."""
+    import pygit2
+
+    for ref in (f"{REFS}/upstream/{name}", f"{REFS}/sdist/{name}", f"{REFS}/commit/{name}"):
+        if ref in repo.references:
+            return str(repo.references[ref].peel(pygit2.Commit).id)
+    known = {str(repo.references[ref].peel(pygit2.Commit).id) for ref in repo.references if is_upstream(ref)}
+    matches = [commit for commit in known if len(name) >= 7 and commit.startswith(name.lower())]
+    return matches[0] if len(matches) == 1 else None
+
+
+def is_upstream(ref: str) -> bool:
+    return ref.startswith((f"{REFS}/upstream/", f"{REFS}/sdist/", f"{REFS}/commit/"))
+
+
+def entries(repo, tree, prefix="", seen_trees=None):
+    """Every blob, link and submodule below a tree as (path, mode, 40-hex id), in git's order.
+
+    ``seen_trees``: a set of folders' ids to pass over, and to add to; for walking many trees that share most.
+    Raises PatchError on names that would lead out of a folder the tree is written to.
+    """
+    from pygit2.enums import FileMode
+
+    seen = set()
+    for entry in repo[str(tree)]:
+        if entry.name in {"", ".", "..", *seen} or "/" in entry.name or entry.name.lower() == ".git":
+            raise PatchError(f"The upstream tree {tree} holds the name {entry.name!r}: do not use this source.")
+        seen.add(entry.name)
+        path = prefix + entry.name
+        if entry.filemode == FileMode.TREE:
+            if seen_trees is not None:
+                if entry.id in seen_trees:
+                    continue
+                seen_trees.add(entry.id)
+            yield from entries(repo, entry.id, path + "/", seen_trees)
+        else:
+            yield path, int(entry.filemode), str(entry.id)
+
+
+def tree_with(repo, tree, changes) -> str:
+    """``tree`` with ``{path: (mode, blob id) or None to delete}`` applied; the new tree's 40-hex id.
+
+    Only the folders on the way to a change are written: an index of all files would take ten times as long.
+    """
+    import pygit2
+
+    old = repo[str(tree)] if tree else None
+    builder = repo.TreeBuilder(old) if old else repo.TreeBuilder()
+    below: dict[str, dict] = {}
+    for path, change in changes.items():
+        name, _, rest = path.partition("/")
+        if rest:
+            below.setdefault(name, {})[rest] = change
+        elif change is None:
+            builder.remove(name)
+        else:
+            mode, blob = change
+            builder.insert(name, pygit2.Oid(hex=str(blob)), mode)
+    for name, inside in below.items():
+        entry = builder.get(name)
+        made = tree_with(repo, entry.id if entry and entry.filemode == pygit2.enums.FileMode.TREE else None, inside)
+        if len(repo[made]):
+            builder.insert(name, pygit2.Oid(hex=made), pygit2.enums.FileMode.TREE)
+        elif entry:
+            builder.remove(name)  # git has no empty folders
+    return str(builder.write())
+
+
+def entry_at(repo, tree, path):
+    """(mode, 40-hex id) of what a tree holds at a path, or None."""
+    try:
+        entry = repo[str(tree)][path]
+    except KeyError:
+        return None
+    return int(entry.filemode), str(entry.id)
+
+
+def read_blob(repo, blob) -> bytes:
+    return repo[str(blob)].data
+
+
+def require_complete(repo, commit: str, source: str, seen: set | None = None):
+    """Read every object of a commit's tree; libgit2 compares each with its id as it does.
+
+    ``seen``: ids that were read before, to pass over and to add to.
+    """
+    import pygit2
+
+    seen = set() if seen is None else seen
+    try:
+        for _, mode, blob in entries(repo, repo[commit].peel(pygit2.Tree).id, seen_trees=seen):
+            if mode != 0o160000 and blob not in seen:
+                repo.read(blob)
+                seen.add(blob)
+    except (KeyError, pygit2.GitError, ValueError) as failure:
+        raise PatchError(
+            f"The objects of {commit} in {source} are incomplete ({sentence(failure)}): fetch it again."
+        ) from None
+
+
+def objects_known(repo) -> set:
+    """The ids in the trees of all upstream commits that were fetched and found complete; for ``seen`` above."""
+    import pygit2
+
+    seen: set = set()
+    for ref in repo.references:
+        if is_upstream(ref):
+            seen |= {blob for _, _, blob in entries(repo, repo.references[ref].peel(pygit2.Tree).id, seen_trees=seen)}
+    return seen
+
+
+def sentence(failure: Exception) -> str:
+    """What libgit2 says, to go inside a sentence of ours."""
+    return str(failure).strip().rstrip(".").splitlines()[0]
