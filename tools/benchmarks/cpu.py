@@ -401,6 +401,7 @@ def main() -> None:
         return
 
     from kvsplit_patch.build import artifacts, cmake
+    from kvsplit_patch.echo import echo
     from kvsplit_patch.series import trees
 
     source = trees.patched()
