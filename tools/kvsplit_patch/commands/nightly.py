@@ -4,7 +4,6 @@ import sys
 
 import click
 
-from ..echo import echo
 from . import options
 
 
@@ -22,22 +21,24 @@ def command(names, no_branch, dry_run, date, flags):
     """
     from datetime import datetime, timezone
 
+    from ..echo import echo
     from ..errors import NetworkError
-    from ..nightly import github, nightly
+    from ..nightly import github, memory, nightly
     from ..proof import stages
 
     if set(names) - set(stages.NAMES):
         raise click.UsageError(f"--stage is one of {', '.join(stages.NAMES)}.")
     chosen = [name for name in stages.NAMES if not names or name in names]
     hub = github.from_environment(dry_run, echo)
-    with nightly.locked():
-        night = nightly.look(chosen, flags, hub, date or str(datetime.now(timezone.utc).date()), echo)
+    with memory.locked():
+        order = nightly.order(chosen, flags, hub, date or str(datetime.now(timezone.utc).date()), echo)
+        night = nightly.prove(order)
         report = nightly.as_markdown(night)
-        (nightly.folder() / "report.md").write_text(report)
+        (memory.folder() / "report.md").write_text(report)
         click.echo(report, nl=False)
         result = night.result
         try:
-            nightly.tell(night, chosen, hub, not no_branch, echo)
+            nightly.publish(order, night, not no_branch)
         except NetworkError as failure:  # what was found out is kept; the next run passes it on
             click.echo(f"GitHub could not be told: {failure.message}", err=True)
             result = result if result == nightly.RED else nightly.UNTOLD

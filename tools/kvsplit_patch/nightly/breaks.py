@@ -43,85 +43,62 @@ class Break:
         return f"{self.patch}@{self.commit[:12] if self.known else self.stage}"
 
 
-def explain(
-    loaded: Series,
-    listing: Listing,
-    good: Tag | None,
-    target: Tag,
-    checks: Sequence[Check],
-    flags: Sequence[str],
-    echo: Echo,
-) -> list[Break]:
-    """Every failed check of ``target`` as a break. ``good``: a ``b`` tag before it on which they passed, if known.
+@dataclass(frozen=True)
+class Case:
+    """A target on which stages failed. ``good``: a ``b`` tag before it on which they passed, if one is known."""
 
-    Raises Unable where the search for the first bad commit could not be made.
-    """
-    found = []
+    loaded: Series
+    listing: Listing
+    good: Tag | None
+    target: Tag
+    flags: Sequence[str]
+    echo: Echo
+
+
+def explain(case: Case, checks: Sequence[Check]) -> list[Break]:
+    """Every failed check as a break. Raises Unable where the search for the first bad commit could not be made."""
+    breaks = []
     for check in checks:
         if not check.problems:
             continue
         if check.name == "replay":
-            for name in _stopping(loaded, target):
-                found.append(_break(loaded, listing, good, target, stages.replays(name), check, name, flags, echo))
+            cells = compat.on_commit(case.loaded, case.target.commit)
+            stopping = [name for name, cell in cells.items() if cell.state != replay.CLEAN]
+            breaks += [_break(case, check, stages.replays(name), name) for name in stopping]
         elif check.name == "lint":
-            found.append(
-                _unknown(
-                    loaded, target, check, "series", "patchset/ is not what its lock says: run kvsplit-patch lint."
-                )
-            )
+            cause = "patchset/ is not what its lock says: run 'kvsplit-patch lint'."
+            breaks.append(_undated(case, check, "series", cause))
         else:
-            found.append(_break(loaded, listing, good, target, stages.named(check.name), check, "", flags, echo))
-    return found
+            breaks.append(_break(case, check, stages.named(check.name)))
+    return breaks
 
 
-def _stopping(loaded: Series, target: Tag) -> list[str]:
-    return [name for name, cell in compat.on_commit(loaded, target.commit).items() if cell.state != replay.CLEAN]
-
-
-def _break(
-    loaded: Series,
-    listing: Listing,
-    good: Tag | None,
-    target: Tag,
-    stage: Stage,
-    check: Check,
-    patch: str,
-    flags: Sequence[str],
-    echo: Echo,
-) -> Break:
-    bad = listing.at(target.commit) or target
+def _break(case: Case, check: Check, stage: Stage, patch: str = "") -> Break:
     problems = check.problems
     if patch:  # of several patches that stop, this one
-        problems = bisection.try_on(target.commit, stage, flags, echo).problems
+        problems = bisection.try_on(case.target.commit, stage, case.flags, case.echo).problems
     try:
-        if good is None:
+        if case.good is None:
             raise PatchError("No earlier tag is known on which it passed.")
-        search = bisection.search(listing, good, bad, stage, flags, echo)
+        bad = case.listing.at(case.target.commit) or case.target
+        search = bisection.search(case.listing, case.good, bad, stage, case.flags, case.echo)
     except PatchError as reason:
         if type(reason) is not PatchError:
             raise
-        what = _cause(check.name, patch, "", problems)
-        return _unknown(loaded, target, check, patch or _owner(check.name, ""), f"{what} {reason.message}")
-    first = culprit.examine(loaded, search.before_suspects(), search.suspects()[-1])
+        cause = f"{_cause(check.name, patch, problems)} {reason.message}"
+        return _undated(case, check, patch or _owner(check.name, ""), cause)
+    first = culprit.examine(case.loaded, search.before_suspects(), search.suspects()[-1])
     owner = patch or _owner(check.name, first.patch)
+    cause = _cause(check.name, owner, problems)
     return Break(
-        owner,
-        check.name,
-        target.name,
-        first.commit,
-        first.subject,
-        True,
-        _cause(check.name, owner, first.subject, problems),
-        problems,
-        first.summary(),
+        owner, check.name, case.target.name, first.commit, first.subject, True, cause, problems, first.summary()
     )
 
 
-def _unknown(loaded: Series, target: Tag, check: Check, patch: str, cause: str) -> Break:
-    import pygit2
-
-    repo = store.open_store()
-    subject = repo[target.commit].peel(pygit2.Commit).message.partition("\n")[0] if target.commit in repo else ""
+def _undated(case: Case, check: Check, patch: str, cause: str) -> Break:
+    """A break of which nobody knows since when."""
+    target = case.target
+    subject = store.subject(store.open_store(), target.commit)
     return Break(patch, check.name, target.name, target.commit, subject, False, cause, check.problems, "")
 
 
@@ -129,13 +106,13 @@ def _owner(stage: str, touched: str) -> str:
     return "bindings" if stage == "abi" else touched or "series"
 
 
-def _cause(stage: str, patch: str, subject: str, problems: Sequence[str]) -> str:
+def _cause(stage: str, patch: str, problems: Sequence[str]) -> str:
     """The likely cause and what to do, in words; a person decides."""
-    said = " ".join(problems)
+    printed = " ".join(problems)
     if stage == "replay":
-        if replay.UPSTREAM in said:
+        if replay.UPSTREAM in printed:
             return f"Upstream has what {patch} does: rebase, and skip it."
-        if replay.PARTLY in said:
+        if replay.PARTLY in printed:
             return f"Upstream has a part of {patch}: rebase, and look what is left of it."
         return f"Upstream changed the lines that {patch} changes: rebase, and resolve the conflict."
     if stage == "abi":
@@ -146,7 +123,7 @@ def _cause(stage: str, patch: str, subject: str, problems: Sequence[str]) -> str
     if stage == "build":
         return "It merges, and does not compile: upstream changed what a patch calls."
     if stage == "smoke":
-        if "unpatched build" in said:
+        if "unpatched build" in printed:
             return (
                 "It merges and compiles, and the patched build no longer gives the unpatched one's results: "
                 "upstream changed the meaning of what a patch builds on."

@@ -78,8 +78,7 @@ def examine(loaded: Series, before: str, commit: str) -> Culprit:
         lines[part.delta.old_file.path] = (set(near), own)
     symbols = {word for _, own in lines.values() for line in own for word in _symbols(line)}
     touches = (_touch(patch, changed, lines, symbols) for patch in loaded.patches)
-    subject = repo[commit].peel(pygit2.Commit).message.partition("\n")[0]
-    return Culprit(commit, subject, len(lines), tuple(touch for touch in touches if touch))
+    return Culprit(commit, store.subject(repo, commit), len(lines), tuple(touch for touch in touches if touch))
 
 
 def _touch(patch: Patch, changed: set, lines: dict, symbols: set) -> Touch | None:

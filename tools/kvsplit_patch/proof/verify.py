@@ -28,6 +28,10 @@ class Check:
     details: dict[str, Any] = field(default_factory=dict)
     skipped: bool = False
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Check:
+        return cls(**{**data, "problems": tuple(data["problems"])})
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -97,8 +101,7 @@ def last() -> Verdict:
     """The verdict of the last verify. Raises PatchError when there was none."""
     try:
         data = json.loads(file().read_text())
-        checks = tuple(Check(**{**check, "problems": tuple(check["problems"])}) for check in data["checks"])
-        return Verdict(data["created"], data["target"], checks)
+        return Verdict(data["created"], data["target"], tuple(map(Check.from_json, data["checks"])))
     except FileNotFoundError:
         raise PatchError("Nothing has been verified here yet: run 'kvsplit-patch verify'.") from None
     except (ValueError, KeyError, TypeError):

@@ -66,6 +66,13 @@ def find_commit(repo, name):
     return matches[0] if len(matches) == 1 else None
 
 
+def subject(repo, commit: str) -> str:
+    """The first line of a commit's message; empty where the store lacks the commit."""
+    import pygit2
+
+    return repo[commit].peel(pygit2.Commit).message.partition("\n")[0] if commit in repo else ""
+
+
 def is_upstream(ref: str) -> bool:
     return ref.startswith((f"{REFS}/upstream/", f"{REFS}/sdist/", f"{REFS}/commit/"))
 
