@@ -22,7 +22,7 @@ def command(folder, through):
         steps = steps[: loaded.index(through) + 1]
     lock = loaded.lock
     commits = [(f"llama.cpp {lock.upstream.commit}", lock.base_tree)]
-    commits += [(f"{step.name}\n\n{step.header.description}", step.after) for step in steps]
+    commits += map(workfolder.commit_of, steps)
     note = {"kind": "apply", "patch": steps[-1].name if steps else None, "tree": commits[-1][1]}
     workfolder.create(Path(folder).resolve(), note, commits)
     click.echo(f"{folder}: {len(steps)} patches on llama.cpp {lock.upstream.commit}")

@@ -12,6 +12,8 @@ def command(check, series_version):
     Takes files as they were edited, and plain `git diff` text under a DEP-3 header: this is how a patch edited by hand
     gets its final form. What follows a patch that was edited, moved in patchset/series or taken out of it is replayed.
     """
+    from dataclasses import replace
+
     from .. import paths
     from ..errors import PatchError
     from ..series import journal, lint, patchset, replay, sequence
@@ -28,4 +30,5 @@ def command(check, series_version):
         loaded = patchset.load(project / "patchset")
         lock = loaded.lock
         done, todo = replay.steps_as_edited(loaded)
-        sequence.start(project, "export", loaded, lock.upstream, lock.base_tree, done, todo, version=series_version)
+        lock = replace(lock, series_version=series_version or lock.series_version)
+        sequence.start(project, "export", lock, todo, done)

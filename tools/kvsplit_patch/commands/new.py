@@ -48,5 +48,5 @@ def command(name, folder, description, author, forwarded, watch):
         )
         step = patchset.Step(name, header, top, tree)
         click.echo("changes " + ", ".join(replay.changed_paths(store.open_store(), top, tree)))
-        sequence.start(project, f"new patch {name}", loaded, lock.upstream, lock.base_tree, steps, [step])
+        sequence.start(project, f"new patch {name}", lock, [step], steps)
         workfolder.record(folder, step, amend=False)

@@ -12,6 +12,7 @@ import click
 def command(target, plan, worktree):
     """Move the series to another upstream commit: a tag, a 40-hex id, or what a llama-cpp-python VERSION vendors."""
     from contextlib import nullcontext
+    from dataclasses import replace
 
     from .. import paths
     from ..series import journal, patchset, replay, sequence
@@ -34,7 +35,8 @@ def command(target, plan, worktree):
             _plan(repo, steps, base)
         _watched(replay.watched_changes(repo, loaded, loaded.lock.base_tree, base))
         if not plan:
-            sequence.start(project, f"rebase to {target}", loaded, where, base, (), steps, work=worktree)
+            lock = replace(loaded.lock, upstream=where, base_tree=base)
+            sequence.start(project, f"rebase to {target}", lock, steps, work=worktree)
 
 
 def _plan(repo, steps, base):

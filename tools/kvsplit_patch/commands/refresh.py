@@ -33,15 +33,6 @@ def command(folder):
             )
         header = replace(step.header, last_update=str(datetime.now(timezone.utc).date()))
         edited = replace(step, header=header, after=tree)
-        lock = loaded.lock
         click.echo("changes " + ", ".join(replay.changed_paths(store.open_store(), step.before, tree)))
-        sequence.start(
-            project,
-            f"refresh of {step.name}",
-            loaded,
-            lock.upstream,
-            lock.base_tree,
-            steps[:at],
-            [edited, *steps[at + 1 :]],
-        )
+        sequence.start(project, f"refresh of {step.name}", loaded.lock, [edited, *steps[at + 1 :]], steps[:at])
         workfolder.record(folder, edited, amend=True)

@@ -1,10 +1,11 @@
-"""What an unfinished change of the series has done so far, on disk before each step, and one lock a checkout."""
+"""What an unfinished change of the series has come to, on disk, and one lock a checkout."""
 
 import json
 import os
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import PatchError
 from ..paths import state_dir
@@ -14,16 +15,16 @@ from .patchset import Step, Upstream
 
 
 @dataclass(frozen=True)
-class State:
+class Change:
     """One change of the series under way.
 
     ``done``: patches as they stand on the target. ``todo``: patches as they stand where they come from,
-    the first being worked on. ``stopped``: why a person is asked, an ``Outcome`` state, or empty.
+    the first being worked on. ``work``: the folder where a person resolves it.
     ``old``, ``new``: digests of ``patchset/`` before and, from the moment the swap may begin, after.
+    ``stopped``: why a person is asked, an ``Outcome`` state, or empty.
     """
 
     what: str
-    checkout: str
     series_version: str
     upstream: Upstream
     base_tree: str
@@ -38,6 +39,11 @@ class State:
         """The tree the next patch is merged into."""
         return self.done[-1].after if self.done else self.base_tree
 
+    def advanced(self, tree: str) -> "Change":
+        """The change with its next patch done, which gave ``tree``."""
+        step = replace(self.todo[0], before=self.current(), after=tree)
+        return replace(self, done=(*self.done, step), todo=self.todo[1:], stopped="")
+
 
 @contextmanager
 def locked(project: Path):
@@ -51,21 +57,20 @@ def locked(project: Path):
         raise PatchError(f"Another kvsplit-patch is at work in {project}: wait until it ends.") from None
 
 
-def write(project: Path, state: State):
+def write(project: Path, change: Change) -> None:
     path = _path(project)
     beside = path.with_suffix(".new")
-    write_file(beside, json.dumps(asdict(state), indent=1).encode())
+    write_file(beside, json.dumps(asdict(change), indent=1).encode())
     os.replace(beside, path)
     sync(path.parent)
 
 
-def read(project: Path) -> State | None:
+def read(project: Path) -> Change | None:
     """The unfinished change, or None."""
     try:
         data = json.loads(_path(project).read_bytes())
-        for key in ("done", "todo"):
-            data[key] = tuple(Step(**{**step, "header": _header(step["header"])}) for step in data[key])
-        return State(**{**data, "upstream": Upstream(**data["upstream"])})
+        done, todo = (tuple(map(_step, data[key])) for key in ("done", "todo"))
+        return Change(**{**data, "done": done, "todo": todo, "upstream": Upstream(**data["upstream"])})
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
@@ -75,19 +80,20 @@ def read(project: Path) -> State | None:
         ) from None
 
 
-def _header(data: dict) -> Header:
-    """JSON knows no tuples."""
-    return Header(**{field: tuple(value) if isinstance(value, list) else value for field, value in data.items()})
+def _step(data: dict[str, Any]) -> Step:
+    # JSON knows no tuples.
+    header = {field: tuple(value) if isinstance(value, list) else value for field, value in data["header"].items()}
+    return Step(**{**data, "header": Header(**header)})
 
 
-def require(project: Path) -> State:
-    state = read(project)
-    if state is None:
+def require(project: Path) -> Change:
+    change = read(project)
+    if change is None:
         raise PatchError("No change of the series is under way: start one with kvsplit-patch rebase.")
-    return state
+    return change
 
 
-def remove(project: Path):
+def remove(project: Path) -> None:
     _path(project).unlink(missing_ok=True)
     sync(state_dir(project))
 

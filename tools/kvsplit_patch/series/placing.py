@@ -12,10 +12,10 @@ from ..errors import PatchError
 from ..paths import state_dir
 from . import folders, gitdiff, journal, patchset
 from .folders import Files
-from .journal import State
+from .journal import Change
 
 
-def write(project: Path, files: Files):
+def write(project: Path, files: Files) -> None:
     """Write the new series beside the old one, with whatever else lies in ``patchset/``.
 
     Raises PatchError, the old series untouched, when it cannot be written.
@@ -24,19 +24,19 @@ def write(project: Path, files: Files):
     _write(_beside(project), everything, "The new series could not be written beside patchset/, which is as it was")
 
 
-def put(project: Path, state: State):
+def put(project: Path, change: Change) -> None:
     """Exchange what ``write`` wrote for ``patchset/``, the journal knowing of it first, and end the change."""
-    state = replace(state, new=patchset.digest(_beside(project)))
-    note = {"what": state.what, "new": state.new}
+    change = replace(change, new=patchset.digest(_beside(project)))
+    note = {"what": change.what, "new": change.new}
     previous = {f"patchset/{path}": file for path, file in folders.read(project / "patchset").items()}
     previous["note.json"] = gitdiff.FILE, json.dumps(note).encode()
     # For ``undo``, under a name that does not count until the exchange is done.
     _write(state_dir(project) / "previous.next", previous, "The old series could not be kept for undo")
-    journal.write(project, state)
-    settle(project, state)
+    journal.write(project, change)
+    finish(project, change)
 
 
-def _write(folder: Path, files: Files, failed: str):
+def _write(folder: Path, files: Files, failed: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folders.write(folder, files)
@@ -47,12 +47,12 @@ def _write(folder: Path, files: Files, failed: str):
         ) from None
 
 
-def settle(project: Path, state: State):
+def finish(project: Path, change: Change) -> None:
     """The exchange itself and what follows it. Runs again after a kill, from wherever that was."""
     current, beside = project / "patchset", _beside(project)
-    if patchset.digest(current) != state.new:
-        if patchset.digest(beside) != state.new:
-            raise PatchError(f"{beside} was changed, so {state.what} cannot end: run kvsplit-patch abort.")
+    if patchset.digest(current) != change.new:
+        if patchset.digest(beside) != change.new:
+            raise PatchError(f"{beside} was changed, so {change.what} cannot end: run kvsplit-patch abort.")
         folders.swap(current, beside)
     shutil.rmtree(beside, ignore_errors=True)
     shutil.rmtree(beside.with_name(".patchset-old"), ignore_errors=True)
@@ -61,16 +61,16 @@ def settle(project: Path, state: State):
         shutil.rmtree(previous, ignore_errors=True)
         os.rename(coming, previous)
     journal.remove(project)
-    click.echo(f"{state.what}: patchset/ is in place")
+    click.echo(f"{change.what}: patchset/ is in place")
 
 
-def discard(project: Path):
+def discard(project: Path) -> None:
     """Forget what was written but not put in place."""
     shutil.rmtree(_beside(project), ignore_errors=True)
     shutil.rmtree(state_dir(project) / "previous.next", ignore_errors=True)
 
 
-def previous(project: Path) -> tuple[dict, Path]:
+def previous(project: Path) -> tuple[dict[str, str], Path]:
     """What the last finished change was (``what``, and ``new``, the digest it left), and the series before it."""
     folder = state_dir(project) / "previous"
     try:

@@ -8,21 +8,26 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import PatchError
 from ..upstream import store
 from . import folders
+from .patchset import Step
 
 _MIDDLE = b"======="
 _MARKER = re.compile(rb"(<<<<<<<|\|\|\|\|\|\|\||>>>>>>>) |(=======)\r?\Z")
 
 
-def create(folder: Path, note: dict, commits, index=None):
+def create(
+    folder: Path, note: dict[str, Any], commits: Sequence[tuple[str, str]], index: Callable[[Any], Any] | None = None
+) -> None:
     """Make a work folder whose history is ``commits`` ((message, tree id), oldest first).
 
     ``index``: a function from the folder's repository to a merge to lay out on top, conflicts as diff3 markers.
-    ``note``: what ``find_note`` gives back. Only a folder left by an earlier conflict of the same checkout is
+    ``note``: what ``read_note`` gives back. Only a folder left by an earlier conflict of the same checkout is
     replaced; raises PatchError on any other that is in use.
     """
     import pygit2
@@ -58,7 +63,12 @@ def create(folder: Path, note: dict, commits, index=None):
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _commit(repo, message: str, tree: str, amend: bool = False):
+def commit_of(step: Step) -> tuple[str, str]:
+    """Message and tree of the commit that a patch is in a work folder."""
+    return f"{step.name}\n\n{step.header.description}", step.after
+
+
+def _commit(repo, message: str, tree: str, amend: bool = False) -> None:
     import pygit2
 
     who = pygit2.Signature("kvsplit-patch", "kvsplit-patch@localhost", 0, 0)
@@ -67,19 +77,19 @@ def _commit(repo, message: str, tree: str, amend: bool = False):
     repo.references.create("refs/heads/kvsplit", commit, force=True)
 
 
-def record(folder: Path, step, amend: bool):
+def record(folder: Path, step: Step, amend: bool) -> None:
     """Commit in an ``apply`` folder what its patch has become, so that the next edit shows alone."""
     import pygit2
 
     repo = pygit2.Repository(str(folder))
-    _commit(repo, f"{step.name}\n\n{step.header.description}", step.after, amend)
+    _commit(repo, *commit_of(step), amend)
     repo.set_head("refs/heads/kvsplit")
     repo.index.read_tree(pygit2.Oid(hex=step.after))
     repo.index.write()
     write_note(folder, {"kind": "apply", "patch": step.name, "tree": step.after})
 
 
-def find_note(folder: Path) -> dict | None:
+def read_note(folder: Path) -> dict[str, Any] | None:
     try:
         return json.loads((folder / ".git" / "kvsplit.json").read_text())
     except (OSError, ValueError):
@@ -87,17 +97,17 @@ def find_note(folder: Path) -> dict | None:
 
 
 def is_from_conflict(folder: Path, checkout: str) -> bool:
-    note = find_note(folder) or {}
+    note = read_note(folder) or {}
     return (note.get("kind"), note.get("checkout")) == ("conflict", checkout)
 
 
-def write_note(folder: Path, note: dict):
+def write_note(folder: Path, note: dict[str, Any]) -> None:
     (folder / ".git" / "kvsplit.json").write_text(json.dumps(note))
 
 
-def require_applied(folder: Path, trees) -> dict:
+def require_applied(folder: Path, trees: Sequence[str]) -> dict[str, Any]:
     """The note of a folder that ``apply`` made from one of ``trees``. Raises PatchError."""
-    note = find_note(folder)
+    note = read_note(folder)
     if not note or note["kind"] != "apply":
         raise PatchError(f"{folder} was not made by kvsplit-patch apply: make one, and edit there.")
     if note["tree"] not in trees:
