@@ -111,7 +111,7 @@ def test_short_ways_end_where_the_merge_of_everything_does():
     fetch(HERE)
     loaded = patchset.load(paths.patchset_dir())
     repo = store.open_store()
-    base, other = loaded.lock.base_tree, replay.base_tree(repo, fetch("0.3.35"))
+    base, other = loaded.lock.base_tree, store.tree_of(repo, fetch("0.3.35"))
     blocked = store.tree_with(repo, base, {"src/kvsplit": store.entry_at(repo, base, "LICENSE")})
     for start in (base, other, store.tree_with(repo, base, {"common/arg.cpp": None}), blocked):
         current = start

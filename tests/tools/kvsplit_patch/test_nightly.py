@@ -180,7 +180,7 @@ def test_without_a_network_nothing_is_red(make, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", f"http://{NOBODY}/simple")
     monkeypatch.setenv("GITHUB_API_URL", f"http://{NOBODY}")
     said = here.night(*QUICK, date="2026-11-23", code=75)
-    assert ": untold" in said and "cannot be listed" in said and "sdist of llama-cpp-python" in said
+    assert ": untold" in said and "Listing the tags of" in said and "sdist of llama-cpp-python" in said
     assert "Last night of which something could be told: 2026-11-22" in said
     assert here.hub.writes == [("POST", "issues")]
 

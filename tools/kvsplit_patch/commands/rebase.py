@@ -27,7 +27,7 @@ def command(target, plan, worktree):
             return
         steps = replay.steps_at_base(loaded)
         repo = store.open_store()
-        base = replay.base_tree(repo, commit)
+        base = store.tree_of(repo, commit)
         replay.require_range(repo, steps, base, target)
         where = patchset.Upstream(loaded.lock.upstream.url, commit, tag, revisions.bindings_of(repo, commit))
         click.echo(f"from llama.cpp {loaded.lock.upstream.commit}\nto   llama.cpp {commit}")

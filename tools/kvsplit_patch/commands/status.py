@@ -28,7 +28,7 @@ def command():
         click.echo(f"installed bindings: llama-cpp-python {metadata.version('llama-cpp-python')}")
     except metadata.PackageNotFoundError:
         click.echo("installed bindings: none")
-    fetched = [ref for ref in store.open_store().references if store.is_upstream(ref)]
+    fetched = store.upstream_commits(store.open_store())
     click.echo("fetched: " + (", ".join(sorted(ref.split("/")[-1] for ref in fetched)) or "nothing yet"))
     if folder.parent != folder and (folder.parent / ".git").exists():
         state = journal.read(folder.parent)

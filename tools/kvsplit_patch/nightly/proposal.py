@@ -19,7 +19,7 @@ BRANCH = "nightly/series"
 def refreshed(loaded: Series, commit: str, tag: str | None) -> Files:
     """The files of ``patchset/`` for the series on ``commit``. Raises PatchError unless every patch is clean there."""
     repo = store.open_store()
-    base = replay.base_tree(repo, commit)
+    base = store.tree_of(repo, commit)
     steps = replay.moved(repo, replay.steps_at_base(loaded), base, commit)
     where = patchset.Upstream(loaded.lock.upstream.url, commit, tag, revisions.bindings_of(repo, commit))
     return patchset.export(repo, loaded.lock.series_version, where, base, steps)

@@ -70,7 +70,7 @@ def table(loaded: Series, steps: Sequence[Step], url: str, chosen: Sequence[Tag]
     rows, before = [], loaded.lock.base_tree
     for tag in chosen:
         began = perf_counter()
-        base = replay.base_tree(repo, tag.commit)
+        base = store.tree_of(repo, tag.commit)
         cells = dict(cells_on(repo, loaded, steps, before, base))
         rows.append(Row(tag.name, tag.commit, cells, round(perf_counter() - began, 4)))
         before = base
@@ -100,7 +100,7 @@ def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str
 def on_commit(loaded: Series, commit: str) -> dict[str, Cell]:
     """Each patch of the series as it was made, and what becomes of it on a commit of the store."""
     repo = store.open_store()
-    base = replay.base_tree(repo, commit)
+    base = store.tree_of(repo, commit)
     return dict(cells_on(repo, loaded, replay.steps_at_base(loaded), base, base))
 
 

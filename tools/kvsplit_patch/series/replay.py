@@ -130,7 +130,7 @@ def apply_series(commit: str | None = None, through: str | None = None) -> Appli
     base = loaded.lock.base_tree
     if commit != loaded.lock.upstream.commit:
         repo = store.open_store()
-        base = base_tree(repo, commit)
+        base = store.tree_of(repo, commit)
         steps = moved(repo, steps, base, commit)
     after = tuple(step.after for step in steps)
     return Applied(commit, base, after, after[-1] if after else base)
@@ -174,14 +174,6 @@ def require_range(repo, steps, base: str, target: str):
 def lacking(repo, step, base: str) -> list[str]:
     """The files that a patch needs and the tree ``base`` does not have."""
     return [path for path in step.header.needs if not store.entry_at(repo, base, path)]
-
-
-def base_tree(repo, commit: str) -> str:
-    import pygit2
-
-    if commit not in repo:
-        raise PatchError(f"The store lacks the commit {commit}: run kvsplit-patch fetch {commit}.")
-    return str(repo[commit].peel(pygit2.Tree).id)
 
 
 def replay(repo, step: Step, current: str) -> Outcome:

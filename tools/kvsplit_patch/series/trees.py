@@ -51,10 +51,9 @@ def patched(target: str | None = None) -> Source:
 def unpatched(target: str | None = None) -> Source:
     """The same commit without the series."""
     from ..upstream import store
-    from . import replay
 
     commit, tag = _commit(target)
-    base = replay.base_tree(store.open_store(), commit)
+    base = store.tree_of(store.open_store(), commit)
     return Source(tree=base, commit=commit, tag=tag)
 
 

@@ -1,12 +1,11 @@
 """llama.cpp's commits: fetched from its remote, or found by tag, id or llama-cpp-python version."""
 
-import os
 import re
 
 import click
 
 from ..errors import NetworkError, PatchError
-from . import store
+from . import remote, store, tags
 from .sdist import fetch_sdist
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -18,60 +17,40 @@ def fetch(url: str, what: str, expected: str | None = None) -> str:
     ``expected``: the commit a lock file holds for that tag. A tag that names another commit than it did,
     there or in the store, is refused. Raises PatchError.
     """
-    import pygit2
-
     repo = store.open_store()
-    if _COMMIT.fullmatch(what):
-        if store.find_commit(repo, what):
-            return what
-        source, ref = what, f"{store.REFS}/commit/{what}"
-    elif re.fullmatch(r"[A-Za-z0-9][\w.+-]*", what):
-        source, ref = f"refs/tags/{what}", f"{store.REFS}/upstream/{what}"
-    else:
+    is_commit = _COMMIT.fullmatch(what)
+    if is_commit and store.find_commit(repo, what):
+        return what
+    if not is_commit and not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", what):
         raise PatchError(f"{what!r} is neither a tag nor a 40-hex commit: give one of them.")
-    remote = repo.remotes.create_anonymous(url)
-    incoming = f"{store.REFS}/incoming/{os.getpid()}"
-    with store.writing():
-        try:
-            heads = {head.name: str(head.oid) for head in remote.list_heads(proxy=True)}
-            if source == what:  # servers hand out the tips of their refs to anyone, other commits maybe not
-                source = next((name for name, tip in heads.items() if tip == what and "^" not in name), what)
-            elif source not in heads:
-                raise PatchError(f"{url} has no tag {what}: look at its tags, or give a 40-hex commit.")
-            click.echo(f"fetching {what} from {url} …", err=True)
-            remote.fetch([f"+{source}:{incoming}"], depth=1, proxy=True)
-        except pygit2.GitError as failure:
-            raise NetworkError(
-                f"Fetching {what} from {url} failed: {store.sentence(failure)}; try again, or use --sdist."
-            ) from None
-        try:
-            commit = str(repo.references[incoming].peel(pygit2.Commit).id)
-        except (KeyError, pygit2.InvalidSpecError):
-            raise PatchError(f"{what} at {url} names no commit: give another tag.") from None
-        finally:
-            if incoming in repo.references:
-                repo.references.delete(incoming)
-        known = expected or (str(repo.references[ref].peel(pygit2.Commit).id) if ref in repo.references else None)
-        if known and known != commit:
-            raise PatchError(
-                f"The tag {what} at {url} has moved from {known} to {commit}: "
-                "find out why, and give the 40-hex commit you trust instead."
-            )
-        store.require_complete(repo, commit, url)
-        repo.references.create(ref, commit, force=True)
+    reference = f"{store.REFS}/commit/{what}" if is_commit else tags.reference(what)
+    doing = f"fetching {what} from {url}"
+    try:
+        heads = remote.heads(url, doing)
+        source = what if is_commit else f"refs/tags/{what}"
+        if is_commit:  # servers hand out the tips of their refs to anyone, other commits maybe not
+            source = next((name for name, tip in heads.items() if tip == what and "^" not in name), what)
+        elif source not in heads:
+            raise PatchError(f"{url} has no tag {what}: look at its tags, or give a 40-hex commit.")
+        click.echo(f"{doing} …", err=True)
+        with remote.incoming(url, [source], 1, doing) as [commit]:
+            if not commit:
+                raise PatchError(f"{what} at {url} names no commit: give another tag.")
+            known = expected or store.commit_at(repo, reference)
+            if known and known != commit:
+                raise tags.moved(url, what, known, commit)
+            store.require_complete(repo, commit, url)
+            repo.references.create(reference, commit, force=True)
+    except NetworkError as failure:
+        raise NetworkError(f"{failure.message.removesuffix(' later.')}, or use --sdist.") from None
     return commit
 
 
 def bindings_of(repo, commit: str) -> str | None:
     """The newest llama-cpp-python release, of those fetched, that vendors a commit."""
-    import pygit2
-
     prefix = f"{store.REFS}/sdist/"
-    versions = [
-        ref.removeprefix(prefix)
-        for ref in repo.references
-        if ref.startswith(prefix) and str(repo.references[ref].peel(pygit2.Commit).id) == commit
-    ]
+    references = store.upstream_commits(repo).items()
+    versions = [ref.removeprefix(prefix) for ref, named in references if ref.startswith(prefix) and named == commit]
     return max(versions, key=lambda version: [int(part) for part in re.findall(r"\d+", version)], default=None)
 
 
@@ -92,10 +71,7 @@ def resolve(url: str, what: str) -> tuple[str, str | None]:
 
 def ensure(upstream) -> str:
     """The tree id of a lock's commit, fetched first if the store lacks it (from the sdist when the lock names one)."""
-    import pygit2
-
-    repo = store.open_store()
-    if not store.find_commit(repo, upstream.commit):
+    if not store.find_commit(store.open_store(), upstream.commit):
         if upstream.bindings:
             commit = fetch_sdist(upstream.bindings)
         else:
@@ -105,5 +81,4 @@ def ensure(upstream) -> str:
                 f"llama-cpp-python {upstream.bindings} vendors {commit}, but lock.json says {upstream.commit}: "
                 "restore lock.json with git checkout."
             )
-        repo = store.open_store()
-    return str(repo[upstream.commit].peel(pygit2.Tree).id)
+    return store.tree_of(store.open_store(), upstream.commit)

@@ -27,8 +27,6 @@ def fetch_sdist(version_or_file: str) -> str:
 
     Takes a version (downloaded, kept by content) or the path of a ``.tar.gz``. Raises PatchError.
     """
-    import pygit2
-
     repo = store.open_store()
     path = Path(version_or_file)
     if version_or_file.endswith(".gz") or path.is_file():
@@ -41,9 +39,8 @@ def fetch_sdist(version_or_file: str) -> str:
             raise PatchError(
                 f"{version!r} is neither a llama-cpp-python version nor an sdist: give one such as 0.3.36."
             )
-        ref = f"{store.REFS}/sdist/{version}"
-        if ref in repo.references:
-            return str(repo.references[ref].peel(pygit2.Commit).id)
+        if known := store.commit_at(repo, f"{store.REFS}/sdist/{version}"):
+            return known
         path = download_sdist(version)
     with store.writing():
         return _import_sdist(repo, path, version)
@@ -102,13 +99,15 @@ def _import_sdist(repo, path: Path, version: str) -> str:
                     wanted = _MODULE.fullmatch(member.name)
                     if not wanted or not member.isreg():
                         continue
+                    content = archive.extractfile(member)
+                    assert content  # it is a regular file
                     if wanted[1] == "HEAD":
-                        head = archive.extractfile(member).read(100).decode("ascii", "replace").strip()
+                        head = content.read(100).decode("ascii", "replace").strip()
                         continue
                     target = Path(folder) / wanted[1]
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with open(target, "wb") as file:
-                        shutil.copyfileobj(archive.extractfile(member), file)
+                        shutil.copyfileobj(content, file)
         except (tarfile.TarError, zlib.error, EOFError, OSError) as failure:
             raise PatchError(f"{path} cannot be read ({store.sentence(failure)}): download it again.") from None
         if not head or not _COMMIT.fullmatch(head):
@@ -123,10 +122,10 @@ def _import_sdist(repo, path: Path, version: str) -> str:
         store.require_complete(quarantine, head, path.name)
         # The .idx last: a pack counts only from then on.
         unpacked = [file for file in (Path(folder) / "objects").rglob("*") if file.is_file()]
-        for file in sorted(unpacked, key=lambda file: file.suffix == ".idx"):
-            target = store_objects / file.relative_to(Path(folder) / "objects")
+        for came in sorted(unpacked, key=lambda file: file.suffix == ".idx"):
+            target = store_objects / came.relative_to(Path(folder) / "objects")
             target.parent.mkdir(exist_ok=True)
-            os.replace(file, target)
+            os.replace(came, target)
     _mark_shallow(repo, head)
     repo = store.open_store()
     repo.references.create(f"{store.REFS}/sdist/{version}", head, force=True)

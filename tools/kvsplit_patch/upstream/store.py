@@ -5,6 +5,7 @@ changes packs or refs (fetching) takes the lock. Everything here is written for 
 no user configuration, no attributes, so that the same input gives the same objects on any machine.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import PatchError
@@ -13,7 +14,7 @@ from ..paths import store_dir
 REFS = "refs/kvsplit"
 
 
-def isolate():
+def isolate() -> None:
     """Make libgit2 forget the user's and the system's git configuration and attribute files, for this process."""
     import pygit2
     from pygit2.enums import ConfigLevel
@@ -25,7 +26,7 @@ def isolate():
 
 
 @contextmanager
-def writing():
+def writing() -> Iterator[None]:
     """Hold the store's lock: for fetching and importing packs, never needed to write single objects."""
     from filelock import FileLock, Timeout
 
@@ -54,15 +55,38 @@ def open_store():
         return repo
 
 
-def find_commit(repo, name):
-    """The 40-hex id of a commit the store has in full, by tag, sdist version, 40-hex id or a unique prefix; else None."""
+def commit_at(repo, reference: str) -> str | None:
+    """The 40-hex commit that a reference of the store names; None where there is none."""
     import pygit2
 
-    for ref in (f"{REFS}/upstream/{name}", f"{REFS}/sdist/{name}", f"{REFS}/commit/{name}"):
-        if ref in repo.references:
-            return str(repo.references[ref].peel(pygit2.Commit).id)
-    known = {str(repo.references[ref].peel(pygit2.Commit).id) for ref in repo.references if is_upstream(ref)}
-    matches = [commit for commit in known if len(name) >= 7 and commit.startswith(name.lower())]
+    try:
+        return str(repo.references[reference].peel(pygit2.Commit).id)
+    except (KeyError, pygit2.InvalidSpecError):
+        return None
+
+
+def tree_of(repo, commit: str) -> str:
+    """The 40-hex tree of a commit. Raises PatchError where the store lacks it."""
+    import pygit2
+
+    if commit not in repo:
+        raise PatchError(f"The store lacks the commit {commit}: run kvsplit-patch fetch {commit}.")
+    return str(repo[commit].peel(pygit2.Tree).id)
+
+
+def upstream_commits(repo) -> dict[str, str]:
+    """What was fetched in full: reference -> commit."""
+    kinds = tuple(f"{REFS}/{kind}/" for kind in ("upstream", "sdist", "commit"))
+    return {ref: commit for ref in repo.references if ref.startswith(kinds) and (commit := commit_at(repo, ref))}
+
+
+def find_commit(repo, name: str) -> str | None:
+    """The 40-hex id of a commit the store has in full, by tag, sdist version, 40-hex id or a unique prefix; else None."""
+    known = upstream_commits(repo)
+    for kind in ("upstream", "sdist", "commit"):
+        if commit := known.get(f"{REFS}/{kind}/{name}"):
+            return commit
+    matches = [commit for commit in {*known.values()} if len(name) >= 7 and commit.startswith(name.lower())]
     return matches[0] if len(matches) == 1 else None
 
 
@@ -71,10 +95,6 @@ def subject(repo, commit: str) -> str:
     import pygit2
 
     return repo[commit].peel(pygit2.Commit).message.partition("\n")[0] if commit in repo else ""
-
-
-def is_upstream(ref: str) -> bool:
-    return ref.startswith((f"{REFS}/upstream/", f"{REFS}/sdist/", f"{REFS}/commit/"))
 
 
 def entries(repo, tree, prefix="", seen_trees=None):
@@ -152,7 +172,7 @@ def require_complete(repo, commit: str, source: str, seen: set | None = None):
 
     seen = set() if seen is None else seen
     try:
-        for _, mode, blob in entries(repo, repo[commit].peel(pygit2.Tree).id, seen_trees=seen):
+        for _, mode, blob in entries(repo, tree_of(repo, commit), seen_trees=seen):
             if mode != 0o160000 and blob not in seen:
                 repo.read(blob)
                 seen.add(blob)
@@ -164,12 +184,9 @@ def require_complete(repo, commit: str, source: str, seen: set | None = None):
 
 def objects_known(repo) -> set:
     """The ids in the trees of all upstream commits that were fetched and found complete; for ``seen`` above."""
-    import pygit2
-
     seen: set = set()
-    for ref in repo.references:
-        if is_upstream(ref):
-            seen |= {blob for _, _, blob in entries(repo, repo.references[ref].peel(pygit2.Tree).id, seen_trees=seen)}
+    for commit in upstream_commits(repo).values():
+        seen |= {blob for _, _, blob in entries(repo, tree_of(repo, commit), seen_trees=seen)}
     return seen
 
 

@@ -6,14 +6,13 @@ Listing needs no token and no API.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..echo import Echo
-from ..errors import NetworkError, PatchError
-from . import store
+from ..errors import PatchError
+from . import remote, store
 
 #: Tags asked for in one request: a server compares them all with what is here, which more of them make slow.
 _AT_ONCE = 100
@@ -62,20 +61,13 @@ class Listing:
 
 def listing(url: str) -> Listing:
     """Ask the remote for its tags. Raises NetworkError when it does not answer."""
-    import pygit2
-
-    repo = store.open_store()
-    try:
-        heads = repo.remotes.create_anonymous(url).list_heads(proxy=True)
-    except pygit2.GitError as failure:
-        raise NetworkError(f"The tags of {url} cannot be listed: {store.sentence(failure)}; try again later.") from None
-    commits = {}
-    for head in heads:
-        name, peeled, _ = head.name.partition("^{}")
+    commits: dict[str, str] = {}
+    for reference, commit in remote.heads(url, f"listing the tags of {url}").items():
+        name, peeled, _ = reference.partition("^{}")
         if name.startswith("refs/tags/") and (peeled or name not in commits):
-            commits[name.removeprefix("refs/tags/")] = str(head.oid)
+            commits[name.removeprefix("refs/tags/")] = commit
     named = [Tag(name, commit) for name, commit in commits.items()]
-    builds = sorted((tag for tag in named if tag.number is not None), key=lambda tag: tag.number)
+    builds = sorted((tag for tag in named if tag.number is not None), key=lambda tag: tag.number or 0)
     versions = [tag for tag in named if re.fullmatch(r"v\d+\.\d+\.\d+", tag.name)]
     versions.sort(key=lambda tag: [int(part) for part in tag.name[1:].split(".")])
     return Listing(url, tuple(builds), tuple(versions))
@@ -89,52 +81,34 @@ def fetch(url: str, wanted: Sequence[Tag], echo: Echo) -> None:
     repo = store.open_store()
     missing = []
     for tag in wanted:
-        known = known_commit(repo, tag.name)
-        if known and known != tag.commit:
-            raise PatchError(moved(url, tag, known))
+        known = store.commit_at(repo, reference(tag.name))
         if not known:
             missing.append(tag)
+        elif known != tag.commit:
+            raise moved(url, tag.name, known, tag.commit)
     seen = store.objects_known(repo) if missing else set()
     for start in range(0, len(missing), _AT_ONCE):
         part = missing[start : start + _AT_ONCE]
-        echo(f"fetching {part[0].name}{f' … {part[-1].name}' if len(part) > 1 else ''} from {url} …")
-        with store.writing():
-            _fetch_part(url, part, seen)
+        names = f"{part[0].name}{f' … {part[-1].name}' if len(part) > 1 else ''}"
+        doing = f"fetching {names} from {url}"
+        echo(f"{doing} …")
+        with remote.incoming(url, [f"refs/tags/{tag.name}" for tag in part], 1, doing) as commits:
+            repo = store.open_store()
+            for tag, commit in zip(part, commits):
+                if commit != tag.commit:
+                    raise moved(url, tag.name, tag.commit, commit or "nothing")
+                store.require_complete(repo, commit, url, seen)
+                repo.references.create(reference(tag.name), commit, force=True)
 
 
-def _fetch_part(url: str, part: Sequence[Tag], seen: set) -> None:
-    import pygit2
-
-    repo = store.open_store()
-    incoming = f"{store.REFS}/incoming/{os.getpid()}"
-    try:
-        specs = [f"+refs/tags/{tag.name}:{incoming}/{tag.name}" for tag in part]
-        repo.remotes.create_anonymous(url).fetch(specs, depth=1, proxy=True)
-        for tag in part:
-            commit = str(repo.references[f"{incoming}/{tag.name}"].peel(pygit2.Commit).id)
-            if commit != tag.commit:
-                raise PatchError(moved(url, Tag(tag.name, commit), tag.commit))
-            store.require_complete(repo, commit, url, seen)
-            repo.references.create(f"{store.REFS}/upstream/{tag.name}", commit, force=True)
-    except (pygit2.GitError, KeyError) as failure:
-        raise NetworkError(f"Fetching tags from {url} failed: {store.sentence(failure)}; try again later.") from None
-    finally:
-        for tag in part:
-            if f"{incoming}/{tag.name}" in repo.references:
-                repo.references.delete(f"{incoming}/{tag.name}")
+def reference(name: str) -> str:
+    """Where the store keeps the commit that a tag named when it was first fetched."""
+    return f"{store.REFS}/upstream/{name}"
 
 
-def known_commit(repo, name: str) -> str | None:
-    """The commit that a tag named when it was first fetched."""
-    import pygit2
-
-    ref = f"{store.REFS}/upstream/{name}"
-    return str(repo.references[ref].peel(pygit2.Commit).id) if ref in repo.references else None
-
-
-def moved(url: str, tag: Tag, known: str) -> str:
-    return (
-        f"The tag {tag.name} at {url} has moved from {known} to {tag.commit}: "
+def moved(url: str, name: str, known: str, commit: str) -> PatchError:
+    return PatchError(
+        f"The tag {name} at {url} has moved from {known} to {commit}: "
         "find out why, and give the 40-hex commit you trust instead."
     )
 
@@ -144,35 +118,21 @@ def commits_between(url: str, good: Tag, bad: Tag, echo: Echo) -> list[str] | No
 
     Only the commits between are fetched: ``b`` tags say how many they are.
     """
-    import pygit2
-
     if good.number is None or bad.number is None:
         return None
-    repo = store.open_store()
-    incoming = f"{store.REFS}/incoming/{os.getpid()}"
-    with store.writing():
-        try:
-            echo(f"fetching the commits between {good.name} and {bad.name} from {url} …")
-            depth = bad.number - good.number + 1
-            repo.remotes.create_anonymous(url).fetch([f"+refs/tags/{bad.name}:{incoming}"], depth=depth, proxy=True)
-            repo = store.open_store()  # anew: what was known of a commit's parents is out of date
-            commit = repo.references[incoming].peel(pygit2.Commit)
-        except pygit2.GitError as failure:
-            raise NetworkError(
-                f"The commits between {good.name} and {bad.name} cannot be fetched from {url}: "
-                f"{store.sentence(failure)}; try again later."
-            ) from None
-        finally:
-            if incoming in repo.references:
-                repo.references.delete(incoming)
-    found = []
-    while str(commit.id) != good.commit:
-        found.append(str(commit.id))
-        parents = commit.parent_ids
-        if not parents or parents[0] not in repo:
+    doing = f"fetching the commits between {good.name} and {bad.name} from {url}"
+    echo(f"{doing} …")
+    with remote.incoming(url, [f"refs/tags/{bad.name}"], bad.number - good.number + 1, doing):
+        pass
+    repo = store.open_store()  # anew: what was known of a commit's parents is out of date
+    commits, commit = [], bad.commit
+    while commit != good.commit:
+        commits.append(commit)
+        parents = repo[commit].parent_ids if commit in repo else []
+        if not parents:
             return None
-        commit = repo[parents[0]]  # the first: what master was before
-    return found[::-1]
+        commit = str(parents[0])  # the first: what master was before
+    return commits[::-1]
 
 
 def keep(commit: str, seen: set) -> None:
