@@ -8,7 +8,7 @@ import pygit2
 import pytest
 
 from kvsplit_patch import paths
-from kvsplit_patch.series import patchset, replay
+from kvsplit_patch.series import applying, patchset, replay
 from kvsplit_patch.upstream import store
 
 from . import mirrors
@@ -115,7 +115,7 @@ def test_short_ways_end_where_the_merge_of_everything_does():
     blocked = store.tree_with(repo, base, {"src/kvsplit": store.entry_at(repo, base, "LICENSE")})
     for start in (base, other, store.tree_with(repo, base, {"common/arg.cpp": None}), blocked):
         current = start
-        for step in replay.steps_at_base(loaded):
+        for step in applying.at_base(loaded):
             outcome = replay.replay(repo, step, current)
             index = replay.merge(repo, step, current)
             conflicts = tuple(replay._describe(repo, sides) for sides in index.conflicts or ())

@@ -14,12 +14,12 @@ from kvsplit_patch import paths
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.nightly import proposal
 from kvsplit_patch.nightly.github import GitHub
-from kvsplit_patch.series import folders, gitdiff, patchset, replay
+from kvsplit_patch.series import folders, gitdiff, patchset
 from kvsplit_patch.upstream import store
 
 from . import hub as hubs
 from .test_releases import HERE, fetch
-from .worlds import make_commit, make_world, numbered, run, work_folder
+from .worlds import make_commit, make_world, numbered, run, series_on, work_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -80,11 +80,11 @@ def test_what_is_new_is_a_file_byte_for_byte(world):
 
 
 def test_both_forms_give_the_same_trees_and_export_makes_files_of_the_old_one(world):
-    here, there = replay.apply_series(), replay.apply_series(world.commits["next"])
+    here, there = series_on(), series_on(world.commits["next"])
     files = world.files()
     flatten(world.patchset)
     assert b"new file" in (world.patchset / "one.patch").read_bytes()
-    assert (replay.apply_series(), replay.apply_series(world.commits["next"])) == (here, there)
+    assert (series_on(), series_on(world.commits["next"])) == (here, there)
     run("export")
     assert world.files() == files
 
@@ -98,9 +98,9 @@ def test_the_projects_own_series_is_the_same_in_both_forms(tmp_path, monkeypatch
     ours = folders.read(paths.patchset_dir())
     folders.write(tmp_path / "project" / "patchset", ours)
     monkeypatch.setenv("KVSPLIT_CHECKOUT", str(tmp_path / "project"))
-    applied, ids = replay.apply_series(), [p.patch_id() for p in patchset.load(tmp_path / "project/patchset").patches]
+    steps, ids = series_on(), [p.patch_id() for p in patchset.load(tmp_path / "project/patchset").patches]
     flatten(tmp_path / "project" / "patchset")
-    assert replay.apply_series() == applied
+    assert series_on() == steps
     assert [patch.patch_id() for patch in patchset.load(tmp_path / "project/patchset").patches] == ids
     run("export")
     assert folders.read(tmp_path / "project" / "patchset") == ours
@@ -236,7 +236,7 @@ def test_upstream_adds_the_same_path(world):
     with pytest.raises(
         PatchError, match="two does not replay onto .* .conflict; sub/only.h: upstream has a file there"
     ):
-        replay.apply_series(commit)
+        series_on(commit)
     said = run("rebase", "clash", code=1)
     assert "two: conflict\n    sub/only.h: upstream has a file there" in said
     work = work_folder(world)

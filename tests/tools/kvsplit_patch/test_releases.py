@@ -12,11 +12,11 @@ import pytest
 
 from kvsplit_patch import paths
 from kvsplit_patch.errors import NetworkError, PatchError
-from kvsplit_patch.series import patchset, replay
+from kvsplit_patch.series import patchset
 from kvsplit_patch.upstream import revisions, store
 
 from .resolving import carry
-from .worlds import run
+from .worlds import run, series_on
 
 HERE = "0.3.36"
 RELEASES = ["0.3.35", *(pytest.param(version, marks=pytest.mark.long) for version in ("0.3.33", "0.3.31", "0.3.28"))]
@@ -62,7 +62,7 @@ def test_a_release_outside_the_range_is_refused_in_words(project, version):
         assert f"{version} is outside the range of the series: metal-mixed-kv needs ggml/src/ggml-metal/" in said
     assert patchset.digest(project / "patchset") == before
     with pytest.raises(PatchError, match="outside the range"):
-        replay.apply_series(revisions.resolve("", version)[0])
+        series_on(revisions.resolve("", version)[0])
 
 
 @pytest.mark.parametrize("version", RELEASES)
@@ -85,10 +85,10 @@ def test_the_series_reaches_another_release(project, version):
     for old, new in zip(before.patches, after.patches):
         assert added(old) == added(new), f"{old.name} lost lines on its way"
     # What the patches left alone is upstream's, to the byte.
-    applied = replay.apply_series()
+    steps = series_on()
     repo = store.open_store()
     touched = {path for patch in after.patches for path in patch.touched()}
-    changed = repo.diff(repo[applied.base_tree], repo[applied.result_tree]).deltas
+    changed = repo.diff(repo[steps[0].before], repo[steps[-1].after]).deltas
     assert {delta.new_file.path for delta in changed} == touched
 
 

@@ -3,10 +3,10 @@ from collections import Counter
 import pytest
 
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.series import gitdiff, patchset, replay
+from kvsplit_patch.series import gitdiff, patchset, replay, watch
 from kvsplit_patch.upstream import store
 
-from .worlds import header, make_commit, make_tree, make_world, numbered, tree_files
+from .worlds import header, make_commit, make_tree, make_world, numbered, series_on, tree_files
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -120,10 +120,10 @@ def test_watched_paths_list_what_upstream_changed(tmp_path):
         "other": b"8\n",
     }
     target["is/moved.h"] = b"6\n7\n"
-    watch = {"watch": ("dep/", "k/*.metal", "gone.h", "was/")}
-    world = make_world(tmp_path / "p", {"base": base, "next": target}, {"p": {"src/f.c": numbered(l8="ours")}}, p=watch)
+    fields = {"watch": ("dep/", "k/*.metal", "gone.h", "was/")}
+    world = make_world(tmp_path / "p", {"base": base, "next": target}, {"p": {"src/f.c": numbered(l8="ours")}}, p=fields)
     loaded = patchset.load(world.patchset)
-    found = replay.watched_changes(store.open_store(), loaded, make_tree(base), make_tree(target))
+    found = watch.changes(store.open_store(), loaded, make_tree(base), make_tree(target))
     assert {(change.path, change.added, change.removed, change.note) for change in found} == {
         ("src/f.c", 1, 1, ""),
         ("dep/a.h", 1, 0, ""),
@@ -137,21 +137,20 @@ def test_apply_series_gives_every_prefix_here_and_there(tmp_path):
     base = {"f": numbered()}
     patches = {"one": {"f": numbered(l8="one")}, "two": {"f": numbered(l8="one", l20="two")}}
     world = make_world(tmp_path / "p", {"base": base, "next": {"f": numbered(l29="up")}}, patches)
-    here = replay.apply_series()
-    assert (here.base_tree, here.after) == (
+    here = series_on()
+    assert [here[0].before, *(step.after for step in here)] == [
         make_tree(base),
-        tuple(make_tree({**base, **patch}) for patch in patches.values()),
-    )
-    there = replay.apply_series(world.commits["next"])
-    assert tree_files(there.result_tree)["f"][1] == numbered(l8="one", l20="two", l29="up")
-    assert replay.apply_series(through="one").result_tree == here.after[0]
+        *(make_tree({**base, **patch}) for patch in patches.values()),
+    ]
+    there = series_on(world.commits["next"])
+    assert tree_files(there[-1].after)["f"][1] == numbered(l8="one", l20="two", l29="up")
 
 
-def test_apply_series_refuses_what_needs_a_person(tmp_path):
+def test_the_series_on_a_commit_refuses_what_needs_a_person(tmp_path):
     make_world(tmp_path / "p", {"base": {"f": numbered()}}, {"one": {"f": numbered(l8="one")}})
     commit = make_commit({"f": numbered(l8="up")}, "next")
     with pytest.raises(
         PatchError,
         match=f"one does not replay onto {commit} .conflict; f: upstream changed the same lines.: run kvsplit-patch",
     ):
-        replay.apply_series(commit)
+        series_on(commit)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pygit2
 from click.testing import CliRunner
 
+from kvsplit_patch import paths
 from kvsplit_patch.main import main
-from kvsplit_patch.series import dep3, folders, gitdiff, patchset
+from kvsplit_patch.series import applying, dep3, folders, gitdiff, patchset
 from kvsplit_patch.upstream import store
 
 URL = "git://127.0.0.1:1/none.git"  # nothing listens there: a test that needs a remote makes one
@@ -107,6 +108,12 @@ def run(*arguments, code=0) -> str:
         raise done.exception
     assert code is None or done.exit_code == code, done.output
     return done.output
+
+
+def series_on(commit: str | None = None) -> list[patchset.Step]:
+    """The checkout's series, as it stands on a commit of the store; on its own without one."""
+    loaded = patchset.load(paths.patchset_dir())
+    return applying.on_commit(loaded, commit or loaded.lock.upstream.commit)
 
 
 def work_folder(world: World) -> Path:

@@ -8,14 +8,14 @@ import pytest
 
 from kvsplit_patch import paths
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.series import journal, patchset, replay, trees
+from kvsplit_patch.series import journal, patchset, trees
 from kvsplit_patch.upstream import revisions, store
 from softmetal import attention, build, stage
 
 from ..kvsplit_patch.planted import V_CONVERTED_AS_K
 from ..kvsplit_patch.resolving import CONFLICT
 from ..kvsplit_patch.test_releases import fetch, project  # noqa: F401
-from ..kvsplit_patch.worlds import run
+from ..kvsplit_patch.worlds import run, series_on
 
 OPS = "ggml/src/ggml-metal/ggml-metal-ops.cpp"
 HOST = "ggml/src/ggml-metal/ggml-metal-device.cpp"
@@ -95,7 +95,7 @@ def copy(project):  # noqa: F811
 
 def test_softmetal_a_changed_line_nearby_and_a_new_field_replay_cleanly(copy):
     for edits in (CONTEXT, FIELD):
-        assert replay.apply_series(copy(edits)).result_tree
+        assert series_on(copy(edits))
 
 
 def test_softmetal_a_host_file_that_moved_is_followed(copy):
@@ -105,7 +105,7 @@ def test_softmetal_a_host_file_that_moved_is_followed(copy):
 
 def test_softmetal_a_kernel_file_that_moved_is_out_of_range(copy):
     with pytest.raises(PatchError, match=f"metal-mixed-kv needs {KERNEL}"):
-        replay.apply_series(copy({}, moved=[(KERNEL, KERNEL.replace("fa_vec_common", "fa_vec"))]))
+        series_on(copy({}, moved=[(KERNEL, KERNEL.replace("fa_vec_common", "fa_vec"))]))
 
 
 def split(copy):
@@ -119,7 +119,7 @@ def split(copy):
 
 
 def test_softmetal_a_kernel_file_that_was_split_replays_cleanly(copy):
-    assert replay.apply_series(split(copy)).result_tree
+    assert series_on(split(copy))
 
 
 def resolve_argument(commit):

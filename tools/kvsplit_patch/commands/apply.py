@@ -14,10 +14,10 @@ def command(folder, through):
     from pathlib import Path
 
     from .. import paths
-    from ..series import patchset, replay, workfolder
+    from ..series import applying, patchset, workfolder
 
     loaded = patchset.load(paths.patchset_dir())
-    steps = replay.steps_at_base(loaded)
+    steps = applying.at_base(loaded)
     if through:
         steps = steps[: loaded.index(through) + 1]
     lock = loaded.lock

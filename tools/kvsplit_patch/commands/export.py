@@ -16,7 +16,7 @@ def command(check, series_version):
 
     from .. import paths
     from ..errors import PatchError
-    from ..series import journal, lint, patchset, replay, sequence
+    from ..series import applying, journal, lint, patchset, sequence
 
     if check:
         folder = paths.patchset_dir()
@@ -29,6 +29,6 @@ def command(check, series_version):
     with journal.locked(project):
         loaded = patchset.load(project / "patchset")
         lock = loaded.lock
-        done, todo = replay.steps_as_edited(loaded)
+        done, todo = applying.as_edited(loaded)
         lock = replace(lock, series_version=series_version or lock.series_version)
         sequence.start(project, "export", lock, todo, done)

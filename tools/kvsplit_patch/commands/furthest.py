@@ -12,11 +12,11 @@ def command(first, last):
     """Name the newest upstream tag on which every patch replays cleanly."""
     from .. import paths
     from ..proof import compat
-    from ..series import patchset, replay
+    from ..series import applying, patchset
     from ..upstream import tags
 
     loaded = patchset.load(paths.patchset_dir())
-    steps = replay.steps_at_base(loaded)
+    steps = applying.at_base(loaded)
     listing = tags.listing(loaded.lock.upstream.url)
     chosen = compat.choose(listing, loaded.lock.upstream.commit, first, last)
     row = compat.furthest(loaded, steps, listing, chosen, echo)

@@ -12,7 +12,7 @@ def command(build_each):
     """Check patchset/: series, headers, hunk counts, hashes, trees, and that an export gives the same bytes."""
     from .. import paths
     from ..errors import PatchError
-    from ..series import lint, patchset, replay
+    from ..series import applying, lint, patchset
     from ..upstream import sources
 
     folder = paths.patchset_dir()
@@ -22,11 +22,15 @@ def command(build_each):
     if build_each:
         from ..build import cmake
 
-        applied = replay.apply_series()
-        for name, tree in zip(patchset.read_names(folder), applied.after):
+        loaded = patchset.load(folder)
+        for step in applying.at_base(loaded):
             targets = (*cmake.LIBRARIES, *cmake.TOOLS)
             try:
-                with cmake.compiled(sources.materialize(tree), applied.commit, cmake.flags(), targets, echo):
-                    click.echo(f"{name}.patch compiles on the patches before it.")
+                with cmake.compiled(
+                    sources.materialize(step.after), loaded.lock.upstream.commit, cmake.flags(), targets, echo
+                ):
+                    click.echo(f"{step.name}.patch compiles on the patches before it.")
             except PatchError as fault:
-                raise PatchError(f"{name}.patch does not compile on the patches before it: {fault.message}") from None
+                raise PatchError(
+                    f"{step.name}.patch does not compile on the patches before it: {fault.message}"
+                ) from None

@@ -20,7 +20,7 @@ def command(name, folder, description, author, forwarded, watch):
 
     from .. import paths
     from ..errors import PatchError
-    from ..series import journal, patchset, replay, sequence, workfolder
+    from ..series import applying, journal, patchset, replay, sequence, workfolder
     from ..series.dep3 import Header
     from ..upstream import store
 
@@ -32,7 +32,7 @@ def command(name, folder, description, author, forwarded, watch):
         loaded = patchset.load(project / "patchset")
         if name in loaded.names():
             raise PatchError(f"The series has a patch named {name} already: take another name, or use refresh.")
-        steps = replay.steps_at_base(loaded)
+        steps = applying.at_base(loaded)
         lock = loaded.lock
         top = steps[-1].after if steps else lock.base_tree
         workfolder.require_applied(folder, [top])

@@ -15,7 +15,7 @@ def command(target, plan, worktree):
     from dataclasses import replace
 
     from .. import paths
-    from ..series import journal, patchset, replay, sequence
+    from ..series import applying, journal, patchset, sequence, watch
     from ..upstream import revisions, store
 
     project = paths.checkout()
@@ -25,15 +25,15 @@ def command(target, plan, worktree):
         if commit == loaded.lock.upstream.commit:
             click.echo(f"The series stands on {commit} already.")
             return
-        steps = replay.steps_at_base(loaded)
+        steps = applying.at_base(loaded)
         repo = store.open_store()
         base = store.tree_of(repo, commit)
-        replay.require_range(repo, steps, base, target)
+        applying.require_range(repo, steps, base, target)
         where = patchset.Upstream(loaded.lock.upstream.url, commit, tag, revisions.bindings_of(repo, commit))
         click.echo(f"from llama.cpp {loaded.lock.upstream.commit}\nto   llama.cpp {commit}")
         if plan:
             _plan(repo, steps, base)
-        _watched(replay.watched_changes(repo, loaded, loaded.lock.base_tree, base))
+        _watched(list(watch.changes(repo, loaded, loaded.lock.base_tree, base)))
         if not plan:
             lock = replace(loaded.lock, upstream=where, base_tree=base)
             sequence.start(project, f"rebase to {target}", lock, steps, work=worktree)

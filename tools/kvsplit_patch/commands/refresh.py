@@ -13,13 +13,13 @@ def command(folder):
 
     from .. import paths
     from ..errors import PatchError
-    from ..series import journal, patchset, replay, sequence, workfolder
+    from ..series import applying, journal, patchset, replay, sequence, workfolder
     from ..upstream import store
 
     project, folder = paths.checkout(), Path(folder).resolve()
     with journal.locked(project):
         loaded = patchset.load(project / "patchset")
-        steps = replay.steps_at_base(loaded)
+        steps = applying.at_base(loaded)
         note = workfolder.require_applied(folder, [loaded.lock.base_tree, *(step.after for step in steps)])
         if not note["patch"]:
             raise PatchError(f"{folder} was laid out without a patch: make one of its edits with kvsplit-patch new.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..series import replay
+from ..series import watch
 from ..series.patchset import Patch, Series
 from ..upstream import store
 
@@ -82,8 +82,7 @@ def examine(loaded: Series, before: str, commit: str) -> Culprit:
 
 
 def _touch(patch: Patch, changed: set, lines: dict, symbols: set) -> Touch | None:
-    interesting = (*patch.touched(), *patch.header.watch)
-    files = tuple(sorted(path for path in changed if any(replay.watches(pattern, path) for pattern in interesting)))
+    files = tuple(sorted(path for path in changed if watch.concerns(patch, path)))
     hunks, ours = [], set()
     for section in patch.sections():
         near, _ = lines.get(section.path, (set(), []))

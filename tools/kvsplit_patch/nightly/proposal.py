@@ -6,7 +6,7 @@ from base64 import b64encode
 from pathlib import Path
 
 from ..errors import PatchError
-from ..series import patchset, replay
+from ..series import applying, patchset
 from ..series.folders import Files
 from ..series.patchset import Series
 from ..upstream import revisions, store
@@ -20,7 +20,7 @@ def refreshed(loaded: Series, commit: str, tag: str | None) -> Files:
     """The files of ``patchset/`` for the series on ``commit``. Raises PatchError unless every patch is clean there."""
     repo = store.open_store()
     base = store.tree_of(repo, commit)
-    steps = replay.moved(repo, replay.steps_at_base(loaded), base, commit)
+    steps = applying.on_commit(loaded, commit)
     where = patchset.Upstream(loaded.lock.upstream.url, commit, tag, revisions.bindings_of(repo, commit))
     return patchset.export(repo, loaded.lock.series_version, where, base, steps)
 

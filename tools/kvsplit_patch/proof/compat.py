@@ -8,7 +8,7 @@ from time import perf_counter
 
 from ..echo import Echo
 from ..errors import PatchError
-from ..series import replay
+from ..series import applying, replay, watch
 from ..series.patchset import Series, Step
 from ..upstream import store, tags
 from ..upstream.tags import Listing, Tag
@@ -81,9 +81,9 @@ def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str
     """Each patch and what becomes of it on the tree ``base``; ``before`` is the tree that changes are told from."""
     watched: dict[str, list[str]] = {}
     if before != base:
-        for change in replay.watched_changes(repo, loaded, before, base):
+        for change in watch.changes(repo, loaded, before, base):
             watched.setdefault(change.patch, []).append(change.path)
-    missing = {step.name: replay.lacking(repo, step, base) for step in steps}
+    missing = {step.name: applying.lacking(repo, step, base) for step in steps}
     within = [step for step in steps if not missing[step.name]]
     outcomes = {step.name: outcome for step, _, outcome in replay.onto(repo, within, base)}
     for step in steps:
@@ -101,7 +101,7 @@ def on_commit(loaded: Series, commit: str) -> dict[str, Cell]:
     """Each patch of the series as it was made, and what becomes of it on a commit of the store."""
     repo = store.open_store()
     base = store.tree_of(repo, commit)
-    return dict(cells_on(repo, loaded, replay.steps_at_base(loaded), base, base))
+    return dict(cells_on(repo, loaded, applying.at_base(loaded), base, base))
 
 
 def furthest(loaded: Series, steps: Sequence[Step], listing: Listing, chosen: Sequence[Tag], echo: Echo) -> Row:

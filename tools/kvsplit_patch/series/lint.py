@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..errors import PatchError
 from ..upstream import store
-from . import folders, patchset, replay
+from . import applying, folders, patchset
 from .folders import Files
 
 _EITHER = "run kvsplit-patch export, or restore it with git checkout"
@@ -80,7 +80,7 @@ def _lint_export(folder: Path) -> list[str]:
 def export(folder: Path, version: str | None = None) -> Files:
     """The files a patchset folder should hold, made again from its own patches on its own base."""
     loaded = patchset.load(folder)
-    steps = replay.steps_at_base(loaded)
+    steps = applying.at_base(loaded)
     lock = loaded.lock
     return patchset.export(store.open_store(), version or lock.series_version, lock.upstream, lock.base_tree, steps)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from .. import paths
+from ..upstream import revisions, sources, store
+from . import applying, patchset
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,6 @@ class Source:
     @property
     def folder(self) -> Path:
         """Its files on disk, read-only; laid out when first asked for."""
-        from ..upstream import sources
-
         return sources.materialize(self.tree)
 
 
@@ -33,16 +35,12 @@ def patched(target: str | None = None) -> Source:
 
     Raises PatchError when a patch does not replay cleanly, or the target cannot be had.
     """
-    from .. import paths
-    from . import patchset, replay
-
     loaded = patchset.load(paths.patchset_dir())
-    commit, tag = _commit(target)
-    applied = replay.apply_series(commit)
-    return Source(
-        tree=applied.result_tree,
-        commit=applied.commit,
-        tag=tag,
+    plain = unpatched(target)
+    steps = applying.on_commit(loaded, plain.commit)
+    return replace(
+        plain,
+        tree=steps[-1].after if steps else plain.tree,
         patches=tuple({"name": patch.name, "patch_id": patch.patch_id()} for patch in loaded.patches),
         changes_numerics=frozenset(cache for patch in loaded.patches for cache in patch.header.changes_numerics),
     )
@@ -50,20 +48,8 @@ def patched(target: str | None = None) -> Source:
 
 def unpatched(target: str | None = None) -> Source:
     """The same commit without the series."""
-    from ..upstream import store
-
-    commit, tag = _commit(target)
-    base = store.tree_of(store.open_store(), commit)
-    return Source(tree=base, commit=commit, tag=tag)
-
-
-def _commit(target: str | None) -> tuple[str, str | None]:
-    from .. import paths
-    from ..upstream import revisions
-    from . import patchset
-
-    lock = patchset.load(paths.patchset_dir()).lock
+    lock = patchset.read_lock(paths.patchset_dir()).upstream
     if target is None:
-        revisions.ensure(lock.upstream)
-        return lock.upstream.commit, lock.upstream.tag
-    return revisions.resolve(lock.upstream.url, target)
+        return Source(revisions.ensure(lock), lock.commit, lock.tag)
+    commit, tag = revisions.resolve(lock.url, target)
+    return Source(store.tree_of(store.open_store(), commit), commit, tag)
