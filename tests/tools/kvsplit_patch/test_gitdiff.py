@@ -46,9 +46,12 @@ def diff(old, new) -> bytes:
     return patch(old, new).diff
 
 
-def apply(old, sections) -> str:
-    sections = gitdiff.parse_diff(sections, "x") if isinstance(sections, bytes) else sections
-    return gitdiff.apply_diff(store.open_store(), make_tree(old), sections, "x")
+def apply(old, change) -> str:
+    """The tree after a diff, or after a patch with its files."""
+    diff, files = (
+        (gitdiff.parse_diff(change, "x"), {}) if isinstance(change, bytes) else (change.changes(), change.files)
+    )
+    return gitdiff.apply_diff(store.open_store(), make_tree(old), diff, files, "x")
 
 
 def git(*arguments, **options) -> bytes:
@@ -75,7 +78,7 @@ def test_what_is_new_is_a_file_and_all_else_is_gits_diff(cache):
         link = b"diff --git a/link"
         written = written.replace(gone + link, gone + b"--- a/empty\n+++ /dev/null\n" + link)
         assert ours.diff == written
-        assert apply(old, ours.sections()) == make_tree(new)
+        assert apply(old, ours) == make_tree(new)
 
 
 def test_gits_own_diff_gives_the_same_tree(cache):
@@ -215,7 +218,7 @@ def test_no_fuzz_no_offset(cache):
     with pytest.raises(PatchError, match="x adds f, which is there already"):
         apply(old, gits({}, old))
     with pytest.raises(PatchError, match="x adds f, which is there already before it: move patchset/x/f"):
-        apply(old, patch({}, old).sections())
+        apply(old, patch({}, old))
 
 
 def test_a_result_that_is_not_the_named_one_is_refused(cache):

@@ -12,7 +12,7 @@ import pytest
 
 from kvsplit_patch import paths
 from kvsplit_patch.errors import NetworkError, PatchError
-from kvsplit_patch.series import patchset
+from kvsplit_patch.series import gitdiff, patchset
 from kvsplit_patch.upstream import revisions, store
 
 from .resolving import carry
@@ -41,7 +41,10 @@ def fetch(version) -> str:
 
 
 def added(patch) -> set:
-    return {text for section in patch.sections() for hunk in section.hunks for kind, text in hunk.lines if kind == b"+"}
+    changed = {
+        line.raw_content for each in patch.changes() for hunk in each.hunks for line in hunk.lines if line.origin == "+"
+    }
+    return changed.union(*(gitdiff.split_lines(data) for _, data in patch.files.values()))
 
 
 def drop(project, name):

@@ -121,7 +121,9 @@ def test_watched_paths_list_what_upstream_changed(tmp_path):
     }
     target["is/moved.h"] = b"6\n7\n"
     fields = {"watch": ("dep/", "k/*.metal", "gone.h", "was/")}
-    world = make_world(tmp_path / "p", {"base": base, "next": target}, {"p": {"src/f.c": numbered(l8="ours")}}, p=fields)
+    world = make_world(
+        tmp_path / "p", {"base": base, "next": target}, {"p": {"src/f.c": numbered(l8="ours")}}, p=fields
+    )
     loaded = patchset.load(world.patchset)
     found = watch.changes(store.open_store(), loaded, make_tree(base), make_tree(target))
     assert {(change.path, change.added, change.removed, change.note) for change in found} == {

@@ -19,9 +19,9 @@ def command():
     known_as = [upstream.tag, upstream.bindings and f"llama-cpp-python {upstream.bindings}"]
     click.echo(f"on llama.cpp {upstream.commit}" + "".join(f", {name}" for name in known_as if name))
     for patch in loaded.patches:
-        kinds = [kind for section in patch.sections() for hunk in section.hunks for kind, _ in hunk.lines]
+        added, removed = patch.line_counts()
         click.echo(
-            f"  {patch.name:20} {len(patch.touched()):3} files  +{kinds.count(b'+')} -{kinds.count(b'-')}"
+            f"  {patch.name:20} {len(patch.touched()):3} files  +{added} -{removed}"
             f"  {patch.header.description.splitlines()[0]}"
         )
     try:

@@ -83,16 +83,19 @@ def examine(loaded: Series, before: str, commit: str) -> Culprit:
 
 def _touch(patch: Patch, changed: set, lines: dict, symbols: set) -> Touch | None:
     files = tuple(sorted(path for path in changed if watch.concerns(patch, path)))
-    hunks, ours = [], set()
-    for section in patch.sections():
-        near, _ = lines.get(section.path, (set(), []))
-        for hunk in section.hunks:
-            texts = [(kind, text.decode(errors="replace").strip()) for kind, text in hunk.lines]
-            ours |= {word for kind, text in texts if kind != b" " for word in _symbols(text)}
+    hunks = []
+    own = [line for _, data in patch.files.values() for line in data.decode(errors="replace").splitlines()]
+    for change in patch.changes():
+        path = change.delta.old_file.path
+        near, _ = lines.get(path, (set(), []))
+        for hunk in change.hunks:
+            own += [line.content for line in hunk.lines if line.origin in "+-"]
+            before = [line.content.strip() for line in hunk.lines if line.origin in " -"]
             # A brace or "return;" is in every file.
-            if any(kind != b"+" and text in near and re.search(r"\w{3}.*\W", text) for kind, text in texts):
-                count = sum(kind != b"+" for kind, _ in texts)
-                hunks.append(f"{section.path} lines {hunk.old_start}-{hunk.old_start + count - 1} of the base")
+            if any(line in near and re.search(r"\w{3}.*\W", line) for line in before):
+                end = hunk.old_start + hunk.old_lines - 1
+                hunks.append(f"{path} lines {hunk.old_start}-{end} of the base")
+    ours = {word for line in own for word in _symbols(line)}
     shared = tuple(sorted(ours & symbols, key=lambda word: (-len(word), word))[:_MOST_SYMBOLS]) if files else ()
     return Touch(patch.name, files, tuple(hunks), shared) if files else None
 

@@ -53,7 +53,7 @@ def _locked_base(loaded: Series) -> str:
 
 
 def _applied(patch: patchset.Patch, tree: str) -> Step:
-    after = gitdiff.apply_diff(store.open_store(), tree, patch.sections(), patch.name)
+    after = gitdiff.apply_diff(store.open_store(), tree, patch.changes(), patch.files, patch.name)
     return Step(patch.name, patch.header, tree, after)
 
 

@@ -1,56 +1,34 @@
 """Git diffs of text: read strictly, applied without fuzz, and written the same everywhere.
 
 libgit2 reads and writes them. What it does not do stands here: it takes a hunk whose ``@@`` line counts too few lines,
-and text between files, for nothing at all; and it applies to a work tree or an index, never to a tree.
+and text between files, for nothing at all; and it applies to a work tree or an index, with offsets, never to a tree.
 """
 
+from __future__ import annotations
+
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from ..errors import PatchError
 from ..upstream.store import entry_at, read_blob, sentence, tree_with
+from .folders import Files
+
+if TYPE_CHECKING:
+    from pygit2 import Patch
 
 ZERO = "0" * 40
 FILE, EXECUTABLE, LINK, SUBMODULE = 0o100644, 0o100755, 0o120000, 0o160000
-
-
-@dataclass(frozen=True)
-class Hunk:
-    """Lines keep their ending; ``lines`` are (b" " | b"-" | b"+", content)."""
-
-    old_start: int
-    lines: tuple[tuple[bytes, bytes], ...]
-
-
-@dataclass(frozen=True)
-class FileDiff:
-    """What is done to one file. A mode of None: the file is not there on that side.
-
-    ``old_id`` and ``new_id`` are what the ``index`` line gives, maybe abbreviated, maybe empty.
-    """
-
-    path: str
-    old_mode: int | None
-    new_mode: int | None
-    old_id: str
-    new_id: str
-    hunks: tuple[Hunk, ...]
 
 
 # --- read
 
 
 @lru_cache(maxsize=64)  # every tag of a compatibility table asks what each patch touches
-def parse_diff(diff: bytes, name: str) -> tuple[FileDiff, ...]:
-    """Read a git diff whose every count is right. Raises PatchError on anything this project does not carry."""
+def parse_diff(diff: bytes, name: str) -> tuple[Patch, ...]:
+    """Read a git diff whose every count is right, one a file. Raises PatchError on anything this project does not carry."""
     return tuple(_parse_section(section, name) for section in _sections(diff))
-
-
-def added(path: str, mode: int, data: bytes) -> FileDiff:
-    """A whole new file, as if a diff had brought it."""
-    lines = tuple((b"+", line) for line in _lines(data))
-    return FileDiff(path, None, mode, "", "", (Hunk(0, lines),) if lines else ())
 
 
 def _sections(diff: bytes) -> list[bytes]:
@@ -64,9 +42,8 @@ def _sections(diff: bytes) -> list[bytes]:
     return whole
 
 
-def _parse_section(section: bytes, name: str) -> FileDiff:
+def _parse_section(section: bytes, name: str) -> Patch:
     from pygit2 import Diff, GitError
-    from pygit2.enums import DeltaStatus
 
     start = re.match(rb"diff --git a/(.+) b/\1\n", section)
     if not start:
@@ -90,20 +67,12 @@ def _parse_section(section: bytes, name: str) -> FileDiff:
         raise PatchError(
             f"{name}.patch: the diff of {path} cannot be read ({sentence(failure)}): run git diff again."
         ) from None
-    delta = patch.delta
-    for mode in (int(delta.old_file.mode), int(delta.new_file.mode)):
+    assert patch
+    for mode in (int(patch.delta.old_file.mode), int(patch.delta.new_file.mode)):
         if mode not in (0, FILE, EXECUTABLE, LINK):
             what = f"moves the submodule {path}" if mode == SUBMODULE else f"gives {path} the mode {mode:o}"
             raise PatchError(f"{name}.patch {what}: patches here carry text files only.")
-    ids = re.search(rb"^index (\w+)\.\.(\w+)", head, re.M)
-    return FileDiff(
-        path,
-        None if delta.status == DeltaStatus.ADDED else int(delta.old_file.mode) or FILE,
-        None if delta.status == DeltaStatus.DELETED else int(delta.new_file.mode) or FILE,
-        ids[1].decode() if ids else "",
-        ids[2].decode() if ids else "",
-        tuple(_read_hunk(hunk) for hunk in patch.hunks),
-    )
+    return patch
 
 
 def checked_path(raw: bytes, where: str) -> str:
@@ -125,78 +94,99 @@ def _counts_right(hunk: bytes) -> bool:
     return [both + old, both + new] == [1 if count is None else int(count) for count in counts.groups()]
 
 
-def _read_hunk(hunk) -> Hunk:
-    lines = []
-    for line in hunk.lines:
-        if line.origin in "<>=":  # no newline at the end of the file
-            kind, content = lines[-1]
-            lines[-1] = (kind, content.removesuffix(b"\n"))
-        else:
-            lines.append((line.origin.encode(), line.raw_content))
-    return Hunk(hunk.old_start, tuple(lines))
-
-
 # --- applied
 
 
-def apply_diff(repo, tree, sections, name) -> str:
-    """The tree id after a diff: no fuzz, no offset, and every id the diff names must come out.
+def apply_diff(repo, tree: str, diff: Sequence[Patch], files: Files, name: str) -> str:
+    """The tree id after a diff and new files: no fuzz, no offset, and every id the diff names must come out.
 
     Raises PatchError naming the hunk that does not fit.
     """
-    for section in sections:
-        tree = tree_with(repo, tree, {section.path: _apply_section(repo, tree, section, name)})
-    return str(tree)
+    for patch in diff:
+        tree = tree_with(repo, tree, {patch.delta.new_file.path: _apply_to_file(repo, tree, patch, name)})
+    for path in files:
+        if entry_at(repo, tree, path):
+            raise _added_twice(path, name)
+    return tree_with(repo, tree, {path: (mode, repo.create_blob(data)) for path, (mode, data) in files.items()})
 
 
-def _apply_section(repo, tree, section, name):
-    again = "restore it, or make it anew with kvsplit-patch apply"
-    misfit = f"{name}.patch does not fit its base: {section.path} {{}}; {again}."
-    present = entry_at(repo, tree, section.path)
-    if present is None and section.old_mode is not None:
-        raise PatchError(misfit.format("is not there"))
-    if present is not None and section.old_mode is None:
-        raise PatchError(
-            f"{name} adds {section.path}, which is there already before it: move patchset/{name}/{section.path} "
-            "to another name, or take it away and make the change with kvsplit-patch apply and refresh."
-        )
-    if present and present[0] != section.old_mode:
-        raise PatchError(misfit.format("has another mode"))
-    if present and section.old_id and not present[1].startswith(section.old_id):
-        raise PatchError(misfit.format("is another version there"))
-    old = read_blob(repo, present[1]) if present else b""
-    new = _apply_hunks(old, section, name)
-    if section.new_mode is None:
+def _apply_to_file(repo, tree: str, patch: Patch, name: str) -> tuple[int, str] | None:
+    """Mode and blob id of one file after its diff; None where it is deleted."""
+    from pygit2.enums import DeltaStatus
+
+    old_side, new_side = patch.delta.old_file, patch.delta.new_file
+    path, old = new_side.path, b""
+    misfit = f"{name}.patch does not fit its base: {path} {{}}; restore it, or make it anew with kvsplit-patch apply."
+    present = entry_at(repo, tree, path)
+    if patch.delta.status == DeltaStatus.ADDED:
+        if present:
+            raise _added_twice(path, name)
+    else:
+        if not present:
+            raise PatchError(misfit.format("is not there"))
+        if present[0] != (old_side.mode or FILE):
+            raise PatchError(misfit.format("has another mode"))
+        if not present[1].startswith(_stated(old_side)):
+            raise PatchError(misfit.format("is another version there"))
+        old = read_blob(repo, present[1])
+    new = _apply_hunks(old, patch, name)
+    if patch.delta.status == DeltaStatus.DELETED:
         if new:
-            raise PatchError(f"{name}.patch deletes {section.path} but leaves lines of it: run git diff again.")
+            raise PatchError(f"{name}.patch deletes {path} but leaves lines of it: run git diff again.")
         return None
     blob = str(repo.create_blob(new))
-    if section.new_id and not blob.startswith(section.new_id):
+    if not blob.startswith(_stated(new_side)):
         raise PatchError(
-            f"{name}.patch does not give the {section.path} its index line names: restore it with git checkout, "
+            f"{name}.patch does not give the {path} its index line names: restore it with git checkout, "
             "or take that line out and run kvsplit-patch export to keep the edit."
         )
-    return section.new_mode, blob
+    return int(new_side.mode) or FILE, blob
 
 
-def _apply_hunks(old: bytes, section: FileDiff, name: str) -> bytes:
-    source = _lines(old)
-    result, position = [], 0
-    for number, hunk in enumerate(section.hunks, 1):
-        before = [content for kind, content in hunk.lines if kind != b"+"]
+def _stated(side: Any) -> str:
+    """The id of a file's side on the ``index`` line, as far as it goes; empty without that line."""
+    return str(side.id).rstrip("0")  # libgit2 fills up what is cut short
+
+
+def _added_twice(path: str, name: str) -> PatchError:
+    return PatchError(
+        f"{name} adds {path}, which is there already before it: move patchset/{name}/{path} "
+        "to another name, or take it away and make the change with kvsplit-patch apply and refresh."
+    )
+
+
+def _apply_hunks(old: bytes, patch: Patch, name: str) -> bytes:
+    source = split_lines(old)
+    result: list[bytes] = []
+    position = 0
+    for number, hunk in enumerate(patch.hunks, 1):
+        lines = _hunk_lines(hunk)
+        before = [content for origin, content in lines if origin != "+"]
         start = hunk.old_start - 1 if before else hunk.old_start  # a hunk without old lines names the line above
         if start < position or source[start : start + len(before)] != before:
             raise PatchError(
-                f"{name}.patch does not fit its base: hunk {number} of {section.path} "
+                f"{name}.patch does not fit its base: hunk {number} of {patch.delta.new_file.path} "
                 f"does not match at line {hunk.old_start}; restore it, or make it anew with kvsplit-patch apply."
             )
         result += source[position:start]
-        result += [content for kind, content in hunk.lines if kind != b"-"]
+        result += [content for origin, content in lines if origin != "-"]
         position = start + len(before)
     return b"".join(result + source[position:])
 
 
-def _lines(data: bytes) -> list[bytes]:
+def _hunk_lines(hunk: Any) -> list[tuple[str, bytes]]:
+    """Origin (" ", "-", "+") and content of each line, its ending with it."""
+    lines: list[tuple[str, bytes]] = []
+    for line in hunk.lines:
+        if line.origin in "<>=":  # no newline at the end of the file
+            origin, content = lines[-1]
+            lines[-1] = (origin, content.removesuffix(b"\n"))
+        else:
+            lines.append((line.origin, line.raw_content))
+    return lines
+
+
+def split_lines(data: bytes) -> list[bytes]:
     return re.findall(rb"[^\n]*\n|[^\n]+", data)  # bytes.splitlines would also split at a lone \r
 
 

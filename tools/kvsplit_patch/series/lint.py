@@ -35,7 +35,7 @@ def lint(folder: Path) -> list[str]:
 def _lint_patch(folder: Path, name: str, locked) -> list[str]:
     try:
         patch = patchset.read_patch(folder, name)
-        patch.sections()  # every count and every line of the diff
+        patch.changes()  # every count and every line of the diff
     except PatchError as fault:
         return [fault.message]
     if not locked:

@@ -5,15 +5,21 @@ at the paths where they go. ``lock.json`` says what they were written against an
 machine can tell whether it holds the same series.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import PatchError
 from . import dep3, folders, gitdiff
 from .folders import Files
+
+if TYPE_CHECKING:
+    import pygit2
 
 SERIES_HEAD = "# Applied from top to bottom by kvsplit-patch; lock.json names the upstream commit underneath.\n"
 
@@ -78,19 +84,23 @@ class Patch:
         own = {f"{self.name}/{path}": file for path, file in self.files.items()}
         return {f"{self.name}.patch": (gitdiff.FILE, self.text()), **own}
 
-    def sections(self) -> tuple[gitdiff.FileDiff, ...]:
-        """All that it does, file by file."""
-        own = (gitdiff.added(path, mode, data) for path, (mode, data) in self.files.items())
-        return (*gitdiff.parse_diff(self.diff, self.name), *own)
+    def changes(self) -> tuple[pygit2.Patch, ...]:
+        """Its diff, file by file. Raises PatchError on one that cannot be read."""
+        return gitdiff.parse_diff(self.diff, self.name)
+
+    def line_counts(self) -> tuple[int, int]:
+        """How many lines it adds and removes."""
+        new = sum(len(gitdiff.split_lines(data)) for _, data in self.files.values())
+        counts = [change.line_stats for change in self.changes()]
+        return new + sum(added for _, added, _ in counts), sum(removed for _, _, removed in counts)
 
     def patch_id(self) -> str:
         """``git patch-id --stable`` of all that it does. Raises PatchError on a diff that cannot be read."""
-        gitdiff.parse_diff(self.diff, self.name)
+        self.changes()
         return gitdiff.patch_id(self.diff, self.files)
 
     def touched(self) -> tuple[str, ...]:
-        changed = (section.path for section in gitdiff.parse_diff(self.diff, self.name))
-        return tuple(dict.fromkeys((*changed, *self.files)))
+        return tuple(dict.fromkeys((*(change.delta.new_file.path for change in self.changes()), *self.files)))
 
     def locked(self, tree: str) -> LockedPatch:
         """What ``lock.json`` says of it, ``tree`` being the one after it."""
