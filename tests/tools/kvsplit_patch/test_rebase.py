@@ -275,30 +275,28 @@ def test_a_damaged_journal_is_named(world):
         assert "journal.json was written by another version" in run(command, code=1)
 
 
-def test_another_checkouts_work_folder_is_left_alone(world, tmp_path):
-    shared = tmp_path / "shared"
-    run("rebase", "clash", "--worktree", shared, code=1)
+def test_each_checkout_has_a_work_folder_of_its_own(world, tmp_path):
+    run("rebase", "clash", code=1)
     resolve(world)
+    mine = work_folder(world)
     other = make_world(tmp_path / "other", {"base": BASE}, {"one": ONE})
     make_commit({"f": numbered(l8="upstream")}, "clash2")
-    assert "is not empty" in run("rebase", "clash2", "--worktree", shared, code=1)
+    run("rebase", "clash2", code=1)
+    assert work_folder(other) != mine
     run("abort")
-    assert (shared / "g").read_bytes() == numbered(l8="two after upstream") and other.files()
+    assert (mine / "g").read_bytes() == numbered(l8="two after upstream") and other.files()
 
 
-def test_a_chosen_work_folder(world, tmp_path):
-    chosen = tmp_path / "mine"
-    run("rebase", "clash", "--worktree", chosen, code=1)
-    resolve(world)
-    run("continue")
-    assert not chosen.exists()
-    chosen.mkdir()
-    (chosen / "precious").write_text("x")
-    make_commit({**BASE, "f": numbered(l8="upstream")}, "clash2")
-    assert "is not empty" in run("rebase", "clash2", "--worktree", chosen, code=1)
-    assert (chosen / "precious").exists()
+def test_a_folder_of_somebody_elses_is_not_replaced(world):
+    """Work folders lie in the cache, where anything may lie."""
+    run("rebase", "clash", code=1)
+    work = work_folder(world)
+    shutil.rmtree(work)
+    work.mkdir()
+    (work / "precious").write_text("x")
+    assert "is not empty" in run("continue", code=1)
     run("abort")
-    assert "inside the checkout" in run("rebase", "clash2", "--worktree", world.project / "w", code=1)
+    assert (work / "precious").exists()
 
 
 def test_editing_the_series_during_a_rebase_is_noticed(world):

@@ -8,8 +8,7 @@ import click
 @click.command()
 @click.argument("target", metavar="TAG|SHA|VERSION")
 @click.option("--plan", is_flag=True, help="Only say what would become of each patch; changes nothing.")
-@click.option("--worktree", type=click.Path(), help="Where to lay out a conflict.  [default: in the cache]")
-def command(target, plan, worktree):
+def command(target, plan):
     """Move the series to another upstream commit: a tag, a 40-hex id, or what a llama-cpp-python VERSION vendors."""
     from contextlib import nullcontext
     from dataclasses import replace
@@ -36,7 +35,7 @@ def command(target, plan, worktree):
         _watched(list(watch.changes(repo, loaded, loaded.lock.base_tree, base)))
         if not plan:
             lock = replace(loaded.lock, upstream=where, base_tree=base)
-            sequence.start(project, f"rebase to {target}", lock, steps, work=worktree)
+            sequence.start(project, f"rebase to {target}", lock, steps)
 
 
 def _plan(repo, steps, base):

@@ -27,26 +27,20 @@ def start(
     lock: Lock,
     todo: Sequence[Step],
     done: Sequence[Step] = (),
-    work: str | None = None,
 ) -> None:
     """Begin a change and carry it as far as it goes without a person. Call with the checkout's lock held.
 
     ``lock``: of its fields ``series_version``, ``upstream`` and ``base_tree`` are those of the series to come.
-    ``work``: where a conflict is to be laid out, by default a folder in the cache.
     Raises PatchError where a person is needed, the change kept for ``go_on``.
     """
     _require_none(project)
     placing.discard(project)  # what a kill left before its journal was written
-    folder = Path(work).resolve() if work else cache_dir() / "work" / _short(project)
-    if project in (folder, *folder.parents):
-        raise PatchError(f"{folder} is inside the checkout: name a work folder outside it.")
+    work = cache_dir() / "work" / hashlib.sha256(str(project).encode()).hexdigest()[:12]
     repo = store.open_store()
     for step in todo:
         gitdiff.write_diff(repo, step.before, step.after, step.name)  # refuses now what could not be exported later
     old = patchset.digest(project / "patchset")
-    change = Change(
-        what, lock.series_version, lock.upstream, lock.base_tree, tuple(done), tuple(todo), str(folder), old
-    )
+    change = Change(what, lock.series_version, lock.upstream, lock.base_tree, tuple(done), tuple(todo), str(work), old)
     journal.write(project, change)
     _run(project, change)
 
@@ -209,7 +203,3 @@ def _show_difference(repo, step: Step, current: str, tree: str) -> None:
 def _remove_work(project: Path, change: Change) -> None:
     if workfolder.is_from_conflict(Path(change.work), str(project)):
         shutil.rmtree(change.work)
-
-
-def _short(project: Path) -> str:
-    return hashlib.sha256(str(project).encode()).hexdigest()[:12]
