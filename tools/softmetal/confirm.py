@@ -74,10 +74,12 @@ def confirm(
 
 def on_this_mac() -> None:
     """Print the block; exit code 1 when something differs. The plugin finds this as the entry point ``metal``."""
-    found = confirm(echo, emulated=False)
-    click.echo("```\n" + "\n".join(found.lines) + "\n```")
-    if found.problems:
-        raise PatchError(f"{len(found.problems)} things differ on this GPU: paste the block above into an issue.")
+    confirmation = confirm(echo, emulated=False)
+    click.echo("```\n" + "\n".join(confirmation.lines) + "\n```")
+    if confirmation.problems:
+        raise PatchError(
+            f"{len(confirmation.problems)} things differ on this GPU: paste the block above into an issue."
+        )
 
 
 def _stopped(outcome: attention.Outcome) -> str:

@@ -26,9 +26,9 @@ def main(clang: str, what: str, source: str, result: str, *macros: str) -> int:
     temporary = f"{result}.{os.getpid()}"
     step, _, name = what.partition(":")
     command = [clang, "c++", "-E", "-P", "-x", "c++", "-D__METAL__=1", "-D__METAL_VERSION__=310", *macros]
-    said = subprocess.run([*command, f"-I{HERE / 'stub'}", source], capture_output=True, text=True)
-    if said.returncode == 0:
-        text = said.stdout
+    done = subprocess.run([*command, f"-I{HERE / 'stub'}", source], capture_output=True, text=True)
+    if done.returncode == 0:
+        text = done.stdout
         if step == "names":
             Path(temporary).write_text("\n".join(msl.names(text)) + "\n")
         elif name not in msl.names(text):
@@ -41,10 +41,10 @@ def main(clang: str, what: str, source: str, result: str, *macros: str) -> int:
             command += ["-fno-sanitize=all", "-fno-math-errno", "-Xclang", "-ffloat16-excess-precision=none"]
             command += [word for option in _ONE_PLACE for word in ("-mllvm", option)]
             command += _COUNTED if step == "count" else _OPTIMIZED
-            said = subprocess.run([*command, str(cpp), "-o", temporary], capture_output=True, text=True)
+            done = subprocess.run([*command, str(cpp), "-o", temporary], capture_output=True, text=True)
             cpp.unlink()
-    if said.returncode:
-        errors = [line for line in said.stderr.splitlines() if "error" in line] or said.stderr.splitlines()[-1:]
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()[-1:]
         print(errors[0] if errors else "the compiler said nothing")
         return 1
     os.replace(temporary, result)

@@ -39,7 +39,7 @@ def names(text: str) -> list[str]:
 
 def translate(text: str, name: str) -> str:
     """C++ of a preprocessed source, ending in an exported ``softmetal_kernel`` that runs the kernel called ``name``."""
-    found = _kernels(text)[name]
+    kernel = _kernels(text)[name]
     body = _INSTANCE.sub("", text)
     body = _CONSTANT.sub(r"static \1 \2; static softmetal::Register \2__register(\3, sizeof \2, &\2);", body)
     body = _ARRAY.sub(
@@ -51,16 +51,16 @@ def translate(text: str, name: str) -> str:
     body = _FIRST_LANE.sub(r"if (softmetal::lockstep() && \1", body)
     body = _REMAINDER.sub(r"(softmetal::remainder(\1, \2))", body)
     body = _without_attributes(body)
-    return f'#include "kernel.h"\n{body}\n{_entry(found)}'
+    return f'#include "kernel.h"\n{body}\n{_entry(kernel)}'
 
 
 def _kernels(text: str) -> dict[str, Kernel]:
-    definitions = {found[1]: _parameters(text, found.end()) for found in _DEFINITION.finditer(text)}
-    instances = {found[1]: found[2].strip() for found in _INSTANCE.finditer(text)}
-    templates = {re.match(r"\w+", function)[0] for function in instances.values()}
+    definitions = {match[1]: _parameters(text, match.end()) for match in _DEFINITION.finditer(text)}
+    instances = {match[1]: match[2].strip() for match in _INSTANCE.finditer(text)}
+    templates = {re.split(r"\W", function)[0] for function in instances.values()}
     kernels = {}
     for name, function in instances.items():
-        definition = re.match(r"\w+", function)[0]
+        definition = re.split(r"\W", function)[0]
         if definition in definitions:
             kernels[name] = Kernel(function, definitions[definition])
     for name, arguments in definitions.items():
@@ -71,8 +71,7 @@ def _kernels(text: str) -> dict[str, Kernel]:
 
 def _is_template(text: str, name: str) -> bool:
     """Whether ``template <…>`` stands in front of the kernel: one that nothing instantiates has no name on the host."""
-    before = text[: re.search(rf"\bkernel\s+void\s+{name}\s*\(", text).start()].rstrip()
-    return before.endswith(">")
+    return re.search(rf">\s*kernel\s+void\s+{name}\s*\(", text) is not None
 
 
 def _parameters(text: str, start: int) -> tuple[str, ...]:
@@ -84,7 +83,7 @@ def _parameters(text: str, start: int) -> tuple[str, ...]:
             slot = int(attribute[2]) if attribute else slot
             arguments.append(f"softmetal::Argument<A{index}>::from_buffer(buffers[{slot}])")
             slot += 1
-        elif kind == "threadgroup":
+        elif kind == "threadgroup" and attribute:
             arguments.append(f"softmetal::Argument<A{index}>::from_buffer(memory[{attribute[2]}])")
         else:
             arguments.append(f"softmetal::as<A{index}>(position.{kind})")
@@ -109,16 +108,16 @@ def _without_attributes(text: str) -> str:
     return re.sub(r"\[\[\s*(?:threadgroup\s*\(\d+\)|buffer\s*\(\d+\)|\w*(?:thread|simdgroup|grid)\w*)\s*\]\]", "", text)
 
 
-def _entry(found: Kernel) -> str:
-    types = "".join(f", class A{index}" for index in range(len(found.arguments)))
-    parameters = ", ".join(f"A{index}" for index in range(len(found.arguments)))
+def _entry(kernel: Kernel) -> str:
+    types = "".join(f", class A{index}" for index in range(len(kernel.arguments)))
+    parameters = ", ".join(f"A{index}" for index in range(len(kernel.arguments)))
     return f"""
 namespace softmetal {{
 template <class R{types}> void call(R (* function)({parameters}), void * const * buffers, void * const * memory, const Position & position) {{
-    function({", ".join(found.arguments)});
+    function({", ".join(kernel.arguments)});
 }}
 static void run(void * const * buffers, void * const * memory, const Position & position) {{
-    call(&{found.function}, buffers, memory, position);
+    call(&{kernel.function}, buffers, memory, position);
 }}
 }}
 extern "C" __attribute__((visibility("default"))) const softmetal::Kernel softmetal_kernel = {{ softmetal::run, &softmetal::constants }};

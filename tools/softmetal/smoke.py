@@ -35,14 +35,14 @@ class Row:
     metal: Result
 
     def problems(self) -> list[str]:
-        found = []
+        problems = []
         for name, (relative, absolute) in BOUNDS.items():
             here, there = getattr(self.metal, name), getattr(self.cpu, name)
             if not abs(here - there) <= relative * abs(there) + absolute:
-                found.append(
+                problems.append(
                     f"{self.cache} at ubatch {self.ubatch}: {name} is {here:.6f} on Metal and {there:.6f} on the CPU."
                 )
-        return found
+        return problems
 
 
 def measure(

@@ -94,9 +94,9 @@ def device_library() -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         made = Path(scratch) / path.name
         command = [compiler, "-std=c++17", "-O2", "-fPIC", "-shared", "-pthread", f"-Wl,-soname,{path.name}", *sources]
-        said = subprocess.run([*command, "-ldl", "-o", str(made)], capture_output=True, text=True)
-        if said.returncode:
-            raise PatchError(f"The software Metal does not compile: {first_error(said.stderr)}.")
+        compiled = subprocess.run([*command, "-ldl", "-o", str(made)], capture_output=True, text=True)
+        if compiled.returncode:
+            raise PatchError(f"The software Metal does not compile: {first_error(compiled.stderr)}.")
         os.replace(made, path)
     return path
 

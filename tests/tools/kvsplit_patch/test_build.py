@@ -136,9 +136,9 @@ def test_without_cmake_or_a_compiler_it_says_how_to_get_them(monkeypatch, tmp_pa
 
 def test_a_full_disk_is_told(tmp_path):
     with pytest.raises(PatchError, match="is full, and a build takes about 1 GB"):  # noqa: SIM117
-        with cmake.disk_full_told(tmp_path), open("/dev/full", "w", buffering=1) as full:
+        with cmake.disk_full_explained(tmp_path), open("/dev/full", "w", buffering=1) as full:
             full.write("x\n")
-    with pytest.raises(FileNotFoundError), cmake.disk_full_told(tmp_path):
+    with pytest.raises(FileNotFoundError), cmake.disk_full_explained(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "other errors stay what they are")
 
 

@@ -60,7 +60,7 @@ def build(source: Source, flags: Sequence[str], echo: Echo) -> Path:
         return folder
     with cmake.compiled(source.folder, source.commit, flags, cmake.LIBRARIES, echo) as out:
         if not (folder / "manifest.json").is_file():  # it may be there now: another process made it while we waited
-            with cmake.disk_full_told(folder.parent), shelf.whole(folder) as temporary:
+            with cmake.disk_full_explained(folder.parent), shelf.whole(folder) as temporary:
                 manifest = {
                     "schema": SCHEMA,
                     "id": identity,
@@ -82,11 +82,11 @@ def for_bindings(echo: Echo, *, cuda: bool = False, vulkan: bool = False) -> Pat
 
 def _describe(source: Source, folder: Path, out: Path) -> dict[str, Any]:
     """Copy the libraries into ``folder``, ask them what they are, and see whether the bindings fit."""
-    libraries = {}
+    libraries: dict[str, str] = {}
     for names in (*cmake.LIBRARIES, "ggml*"):
         libraries |= copy_libraries(out, folder, names)
     info = marker(folder)
-    found = mismatches(source.folder, folder)
+    misfits = mismatches(source.folder, folder)
     return {
         "upstream_commit": source.commit,
         "upstream_tag": source.tag,
@@ -94,8 +94,8 @@ def _describe(source: Source, folder: Path, out: Path) -> dict[str, Any]:
         "series_version": info["series"] if info else shelf.STOCK,
         "features": info["features"] if info else [],
         "patches": list(source.patches),
-        "abi": "mismatch" if found else "ok",
-        "abi_mismatches": [str(mismatch) for mismatch in found],
+        "abi": "mismatch" if misfits else "ok",
+        "abi_mismatches": [str(mismatch) for mismatch in misfits],
         "libraries": libraries,
     }
 
@@ -110,7 +110,7 @@ def tools(source: Source, flags: Sequence[str], echo: Echo, extra: Sequence[str]
     targets = [*cmake.LIBRARIES, *names]
     with cmake.compiled(source.folder, source.commit, flags, targets, echo) as out:
         if not (folder / "manifest.json").is_file():
-            with cmake.disk_full_told(folder.parent), shelf.whole(folder) as temporary:
+            with cmake.disk_full_explained(folder.parent), shelf.whole(folder) as temporary:
                 manifest = {"tree": source.tree, "libraries": copy_libraries(out, temporary)}
                 for name in names:
                     shutil.copy2(out / name, temporary / name)

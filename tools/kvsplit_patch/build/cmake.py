@@ -58,10 +58,10 @@ def find_toolchain() -> Toolchain:
     if not compiler:
         how = "run 'xcode-select --install'" if sys.platform == "darwin" else "install g++ or clang"
         raise Unable(f"There is no C++ compiler ('{name}'): {how}, or name one in CXX.")
-    said = subprocess.run([compiler, "--version"], capture_output=True, text=True)
-    if said.returncode:
-        raise Unable(f"The C++ compiler {compiler} does not run: {said.stderr.strip() or 'no message'}.")
-    return Toolchain(_program("cmake"), _program("ninja"), said.stdout.partition("\n")[0])
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True)
+    if version.returncode:
+        raise Unable(f"The C++ compiler {compiler} does not run: {version.stderr.strip() or 'no message'}.")
+    return Toolchain(_program("cmake"), _program("ninja"), version.stdout.partition("\n")[0])
 
 
 def flags(*, cuda: bool = False, vulkan: bool = False) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ def compiled(
     workspace.mkdir(parents=True, exist_ok=True)
     workspace = workspace.resolve()  # the path is in what is compiled, and ccache leaves it out only where it knows it
     with _locked(workspace / "lock", echo) as lock:
-        with disk_full_told(workspace):
+        with disk_full_explained(workspace):
             copy_changed(tree, workspace / "src")
             (workspace / "tree").write_text(tree.name)
         log = workspace / "log.txt"
@@ -178,7 +178,7 @@ def copy_changed(source: Path, target: Path) -> list[Path]:
 
 
 @contextmanager
-def disk_full_told(where: Path) -> Iterator[None]:
+def disk_full_explained(where: Path) -> Iterator[None]:
     """Turn "no space left" into a sentence that says where and what to do."""
     try:
         yield

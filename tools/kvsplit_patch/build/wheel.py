@@ -12,11 +12,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import cmake
+from . import abi, cmake
+from .artifacts import bindings_version
+from .. import paths
 from ..echo import Echo
 from ..errors import PatchError
 from ..failures import first_error
 from ..upstream.sdist import download_sdist
+from ..series import patchset
 from ..series.trees import Source
 
 
@@ -26,19 +29,16 @@ def make(source: Source, flags: Sequence[str], folder: Path, echo: Echo) -> Path
     Takes the sdist of the *installed* bindings and puts the tree in the place of ``vendor/llama.cpp``.
     Raises PatchError when the structures do not fit, or pip fails.
     """
-    from . import abi
-    from .artifacts import bindings_version
-
-    found = abi.mismatches(source.folder)
-    if found:
+    misfits = abi.mismatches(source.folder)
+    if misfits:
         raise PatchError(
-            f"A wheel of this tree would misread memory: {found[0]}; build from the commit the bindings vendor."
+            f"A wheel of this tree would misread memory: {misfits[0]}; build from the commit the bindings vendor."
         )
     toolchain = cmake.find_toolchain()
     bindings = bindings_version()
     archive = download_sdist(bindings)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch, cmake.disk_full_told(Path(scratch)):
+    with tempfile.TemporaryDirectory() as scratch, cmake.disk_full_explained(Path(scratch)):
         project = _unpack(archive, Path(scratch))
         shutil.rmtree(project / "vendor" / "llama.cpp")
         shutil.copytree(source.folder, project / "vendor" / "llama.cpp", symlinks=True)
@@ -54,21 +54,12 @@ def make(source: Source, flags: Sequence[str], folder: Path, echo: Echo) -> Path
             "CMAKE_MAKE_PROGRAM": toolchain.ninja,
             "PATH": os.pathsep.join([str(Path(toolchain.cmake).parent), os.environ.get("PATH", "")]),
         }
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--no-deps",
-            "--no-cache-dir",
-            "--wheel-dir",
-            scratch,
-            str(project),
-        ]
-        said = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-cache-dir"]
+        command += ["--wheel-dir", scratch, str(project)]
+        pip = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
         wheels = list(Path(scratch).glob("*.whl"))
-        if said.returncode or not wheels:
-            raise PatchError(f"pip could not build the wheel: {first_error(said.stdout + said.stderr)}.")
+        if pip.returncode or not wheels:
+            raise PatchError(f"pip could not build the wheel: {first_error(pip.stdout + pip.stderr)}.")
         target = folder / wheels[0].name
         shutil.move(wheels[0], target)
     return target
@@ -77,18 +68,15 @@ def make(source: Source, flags: Sequence[str], folder: Path, echo: Echo) -> Path
 def set_version(file: Path, local: str) -> str:
     """Put ``+local`` behind the ``__version__`` in ``llama_cpp/__init__.py``, where the build reads it; the whole version."""
     text = file.read_text()
-    found = re.search(r'^__version__ = "([^"+]+)"$', text, re.MULTILINE)
-    if not found:
+    stated = re.search(r'^__version__ = "([^"+]+)"$', text, re.MULTILINE)
+    if not stated:
         raise PatchError(f"{file.name} of the sdist states no version in the way we know: report it.")
-    version = f"{found[1]}+{local}"
-    file.write_text(text.replace(found[0], f'__version__ = "{version}"'))
+    version = f"{stated[1]}+{local}"
+    file.write_text(text.replace(stated[0], f'__version__ = "{version}"'))
     return version
 
 
 def _local(source: Source) -> str:
-    from .. import paths
-    from ..series import patchset
-
     return f"kvsplit.{patchset.load(paths.patchset_dir()).lock.series_version}" if source.patches else "unpatched"
 
 

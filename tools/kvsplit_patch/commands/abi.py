@@ -14,12 +14,12 @@ def command(target):
     from ..series import trees
 
     source = trees.patched(target)
-    found = abi.mismatches(source.folder)
-    for mismatch in found:
+    misfits = abi.mismatches(source.folder)
+    for mismatch in misfits:
         click.echo(mismatch)
-    if found:
+    if misfits:
         raise PatchError(
-            f"llama-cpp-python {artifacts.bindings_version()} does not fit llama.cpp {source.commit} ({len(found)} mismatches): "
+            f"llama-cpp-python {artifacts.bindings_version()} does not fit llama.cpp {source.commit} ({len(misfits)} mismatches): "
             "a build of it cannot be used with these bindings."
         )
     click.echo(f"llama-cpp-python {artifacts.bindings_version()} fits llama.cpp {source.commit}")

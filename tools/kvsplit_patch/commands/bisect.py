@@ -28,15 +28,15 @@ def command(good, bad, stage, floor, flags):
     listing = tags.listing(loaded.lock.upstream.url)
     line = compat.choose(listing, loaded.lock.upstream.commit, good, bad)
     by = stages.speed(floor) if stage == "speed" else stages.named(stage)
-    found = bisection.search(listing, line[0], line[-1], by, flags, echo)
-    suspects = found.suspects()
+    search = bisection.search(listing, line[0], line[-1], by, flags, echo)
+    suspects = search.suspects()
     if len(suspects) > 1:
         click.echo(f"one of these {len(suspects)} commits; {stage} cannot be tested on all but the last:")
         for commit in suspects[:-1]:
             click.echo(commit)
-    if found.by_tags:
-        click.echo(f"somewhere after {found.before_suspects()}, whose history {listing.url} does not give, up to")
-    click.echo(culprit.examine(loaded, found.before_suspects(), suspects[-1]).summary())
-    for problem in next((trial.problems for trial in found.trials if trial.commit == suspects[-1]), ()):
+    if search.by_tags:
+        click.echo(f"somewhere after {search.before_suspects()}, whose history {listing.url} does not give, up to")
+    click.echo(culprit.examine(loaded, search.before_suspects(), suspects[-1]).summary())
+    for problem in next((trial.problems for trial in search.trials if trial.commit == suspects[-1]), ()):
         click.echo(f"  {stage}: {problem}")
-    click.echo(f"tried {len(found.trials)} of {len(found.candidates)} commits", err=True)
+    click.echo(f"tried {len(search.trials)} of {len(search.candidates)} commits", err=True)

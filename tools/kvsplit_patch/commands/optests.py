@@ -18,5 +18,5 @@ def command(target, flags):
     backends = optests.run(artifacts.tools(trees.patched(target), flags, echo), echo)
     for backend in backends:
         click.echo(f"{backend.name}: {backend.passed} passed, {len(backend.failed)} failed")
-    found = optests.problems(backends)
-    options.end_with(found, f"The operation tests found {len(found)} problems: mend the patch that causes them.")
+    problems = optests.problems(backends)
+    options.end_with(problems, f"The operation tests found {len(problems)} problems: mend the patch that causes them.")

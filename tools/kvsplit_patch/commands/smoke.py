@@ -24,10 +24,10 @@ def command(target, flags, accept, device):
     if accept:
         model, text = smoke.demo()
         smoke.write_baseline(smoke.measured(plain, flags, model, text, echo), plain.commit, model, text)
-    measurement, found = smoke.check(trees.patched(target), plain, flags, echo)
+    measurement, problems = smoke.check(trees.patched(target), plain, flags, echo)
     click.echo("\n".join(report.smoke_table(measurement.as_json())))
-    sentence = f"The build does not mean the same ({len(found)} problems): mend the patch that causes them."
-    options.end_with(found, sentence)
+    sentence = f"The build does not mean the same ({len(problems)} problems): mend the patch that causes them."
+    options.end_with(problems, sentence)
 
 
 def _on_softmetal(source):
@@ -35,6 +35,6 @@ def _on_softmetal(source):
 
     rows = smoke.measure(build.programs(source, echo), echo)
     click.echo("\n".join(smoke.table(rows)))
-    found = [problem for row in rows for problem in row.problems()]
-    sentence = f"The emulated Metal and the CPU are too far apart ({len(found)} problems): mend the kernels."
-    options.end_with(found, sentence)
+    problems = [problem for row in rows for problem in row.problems()]
+    sentence = f"The emulated Metal and the CPU are too far apart ({len(problems)} problems): mend the kernels."
+    options.end_with(problems, sentence)

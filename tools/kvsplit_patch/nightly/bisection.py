@@ -82,21 +82,21 @@ def search(listing: Listing, good: Tag, bad: Tag, stage: Stage, flags: Sequence[
     Raises PatchError where the tags are not in order, Unable where this machine cannot tell.
     """
     file = _file(listing.url, good, bad, stage, flags)
-    found = _read(file) or _begin(listing, good, bad, stage, echo)
-    _write(file, found)
-    seen = store.objects_known(store.open_store())
-    while commit := found.next():
-        good_at, bad_at = found.borders()
+    state = _read(file) or _begin(listing, good, bad, stage, echo)
+    _write(file, state)
+    checked = store.objects_known(store.open_store())
+    while commit := state.next():
+        good_at, bad_at = state.borders()
         echo(f"{stage.name}: {bad_at - good_at - 1} commits left to tell apart, trying {commit}")
-        if found.by_tags:
+        if state.by_tags:
             tags.fetch(listing.url, [listing.find(commit)], echo)
         else:
-            tags.keep(commit, seen)
+            tags.keep(commit, checked)
         trial = try_on(commit, stage, flags, echo)
         echo(f"{commit} is {trial.state}")
-        found = replace(found, trials=(*found.trials, trial))
-        _write(file, found)
-    return found
+        state = replace(state, trials=(*state.trials, trial))
+        _write(file, state)
+    return state
 
 
 def _begin(listing: Listing, good: Tag, bad: Tag, stage: Stage, echo: Echo) -> Search:
@@ -104,10 +104,10 @@ def _begin(listing: Listing, good: Tag, bad: Tag, stage: Stage, echo: Echo) -> S
     if not between:
         raise PatchError(f"{good.name} and {bad.name} are the same tag: name a good one and a later bad one.")
     commits = tags.commits_between(listing.url, good, bad, echo)
-    by_tags = commits is None
-    if by_tags:
-        tags.fetch(listing.url, [good, bad], echo)
-    return Search(stage.name, good.commit, tuple(tag.commit for tag in between) if by_tags else tuple(commits), by_tags)
+    if commits is not None:
+        return Search(stage.name, good.commit, tuple(commits), by_tags=False)
+    tags.fetch(listing.url, [good, bad], echo)
+    return Search(stage.name, good.commit, tuple(tag.commit for tag in between), by_tags=True)
 
 
 def try_on(commit: str, stage: Stage, flags: Sequence[str], echo: Echo) -> Trial:
@@ -148,5 +148,5 @@ def _read(file: Path) -> Search | None:
         raise PatchError(f"{file} cannot be read: remove it to begin the search anew.") from None
 
 
-def _write(file: Path, found: Search) -> None:
-    files.write_whole(file, json.dumps(asdict(found), indent=1) + "\n")
+def _write(file: Path, state: Search) -> None:
+    files.write_whole(file, json.dumps(asdict(state), indent=1) + "\n")

@@ -115,8 +115,8 @@ class GitHub:
             else:
                 if answer.ok:
                     return answer
-                if _wait(answer) is not None:
-                    failure = self._rest(answer)
+                if (seconds := _wait(answer)) is not None:
+                    failure = self._rest(seconds)
                     continue  # it was not done, so a write may be tried again, too
                 if answer.status_code < 500:
                     raise Refused(_sentence(method, address, answer, self.repository), answer.status_code)
@@ -125,9 +125,8 @@ class GitHub:
                 break
         raise NetworkError(f"{method} {address} failed: {failure}; try again later.")
 
-    def _rest(self, answer: Any) -> str:
+    def _rest(self, seconds: float) -> str:
         """Wait as long as the server asks. Raises NetworkError if that is too long."""
-        seconds = _wait(answer)
         if seconds > PATIENCE:
             until = datetime.fromtimestamp(time.time() + seconds, timezone.utc)
             raise NetworkError(f"{self.url} allows no more requests until {until:%H:%M} UTC: try again then.")
@@ -151,9 +150,9 @@ def _wait(answer: Any) -> float | None:
 
 def _sentence(method: str, address: str, answer: Any, repository: str) -> str:
     try:
-        said = str(answer.json().get("message", ""))
+        reason = str(answer.json().get("message", ""))
     except (ValueError, AttributeError):
-        said = ""
+        reason = ""
     steps = {
         401: "the token in GITHUB_TOKEN is not valid: make a new one",
         403: "the token may not do that: give it write access to contents, issues and pull requests",
@@ -161,7 +160,7 @@ def _sentence(method: str, address: str, answer: Any, repository: str) -> str:
         409: "something else changed it at the same time: run this again",
     }
     step = steps.get(answer.status_code, "look at the request")
-    return f"{method} {address} was refused with {answer.status_code}{f' ({said})' if said else ''}; {step}."
+    return f"{method} {address} was refused with {answer.status_code}{f' ({reason})' if reason else ''}; {step}."
 
 
 def _reason(error: Exception) -> str:

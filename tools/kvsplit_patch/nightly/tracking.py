@@ -18,30 +18,30 @@ LABEL, ESCALATED = "nightly", "nightly-escalated"
 #: Red nights after which someone should be told again.
 PATIENCE = 3
 _MARKER = re.compile(r"<!-- kvsplit-nightly (\{.*?\}) -->")
-_TOLD = "<!-- kvsplit-nightly escalated -->"
+_ESCALATION = "<!-- kvsplit-nightly escalated -->"
 
 
 def track(github: GitHub, breaks: Sequence[Break], ran: Collection[str], platform: str, night: str) -> None:
     """Make the repository's issues say what ``breaks`` say; doing it twice changes nothing.
 
     ``ran``: the stages that ran on every target, so that what they no longer find is gone. ``platform``, ``night``:
-    where and on which day (ISO) this was seen. Raises PatchError, NetworkError.
+    where and on which day (ISO) this was. Raises PatchError, NetworkError.
     """
     issues = _known(github)
     for broken in {broken.key: broken for broken in breaks}.values():
         issue = issues.get(broken.key)
-        note = _note(issue) if issue else {"key": broken.key, "nights": {}}
-        seen = note["nights"].setdefault(platform, [])
-        if issue and issue["state"] == "open" and night in seen:
-            _tell_once(github, issue, note)
+        note: dict[str, Any] = _note(issue) if issue else {"key": broken.key, "nights": {}}
+        nights = note["nights"].get(platform, [])
+        if issue and issue["state"] == "open" and night in nights:
+            _escalate(github, issue, note)
             continue
-        note = {**note, "stage": broken.stage, "nights": {**note["nights"], platform: sorted({*seen, night})}}
+        note = {**note, "stage": broken.stage, "nights": {**note["nights"], platform: sorted({*nights, night})}}
         content = {"title": _title(broken), "body": _body(broken, note), "labels": _labels(note)}
         if issue is None:
             issue = github.write("POST", "issues", **content)
         else:
             github.write("PATCH", f"issues/{issue['number']}", state="open", **content)
-        _tell_once(github, issue, note)
+        _escalate(github, issue, note)
     gone = {
         key: issue for key, issue in issues.items() if issue["state"] == "open" and key not in {b.key for b in breaks}
     }
@@ -53,18 +53,18 @@ def track(github: GitHub, breaks: Sequence[Break], ran: Collection[str], platfor
 
 def _known(github: GitHub) -> dict[str, dict[str, Any]]:
     """Key -> issue; of several, the oldest."""
-    found = {}
+    known: dict[str, dict[str, Any]] = {}
     for issue in github.pages("issues", labels=LABEL, state="all"):
         if "pull_request" not in issue and _note(issue):
             key = _note(issue)["key"]
-            if key not in found or issue["number"] < found[key]["number"]:
-                found[key] = issue
-    return found
+            if key not in known or issue["number"] < known[key]["number"]:
+                known[key] = issue
+    return known
 
 
 def _note(issue: dict[str, Any]) -> dict[str, Any]:
-    found = _MARKER.search(issue.get("body") or "")
-    return json.loads(found[1]) if found else {}
+    marker = _MARKER.search(issue.get("body") or "")
+    return json.loads(marker[1]) if marker else {}
 
 
 def _red_nights(note: dict[str, Any]) -> list[str]:
@@ -82,7 +82,7 @@ def _title(broken: Break) -> str:
 
 def _body(broken: Break, note: dict[str, Any]) -> str:
     nights = _red_nights(note)
-    where = "; ".join(f"{platform}: {', '.join(seen)}" for platform, seen in sorted(note["nights"].items()))
+    where = "; ".join(f"{platform}: {', '.join(dates)}" for platform, dates in sorted(note["nights"].items()))
     # What upstream wrote must not pass for our note.
     words = f"{broken.cause}\n\n{describe(broken)}".replace("<!--", "<! --")
     return (
@@ -107,15 +107,15 @@ def describe(broken: Break) -> str:
     return "\n".join(lines) + (f"\n\n```\n{broken.touches}\n```" if broken.touches else "")
 
 
-def _tell_once(github: GitHub, issue: dict[str, Any], note: dict[str, Any]) -> None:
+def _escalate(github: GitHub, issue: dict[str, Any], note: dict[str, Any]) -> None:
     """After some red nights, one comment: that is what sends mail to who follows the repository."""
     nights = _red_nights(note)
     if len(nights) < PATIENCE or not issue:
         return
     number = issue["number"]
-    if not any(_TOLD in (comment["body"] or "") for comment in github.pages(f"issues/{number}/comments")):
+    if not any(_ESCALATION in (comment["body"] or "") for comment in github.pages(f"issues/{number}/comments")):
         words = f"Red for {len(nights)} nights, since {nights[0]}: someone has to look at this."
-        github.write("POST", f"issues/{number}/comments", body=f"{words}\n\n{_TOLD}")
+        github.write("POST", f"issues/{number}/comments", body=f"{words}\n\n{_ESCALATION}")
 
 
 def _close(github: GitHub, issue: dict[str, Any], note: dict[str, Any], platform: str, night: str) -> None:

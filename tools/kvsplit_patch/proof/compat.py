@@ -78,7 +78,7 @@ def table(loaded: Series, steps: Sequence[Step], url: str, chosen: Sequence[Tag]
 
 
 def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str) -> Iterator[tuple[str, Cell]]:
-    """Each patch and what becomes of it on the tree ``base``; ``before`` is the tree that changes are told from."""
+    """Each patch and what becomes of it on the tree ``base``; ``before`` is the tree from which changes count."""
     watched: dict[str, list[str]] = {}
     if before != base:
         for change in watch.changes(repo, loaded, before, base):

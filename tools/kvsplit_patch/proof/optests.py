@@ -55,11 +55,11 @@ def _run_on(name: str, tools: Path, echo: Echo) -> Backend:
 
 def problems(backends: list[Backend]) -> list[str]:
     """One sentence for each case that differs, each pair refused, and each backend of which nothing ran."""
-    found = []
+    sentences = []
     for backend in backends:
-        found += [f"{OPERATION} on {backend.name} differs from the CPU's: {case}." for case in backend.failed]
+        sentences += [f"{OPERATION} on {backend.name} differs from the CPU's: {case}." for case in backend.failed]
         if backend.refused:
-            found.append(f"{OPERATION} on {backend.name} refuses {', '.join(backend.refused)}.")
+            sentences.append(f"{OPERATION} on {backend.name} refuses {', '.join(backend.refused)}.")
         if not backend.passed and not backend.failed:
-            found.append(f"{OPERATION} on {backend.name}: not one case ran.")
-    return found
+            sentences.append(f"{OPERATION} on {backend.name}: not one case ran.")
+    return sentences

@@ -134,41 +134,41 @@ def problems(
 
     ``changes``: the caches, or ``all``, whose results a patch says it changes.
     """
-    found = _sane(ours)
+    broken = _sane(ours)
     if unpatched is not None:
-        found += _same(ours, unpatched, changes)
+        broken += _same(ours, unpatched, changes)
     if baseline is not None:
-        found += _near(ours, baseline["results"], "the baseline", DRIFTED)
-    return found
+        broken += _near(ours, baseline["results"], "the baseline", DRIFTED)
+    return broken
 
 
 def _sane(ours: Measurement) -> list[str]:
-    found = []
+    broken = []
     for phase, results in ours.results.items():
         for cache, result in results.items():
             for name, number in asdict(result).items():
                 if not math.isfinite(number):
-                    found.append(f"{phase} {cache}: {name} is {number}.")
+                    broken.append(f"{phase} {cache}: {name} is {number}.")
             for side in ("k", "v"):
                 allocated, expected = getattr(result, f"{side}_mib"), getattr(result, f"{side}_mib_expected")
                 if abs(allocated - expected) > 0.00501:  # printed with two decimals
-                    found.append(
+                    broken.append(
                         f"{phase} {cache}: {side.upper()} takes {allocated:.2f} MiB, but the types make {expected:.2f}."
                     )
         for less, more in pairwise(ORDER):
             slack = TIE if (less, more) == ORDER[-2:] else 1.0
             if not results[less].kld < results[more].kld * slack:
-                found.append(
+                broken.append(
                     f"{phase}: {less} does more damage (KLD {results[less].kld:.6f}) than {more} ({results[more].kld:.6f})."
                 )
-    return found
+    return broken
 
 
 def _same(ours: Measurement, unpatched: Measurement, changes: frozenset[str]) -> list[str]:
-    found = []
+    broken = []
     for phase, results in ours.results.items():
         if ours.logits[phase] != unpatched.logits[phase] and not changes & {"all", "f16"}:
-            found.append(
+            broken.append(
                 f"{phase} f16: the output differs from the unpatched build's, and no patch says that it changes it."
             )
         # A changed reference moves the divergence of every cache from it.
@@ -176,30 +176,30 @@ def _same(ours: Measurement, unpatched: Measurement, changes: frozenset[str]) ->
         for cache, result in results.items():
             theirs = unpatched.results[phase][cache]
             if cache in excused:
-                found += _moved(phase, cache, result, theirs, "the unpatched build", REORDERED)
+                broken += _moved(phase, cache, result, theirs, "the unpatched build", REORDERED)
             elif result != theirs:
-                found.append(
+                broken.append(
                     f"{phase} {cache}: differs from the unpatched build (KLD {result.kld:.6f}, there {theirs.kld:.6f}; "
                     f"PPL {result.ppl:.6f}, there {theirs.ppl:.6f}), and no patch says that it changes it."
                 )
-    return found
+    return broken
 
 
 def _near(ours: Measurement, known: dict[str, Any], what: str, limits: dict[str, float]) -> list[str]:
-    found = []
+    broken = []
     for phase, results in known.items():
         for cache, numbers in results.items():
-            found += _moved(phase, cache, ours.results[phase][cache], Result(**numbers), what, limits)
-    return found
+            broken += _moved(phase, cache, ours.results[phase][cache], Result(**numbers), what, limits)
+    return broken
 
 
 def _moved(phase: str, cache: str, ours: Result, theirs: Result, what: str, limits: dict[str, float]) -> list[str]:
-    found = []
+    broken = []
     for name, limit in limits.items():
         have, want = getattr(ours, name), getattr(theirs, name)
         if not abs(have - want) <= limit * abs(want) + ROUNDING[name]:
-            found.append(f"{phase} {cache}: {name} is {have:.6f}, {what} has {want:.6f}, and {limit:.1%} is allowed.")
-    return found
+            broken.append(f"{phase} {cache}: {name} is {have:.6f}, {what} has {want:.6f}, and {limit:.1%} is allowed.")
+    return broken
 
 
 def read_baseline(model: Path, text: Path, file: Path = BASELINE) -> dict[str, Any]:

@@ -13,11 +13,10 @@ from .. import paths
 from ..build import abi, artifacts
 from ..echo import Echo
 from ..series import lint, patchset, replay, trees
-from ..upstream import revisions
 from . import compat, optests, smoke
 
 #: Problems, one sentence each, and numbers for the report, JSON-able.
-Found = tuple[list[str], dict[str, Any]]
+Findings = tuple[list[str], dict[str, Any]]
 
 
 @dataclass
@@ -55,21 +54,21 @@ class Stage:
     #: What it proves, to stand in a report.
     proves: str
     #: Raises PatchError when it cannot tell.
-    run: Callable[[Work], Found]
+    run: Callable[[Work], Findings]
     #: The stages that must have passed before it.
     after: tuple[str, ...] = ("replay",)
 
 
-def _replay(work: Work) -> Found:
+def _replay(work: Work) -> Findings:
     source = work.source
     return [], {"commit": source.commit, "tree": source.tree, "patches": [patch["name"] for patch in source.patches]}
 
 
-def _lint(work: Work) -> Found:
+def _lint(work: Work) -> Findings:
     return lint.lint(paths.patchset_dir()), {}
 
 
-def _build(work: Work) -> Found:
+def _build(work: Work) -> Findings:
     manifest = json.loads((work.backend / "manifest.json").read_text())
     proven = json.loads((work.tools / "manifest.json").read_text())["libraries"]
     differing = [name for name, digest in manifest["libraries"].items() if proven.get(name) != digest]
@@ -78,26 +77,26 @@ def _build(work: Work) -> Found:
     ], {"id": manifest["id"]}
 
 
-def _abi(work: Work) -> Found:
+def _abi(work: Work) -> Findings:
     # The headers alone tell most; what the library exports is known once there is one.
-    found = abi.mismatches(work.source.folder, work.backend if work.made("backend") else None)
-    return [f"{mismatch}." for mismatch in found], {"bindings": artifacts.bindings_version()}
+    misfits = abi.mismatches(work.source.folder, work.backend if work.made("backend") else None)
+    return [f"{mismatch}." for mismatch in misfits], {"bindings": artifacts.bindings_version()}
 
 
-def _optests(work: Work) -> Found:
+def _optests(work: Work) -> Findings:
     backends = optests.run(work.tools, work.echo)
     return optests.problems(backends), {backend.name: backend.passed for backend in backends}
 
 
-def _softmetal(work: Work) -> Found:
+def _softmetal(work: Work) -> Findings:
     from softmetal import stage
 
     return stage.check(work.source, work.echo)
 
 
-def _smoke(work: Work) -> Found:
-    ours, found = smoke.check(work.source, work.plain, work.flags, work.echo)
-    return found, ours.as_json()
+def _smoke(work: Work) -> Findings:
+    ours, problems = smoke.check(work.source, work.plain, work.flags, work.echo)
+    return problems, ours.as_json()
 
 
 #: In the order of ``verify``.
@@ -120,7 +119,7 @@ def named(name: str) -> Stage:
 def speed(floor: float) -> Stage:
     """The stage that wants K8V4 to run at ``floor`` times f16's speed. Never part of ``verify``: speed is noisy."""
 
-    def run(work: Work) -> Found:
+    def run(work: Work) -> Findings:
         ratios = smoke.measured(work.source, work.flags, *smoke.demo(), work.echo).speed["K8V4"]
         slow = [phase for phase, ratio in ratios.items() if ratio < floor]
         return [
@@ -133,10 +132,9 @@ def speed(floor: float) -> Stage:
 def replays(patch: str) -> Stage:
     """The stage that wants one patch to replay cleanly, whatever becomes of those above it. In memory."""
 
-    def run(work: Work) -> Found:
+    def run(work: Work) -> Findings:
         loaded = patchset.load(paths.patchset_dir())
-        commit, _ = revisions.resolve(loaded.lock.upstream.url, work.target)
-        cell = compat.on_commit(loaded, commit)[patch]
+        cell = compat.on_commit(loaded, work.plain.commit)[patch]
         problems = [] if cell.state == replay.CLEAN else [f"{patch}: {'; '.join([cell.state, *cell.notes])}."]
         return problems, {"state": cell.state}
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email import message_from_string
 from email.utils import format_datetime
+from typing import Any
 
 from ..errors import PatchError
 
@@ -56,26 +57,26 @@ def parse_header(text: str, name: str) -> Header:
     if not where:
         raise PatchError(f"{name}.patch has no Description: field: write a DEP-3 header above its diff.")
     message = message_from_string(text[where.start() :])
-    found = {}
+    fields: dict[str, Any] = {}
     for key, value in message.items():
         if key not in _FIELDS:
             raise PatchError(f"{name}.patch has the unknown header field {key}: use {', '.join(_FIELDS)}.")
         lines = [line[1:] if line[:1] in " \t" else line for line in value.splitlines()]
-        found[_FIELDS[key]] = "\n".join("" if line == "." else line.rstrip() for line in lines).strip()
-    if message.get_payload().strip():
+        fields[_FIELDS[key]] = "\n".join("" if line == "." else line.rstrip() for line in lines).strip()
+    if str(message.get_payload()).strip():
         raise PatchError(f"{name}.patch has loose text after its fields: begin continued lines with one space.")
     for key in ("Description", "Author", "Forwarded", "Last-Update"):
-        if not found.get(_FIELDS[key]):
+        if not fields.get(_FIELDS[key]):
             raise PatchError(f"{name}.patch lacks the header field {key}: add it above the line ---.")
     try:
-        datetime.strptime(found["last_update"], "%Y-%m-%d")
+        datetime.strptime(fields["last_update"], "%Y-%m-%d")
     except ValueError:
         raise PatchError(
-            f"{name}.patch: Last-Update is {found['last_update']!r}, not a date like 2026-10-01."
+            f"{name}.patch: Last-Update is {fields['last_update']!r}, not a date like 2026-10-01."
         ) from None
     for key in ("watch", "changes_numerics", "needs"):
-        found[key] = tuple(sorted(item.strip() for item in found.get(key, "").split(",") if item.strip()))
-    return Header(**found)
+        fields[key] = tuple(sorted(item.strip() for item in fields.get(key, "").split(",") if item.strip()))
+    return Header(**fields)
 
 
 def format_header(header: Header) -> str:

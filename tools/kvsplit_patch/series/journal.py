@@ -82,7 +82,9 @@ def read(project: Path) -> Change | None:
 
 def _step(data: dict[str, Any]) -> Step:
     # JSON knows no tuples.
-    header = {field: tuple(value) if isinstance(value, list) else value for field, value in data["header"].items()}
+    header: dict[str, Any] = {
+        field: tuple(value) if isinstance(value, list) else value for field, value in data["header"].items()
+    }
     return Step(**{**data, "header": Header(**header)})
 
 

@@ -39,7 +39,7 @@ def _lint_patch(folder: Path, name: str, locked) -> list[str]:
     except PatchError as fault:
         return [fault.message]
     if not locked:
-        return []  # told above
+        return []  # that is a fault already
     now = patch.locked(locked.tree)
     faults = _lint_files(name, {file.path: file for file in locked.files}, {file.path: file for file in now.files})
     if (folder / f"{name}.patch").read_bytes() == patch.text() and now.sha256 == locked.sha256:

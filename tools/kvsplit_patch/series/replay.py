@@ -106,7 +106,7 @@ def line_changes(repo, old, new) -> Counter:
     """How many more copies of each line the new tree holds than the old one, over the files that differ."""
     from pygit2.enums import DiffOption
 
-    total = Counter()
+    total: Counter[str] = Counter()
     # Lines that did not change count the same on both sides, so those that a diff shows are enough.
     for file in repo.diff(repo[str(old)], repo[str(new)], flags=DiffOption.FORCE_TEXT, context_lines=0):
         for hunk in file.hunks:

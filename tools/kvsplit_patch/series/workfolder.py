@@ -118,15 +118,16 @@ def require_applied(folder: Path, trees: Sequence[str]) -> dict[str, Any]:
 def read(folder: Path) -> str:
     """The tree on disk, written to the store; its 40-hex id. Files that git ignores and no commit holds are left out."""
     import pygit2
+    from pygit2.enums import FileMode
 
     target = store.open_store()
     repo = pygit2.Repository(str(folder))
-    known = {path: (mode, blob) for path, mode, blob in store.entries(repo, repo.head.peel(pygit2.Tree).id)}
+    known = {path: (mode, blob) for path, mode, blob in store.entries(repo, str(repo.head.peel(pygit2.Tree).id))}
     tracked = known.keys() | {entry.path for entry in repo.index}
     index = pygit2.Index()
     for path, entry in known.items():
         if entry[0] == 0o160000:  # a submodule: upstream's, never ours to change
-            index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=entry[1]), entry[0]))
+            index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=entry[1]), FileMode(entry[0])))
     for path in folders.paths(folder):
         if path not in tracked and repo.path_is_ignored(path):
             continue
@@ -134,7 +135,7 @@ def read(folder: Path) -> str:
         blob = str(pygit2.hash(data))
         if known.get(path, (None, None))[1] != blob:
             blob = str(target.create_blob(data))
-        index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=blob), mode))
+        index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=blob), FileMode(mode)))
     return str(index.write_tree(target))
 
 

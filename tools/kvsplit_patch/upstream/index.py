@@ -104,7 +104,8 @@ def _finder(name: str, form: str) -> PackageFinder:
         _client(settings, [*main, *more]),
         index_urls=main,  # without one it takes the public index, as pip does
         trusted_hosts=settings.get("trusted-host", "").split(),
-        **{"no_binary" if form == "sdist" else "only_binary": [name]},
+        no_binary=[name] if form == "sdist" else (),
+        only_binary=[name] if form == "wheel" else (),
     )
     for url in more:
         finder.add_index_url(url)
@@ -185,8 +186,12 @@ def _bar(link: Link) -> Iterator[Callable[..., None]]:
 def _complaints() -> Iterator[list[str]]:
     """What unearth logs about an index and goes on after; nothing of it appears on stderr by itself."""
     lines: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    handler = Handler()
     logger = logging.getLogger("unearth")
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
@@ -208,12 +213,12 @@ def _in_words(what: str) -> Iterator[None]:
     except HashMismatchError as failure:
         raise NetworkError(f"The {what} came with another hash than its index states: try again.") from failure
     except (httpx2.HTTPError, UnpackError) as failure:
-        host = getattr(failure, "_request", None) and f"{failure.request.url.host}: "
-        reason = (str(failure).splitlines() or [type(failure).__name__])[0]
-        reason = f"{host or ''}{reason}"
+        request = getattr(failure, "_request", None)
+        host = f"{request.url.host}: " if request else ""
+        reason = host + (str(failure).splitlines() or [type(failure).__name__])[0]
         raise NetworkError(f"The {what} cannot be had ({reason}): check the network, then try again.") from failure
     except (httpx2.InvalidURL, ValueError) as failure:
         raise PatchError(f"pip is told of a place that is none ({failure}): mend it (pip config list).") from failure
     except OSError as failure:
-        reason = f"{failure.strerror or failure}, {failure.filename}" if failure.filename else failure.strerror
+        reason = f"{failure.strerror or failure}" + (f", {failure.filename}" if failure.filename else "")
         raise PatchError(f"The {what} cannot be kept ({reason}): mend that, then try again.") from failure

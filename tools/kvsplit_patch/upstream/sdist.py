@@ -47,10 +47,10 @@ def fetch_sdist(version_or_file: str) -> str:
 
 
 def _version_of(path: Path) -> str:
-    found = re.search(r"llama_cpp_python-([\w.]+)\.tar\.gz$", path.name)
-    if not found:
+    named = re.search(r"llama_cpp_python-([\w.]+)\.tar\.gz$", path.name)
+    if not named:
         raise PatchError(f"{path.name} is not named like an sdist of llama-cpp-python: give one as an index has it.")
-    return found[1]
+    return named[1]
 
 
 def download_sdist(version: str) -> Path:

@@ -97,26 +97,26 @@ def subject(repo, commit: str) -> str:
     return repo[commit].peel(pygit2.Commit).message.partition("\n")[0] if commit in repo else ""
 
 
-def entries(repo, tree, prefix="", seen_trees=None):
+def entries(repo, tree: str, prefix: str = "", passed: set | None = None) -> Iterator[tuple[str, int, str]]:
     """Every blob, link and submodule below a tree as (path, mode, 40-hex id), in git's order.
 
-    ``seen_trees``: a set of folders' ids to pass over, and to add to; for walking many trees that share most.
+    ``passed``: a set of folders' ids to pass over, and to add to; for walking many trees that share most.
     Raises PatchError on names that would lead out of a folder the tree is written to.
     """
     from pygit2.enums import FileMode
 
-    seen = set()
+    names: set[str] = set()
     for entry in repo[str(tree)]:
-        if entry.name in {"", ".", "..", *seen} or "/" in entry.name or entry.name.lower() == ".git":
+        if entry.name in {"", ".", "..", *names} or "/" in entry.name or entry.name.lower() == ".git":
             raise PatchError(f"The upstream tree {tree} holds the name {entry.name!r}: do not use this source.")
-        seen.add(entry.name)
+        names.add(entry.name)
         path = prefix + entry.name
         if entry.filemode == FileMode.TREE:
-            if seen_trees is not None:
-                if entry.id in seen_trees:
+            if passed is not None:
+                if entry.id in passed:
                     continue
-                seen_trees.add(entry.id)
-            yield from entries(repo, entry.id, path + "/", seen_trees)
+                passed.add(entry.id)
+            yield from entries(repo, str(entry.id), path + "/", passed)
         else:
             yield path, int(entry.filemode), str(entry.id)
 
@@ -163,19 +163,19 @@ def read_blob(repo, blob) -> bytes:
     return repo[str(blob)].data
 
 
-def require_complete(repo, commit: str, source: str, seen: set | None = None):
+def require_complete(repo, commit: str, source: str, checked: set | None = None) -> None:
     """Read every object of a commit's tree; libgit2 compares each with its id as it does.
 
-    ``seen``: ids that were read before, to pass over and to add to.
+    ``checked``: ids that were read before, to pass over and to add to.
     """
     import pygit2
 
-    seen = set() if seen is None else seen
+    checked = set() if checked is None else checked
     try:
-        for _, mode, blob in entries(repo, tree_of(repo, commit), seen_trees=seen):
-            if mode != 0o160000 and blob not in seen:
+        for _, mode, blob in entries(repo, tree_of(repo, commit), passed=checked):
+            if mode != 0o160000 and blob not in checked:
                 repo.read(blob)
-                seen.add(blob)
+                checked.add(blob)
     except (KeyError, pygit2.GitError, ValueError) as failure:
         raise PatchError(
             f"The objects of {commit} in {source} are incomplete ({sentence(failure)}): fetch it again."
@@ -183,11 +183,11 @@ def require_complete(repo, commit: str, source: str, seen: set | None = None):
 
 
 def objects_known(repo) -> set:
-    """The ids in the trees of all upstream commits that were fetched and found complete; for ``seen`` above."""
-    seen: set = set()
+    """The ids in the trees of all upstream commits that were fetched and are complete; for ``checked`` above."""
+    checked: set = set()
     for commit in upstream_commits(repo).values():
-        seen |= {blob for _, _, blob in entries(repo, tree_of(repo, commit), seen_trees=seen)}
-    return seen
+        checked |= {blob for _, _, blob in entries(repo, tree_of(repo, commit), passed=checked)}
+    return checked
 
 
 def sentence(failure: Exception) -> str:

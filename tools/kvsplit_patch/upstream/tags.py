@@ -76,7 +76,7 @@ def listing(url: str) -> Listing:
 def fetch(url: str, wanted: Sequence[Tag], echo: Echo) -> None:
     """Bring many tags' commits into the store, without their history and in few requests.
 
-    Raises PatchError for a tag that has moved since it was first seen, NetworkError when the remote fails.
+    Raises PatchError for a tag that has moved since it was first fetched, NetworkError when the remote fails.
     """
     repo = store.open_store()
     missing = []
@@ -86,7 +86,7 @@ def fetch(url: str, wanted: Sequence[Tag], echo: Echo) -> None:
             missing.append(tag)
         elif known != tag.commit:
             raise moved(url, tag.name, known, tag.commit)
-    seen = store.objects_known(repo) if missing else set()
+    checked = store.objects_known(repo) if missing else set()
     for start in range(0, len(missing), _AT_ONCE):
         part = missing[start : start + _AT_ONCE]
         names = f"{part[0].name}{f' … {part[-1].name}' if len(part) > 1 else ''}"
@@ -97,7 +97,7 @@ def fetch(url: str, wanted: Sequence[Tag], echo: Echo) -> None:
             for tag, commit in zip(part, commits):
                 if commit != tag.commit:
                     raise moved(url, tag.name, tag.commit, commit or "nothing")
-                store.require_complete(repo, commit, url, seen)
+                store.require_complete(repo, commit, url, checked)
                 repo.references.create(reference(tag.name), commit, force=True)
 
 
@@ -135,11 +135,11 @@ def commits_between(url: str, good: Tag, bad: Tag, echo: Echo) -> list[str] | No
     return commits[::-1]
 
 
-def keep(commit: str, seen: set) -> None:
+def keep(commit: str, checked: set) -> None:
     """Let a commit that came as part of a history count as fetched, so that any command takes its id.
 
-    ``seen``: see ``store.require_complete``.
+    ``checked``: see ``store.require_complete``.
     """
     repo = store.open_store()
-    store.require_complete(repo, commit, "the store", seen)
+    store.require_complete(repo, commit, "the store", checked)
     repo.references.create(f"{store.REFS}/commit/{commit}", commit, force=True)

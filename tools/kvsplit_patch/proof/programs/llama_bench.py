@@ -52,8 +52,8 @@ def speed(
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Tokens/s of ``prefill`` and ``decode``, with ``more`` arguments. Raises PatchError when the program fails."""
-    found = rows(tools, [*arguments(model, pair, load), *more], environment, f" with {pair}")
-    return {"decode" if row.n_gen else "prefill": row.tokens_per_second for row in found}
+    results = rows(tools, [*arguments(model, pair, load), *more], environment, f" with {pair}")
+    return {"decode" if row.n_gen else "prefill": row.tokens_per_second for row in results}
 
 
 def rows(

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llm_kvsplit import files
 from llm_kvsplit.kvtypes import F16, CachePair
@@ -26,7 +26,8 @@ _NUMBER = r" *[:=] *(-?[\d.]+|-?nan|-?inf)"
 _CACHE = r", K \((\w+)\):\s*([\d.]+) MiB, V \((\w+)\):\s*([\d.]+) MiB"
 
 
-class Windows(NamedTuple):
+@dataclass(frozen=True)
+class Windows:
     """How a text is read: contexts of so many tokens, how many of them, and how many tokens are computed at once."""
 
     context: int
@@ -100,10 +101,10 @@ def read(printed: str, pair: CachePair, context: int, what: str) -> Result:
     """The numbers in what it printed with ``-lv 4``. Raises PatchError for one that is not there."""
 
     def number(label: str) -> float:
-        found = re.search(re.escape(label).replace(r"\ ", " +") + _NUMBER, printed)
-        if not found:
+        match = re.search(re.escape(label).replace(r"\ ", " +") + _NUMBER, printed)
+        if not match:
             raise PatchError(f"llama-perplexity printed no {label} for {what} with {pair}.")
-        return float(found[1])
+        return float(match[1])
 
     if pair == _PLAIN:
         ppl, kld, kld_999, same_top = number("Final estimate: PPL"), 0.0, 0.0, 100.0
