@@ -150,8 +150,8 @@ def test_an_edit_in_place_is_taken_by_export(world):
     patch.write_bytes(patch.read_bytes().replace(b"Forwarded: no", b"Forwarded: not-needed"))
     said = run("lint", code=1)
     assert "one.patch is not the patch that lock.json names" in said and "has 4 faults" in said
-    assert "patchset/one/latin.c is not the file that lock.json names: run kvsplit-patch export" in said
-    assert "patchset/one/src/new.h is not known to lock.json: run kvsplit-patch export to take it in" in said
+    assert "patchset/one/latin.c is not the file that lock.json names: run 'kvsplit-patch export'" in said
+    assert "patchset/one/src/new.h is not known to lock.json: run 'kvsplit-patch export' to take it in" in said
     assert "patchset/one/empty is not there, and lock.json names it" in said
     assert "one/src/new.h" not in run("export", "--check", code=1)  # the file is as it should be, the lock is not
     run("export")
@@ -275,7 +275,9 @@ def test_crlf_line_ends_in_a_patch_are_called_so(world):
         file = world.patchset / name
         file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
     for command in ("lint", "status"):
-        assert "one.patch has CRLF line ends: restore it with git checkout, or save it with LF" in run(command, code=1)
+        assert "one.patch has CRLF line ends: restore it with 'git checkout', or save it with LF" in run(
+            command, code=1
+        )
     head, _, diff = (world.patchset / "one.patch").read_bytes().partition(b"diff --git ")
     (world.patchset / "one.patch").write_bytes(head.replace(b"\r\n", b"\n") + b"diff --git " + diff)
     assert "one.patch has CRLF line ends" in run("lint", code=1)

@@ -177,7 +177,7 @@ def test_abort_after_a_kill_anywhere(world, old_and_new, command):
             swapped = world.files() == new
             said = run("abort")
             assert world.files() == (new if swapped else old), f"kill {at}"
-            assert ("undo takes it back" in said) == swapped
+            assert ("undo' takes it back" in said) == swapped
         assert not journal.read(world.project)
         run("lint")
         assert "is not finished" not in run("rebase", "clash", code=0 if world.files() == new else 1)

@@ -155,7 +155,7 @@ def test_a_resolution_that_loses_the_patchs_lines_is_shown(world):
 def test_an_empty_resolution_is_not_a_drop(world):
     run("rebase", "clash", code=1)
     resolve(world, data=numbered(l8="upstream"))
-    assert "skip to drop" in run("continue", code=1)
+    assert "skip' to drop" in run("continue", code=1)
     run("skip")
 
 
@@ -170,7 +170,7 @@ def test_a_heading_of_equal_signs_is_no_conflict_marker(tmp_path, heading):
     assert "g:10 still has a conflict marker" in run("continue", code=1)
     left = numbered(l8="two after upstream").replace(b"two after", b"=======\ntwo after")
     resolve(world, data=head + left)
-    assert "is =======: remove it, or say `git add` to keep it" in run("continue", code=1)
+    assert "is =======: remove it, or say 'git add' to keep it" in run("continue", code=1)
     resolve(world, data=head + numbered(l8="two after upstream"))
     run("continue")
     assert world.result()["g"][1] == head + numbered(l8="two after upstream")
@@ -185,7 +185,7 @@ def test_a_new_heading_is_kept_by_git_add_and_a_real_marker_is_not(world):
     run("abort")
     run("rebase", "clash", code=1)
     resolve(world, data=new)
-    assert "g:2 is =======: remove it, or say `git add` to keep it" in run("continue", code=1)
+    assert "g:2 is =======: remove it, or say 'git add' to keep it" in run("continue", code=1)
     subprocess.run(["git", "add", "g"], cwd=work, check=True)
     run("continue")
     assert world.result()["g"][1] == new
@@ -206,7 +206,7 @@ def test_a_deleted_file_asks_for_git_rm_or_add(world):
     make_commit({"f": BASE["f"], "h": BASE["h"]}, "gone")
     assert "g: upstream deleted or moved it" in run("rebase", "gone", code=1)
     work = work_folder(world)
-    assert "say `git add` to keep it or `git rm`" in run("continue", code=1)
+    assert "say 'git add' to keep it or 'git rm'" in run("continue", code=1)
     subprocess.run(["git", "rm", "--quiet", "g"], cwd=work, check=True)
     (work / "elsewhere").write_bytes(b"two\n")
     run("continue")
@@ -226,7 +226,7 @@ def test_a_patch_that_upstream_took_is_never_dropped_by_itself(world):
     make_commit({**BASE, **TWO}, "took")
     assert "two (already upstream)" in run("rebase", "took", code=1)
     assert world.files() == before
-    assert "skip to drop" in run("continue", code=1)
+    assert "skip' to drop" in run("continue", code=1)
     run("skip")
     assert patchset.load(world.patchset).names() == ["one", "three"]
 

@@ -153,6 +153,6 @@ def test_the_series_on_a_commit_refuses_what_needs_a_person(tmp_path):
     commit = make_commit({"f": numbered(l8="up")}, "next")
     with pytest.raises(
         PatchError,
-        match=f"one does not replay onto {commit} .conflict; f: upstream changed the same lines.: run kvsplit-patch",
+        match=f"one does not replay onto {commit} .conflict; f: upstream changed the same lines.: run 'kvsplit-patch",
     ):
         series_on(commit)

@@ -80,7 +80,7 @@ def test_new_patches_from_one_folder(world, work):
     run("lint")
     assert "already" in run("new", "one", work, "--description", "x", *who, code=1)
     assert "no name for a patch" in run("new", "../x", work, "--description", "x", *who, code=1)
-    assert "was not made by kvsplit-patch apply" in run(
+    assert "was not made by 'kvsplit-patch apply'" in run(
         "new", "five", world.project, "--description", "x", *who, code=1
     )
 
@@ -213,7 +213,7 @@ def spoil(world, name, old, new):
         ("series", "one.patch\ntwo.patch", "two.patch\none.patch", "in the same order"),
         ("one.patch", "@@ -5,7 +5,7 @@", "@@ -5,7 +5,6 @@", "hunk 1 of f"),
         ("one.patch", "+one", "+another", "one.patch is not the patch that lock.json names"),
-        ("one.patch", "Forwarded: no", "Forwarded: not-needed", "another text: run kvsplit-patch export"),
+        ("one.patch", "Forwarded: no", "Forwarded: not-needed", "another text: run 'kvsplit-patch export'"),
         ("one.patch", "Forwarded: no\n", "", "lacks the header field Forwarded"),
         ("lock.json", '"result_tree": "', '"result_tree": "0', "patchset/lock.json is not what an export gives"),
         ("lock.json", '"base_tree": "', '"base_tree": "0', "restore lock.json"),
@@ -236,7 +236,7 @@ def test_a_broken_lock_or_series_is_one_sentence(world):
     spoil(world, "series", "one.patch", "../../etc/one.patch")
     assert "'../../etc/one.patch'" in run("lint", code=1)
     (world.patchset / "lock.json").write_text("{}")
-    assert "restore it with git checkout" in run("status", code=1)
+    assert "restore it with 'git checkout'" in run("status", code=1)
 
 
 def test_status_shows_series_and_base(world):

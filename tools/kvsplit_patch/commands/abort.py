@@ -14,4 +14,4 @@ def command():
         if sequence.abort(project):
             click.echo("patchset/ is as it was.")
         else:
-            click.echo("The new series was already in place, so it was finished: kvsplit-patch undo takes it back.")
+            click.echo("The new series was already in place, so it was finished: 'kvsplit-patch undo' takes it back.")

@@ -22,7 +22,7 @@ def command(check, series_version):
         folder = paths.patchset_dir()
         differing = lint.differing(folder, lint.export(folder, series_version))
         if differing:
-            raise PatchError(f"An export would change {', '.join(differing)}: run kvsplit-patch export.")
+            raise PatchError(f"An export would change {', '.join(differing)}: run 'kvsplit-patch export'.")
         click.echo(f"{folder} is what an export gives.")
         return
     project = paths.checkout()

@@ -17,7 +17,7 @@ def command(build_each):
 
     folder = paths.patchset_dir()
     faults = lint.lint(folder)
-    options.end_with(faults, f"{folder} has {len(faults)} faults: mend them, or restore it with git checkout.")
+    options.end_with(faults, f"{folder} has {len(faults)} faults: mend them, or restore it with 'git checkout'.")
     click.echo(f"{folder} is whole.")
     if build_each:
         from ..build import cmake

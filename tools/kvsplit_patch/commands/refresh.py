@@ -22,14 +22,14 @@ def command(folder):
         steps = applying.at_base(loaded)
         note = workfolder.require_applied(folder, [loaded.lock.base_tree, *(step.after for step in steps)])
         if not note["patch"]:
-            raise PatchError(f"{folder} was laid out without a patch: make one of its edits with kvsplit-patch new.")
+            raise PatchError(f"{folder} was laid out without a patch: make one of its edits with 'kvsplit-patch new'.")
         at = loaded.index(note["patch"])
         tree, step = workfolder.read(folder), steps[at]
         if tree == step.after:
             raise PatchError(f"{folder} holds no edit: change something there first.")
         if tree == step.before:
             raise PatchError(
-                f"{folder} holds nothing of {step.name}: to drop the patch, take it out of patchset/series and export."
+                f"{folder} holds nothing of {step.name}: to drop the patch, take it out of patchset/series and run 'kvsplit-patch export'."
             )
         header = replace(step.header, last_update=str(datetime.now(timezone.utc).date()))
         edited = replace(step, header=header, after=tree)

@@ -37,4 +37,4 @@ def command():
                 f"unfinished: {state.what} stopped at {state.todo[0].name} ({state.stopped}), work folder {state.work}"
             )
         elif state:
-            click.echo(f"unfinished: {state.what} was cut short: run kvsplit-patch continue or abort")
+            click.echo(f"unfinished: {state.what} was cut short: run 'kvsplit-patch continue' or 'abort'")

@@ -33,8 +33,8 @@ def as_edited(loaded: Series) -> tuple[list[Step], list[Step]]:
             if [name for name in loaded.names() if name in locked] == list(locked):
                 raise
             raise PatchError(
-                "The cache lacks the trees of the old order: restore patchset/ with git checkout, "
-                "run kvsplit-patch lint, and edit it again."
+                "The cache lacks the trees of the old order: restore patchset/ with 'git checkout', "
+                "run 'kvsplit-patch lint', and edit it again."
             ) from None
     steps: list[Step] = []
     for patch in loaded.patches:
@@ -47,7 +47,7 @@ def _locked_base(loaded: Series) -> str:
     if tree != loaded.lock.base_tree:
         raise PatchError(
             f"lock.json says that {loaded.lock.upstream.commit} has the tree {loaded.lock.base_tree}, "
-            f"but it has {tree}: restore lock.json with git checkout."
+            f"but it has {tree}: restore lock.json with 'git checkout'."
         )
     return tree
 
@@ -73,7 +73,7 @@ def on_commit(loaded: Series, commit: str) -> list[Step]:
         if outcome.state != replay.CLEAN:
             why = "".join(f"; {path}: {reason}" for path, reason in outcome.conflicts[:1])
             raise PatchError(
-                f"{step.name} does not replay onto {commit} ({outcome.state}{why}): run kvsplit-patch rebase {commit}."
+                f"{step.name} does not replay onto {commit} ({outcome.state}{why}): run 'kvsplit-patch rebase {commit}'."
             )
         moved.append(Step(step.name, step.header, before, outcome.tree))
     return moved
@@ -85,7 +85,7 @@ def require_range(repo, steps: Sequence[Step], base: str, target: str) -> None:
         if missing := lacking(repo, step, base):
             raise PatchError(
                 f"{target} is outside the range of the series: {step.name} needs {missing[0]}, which llama.cpp does not have "
-                "there; name a later commit, or take the patch out of patchset/series and run kvsplit-patch export."
+                "there; name a later commit, or take the patch out of patchset/series and run 'kvsplit-patch export'."
             )
 
 

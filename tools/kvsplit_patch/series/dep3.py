@@ -104,13 +104,13 @@ def split(text: bytes, name: str) -> tuple[str, bytes]:
     head, diff = (text[: begin.start()], text[begin.start() :]) if begin else (text, b"")
     if b"\r\n" in head or re.search(rb"^(diff --git|@@) .*\r$", diff, re.MULTILINE):
         raise PatchError(
-            f"{name}.patch has CRLF line ends: restore it with git checkout, or save it with LF line ends "
+            f"{name}.patch has CRLF line ends: restore it with 'git checkout', or save it with LF line ends "
             "(only lines of sources that have CRLF themselves keep theirs)."
         )
     head, _, rest = head.partition(b"\n---\n")
     if not diff and rest.strip():
         raise PatchError(
-            f"{name}.patch has text under its header that is no git diff: write it with `git diff --no-renames`."
+            f"{name}.patch has text under its header that is no git diff: write it with 'git diff --no-renames'."
         )
     try:
         return head.decode() + "\n", diff

@@ -50,7 +50,7 @@ def _parse_section(section: bytes, name: str) -> Patch:
         first = section.partition(b"\n")[0].decode(errors="backslashreplace")
         raise PatchError(
             f"{name}.patch: {first!r} begins no plain file diff; "
-            "write it with `git diff --no-renames`, without quoted names."
+            "write it with 'git diff --no-renames', without quoted names."
         )
     path = checked_path(start[1], f"{name}.patch")
     head, *hunks = re.split(rb"^(?=@@ )", section, flags=re.M)
@@ -59,13 +59,13 @@ def _parse_section(section: bytes, name: str) -> Patch:
     for number, hunk in enumerate(hunks, 1):
         if not _counts_right(hunk):
             raise PatchError(
-                f"{name}.patch: hunk {number} of {path} does not hold the lines its @@ line counts: run git diff again."
+                f"{name}.patch: hunk {number} of {path} does not hold the lines its @@ line counts: run 'git diff' again."
             )
     try:
         [patch] = Diff.parse_diff(section)
     except (GitError, ValueError) as failure:
         raise PatchError(
-            f"{name}.patch: the diff of {path} cannot be read ({sentence(failure)}): run git diff again."
+            f"{name}.patch: the diff of {path} cannot be read ({sentence(failure)}): run 'git diff' again."
         ) from None
     assert patch
     for mode in (int(patch.delta.old_file.mode), int(patch.delta.new_file.mode)):
@@ -116,7 +116,7 @@ def _apply_to_file(repo, tree: str, patch: Patch, name: str) -> tuple[int, str] 
 
     old_side, new_side = patch.delta.old_file, patch.delta.new_file
     path, old = new_side.path, b""
-    misfit = f"{name}.patch does not fit its base: {path} {{}}; restore it, or make it anew with kvsplit-patch apply."
+    misfit = f"{name}.patch does not fit its base: {path} {{}}; restore it, or make it anew with 'kvsplit-patch apply'."
     present = entry_at(repo, tree, path)
     if patch.delta.status == DeltaStatus.ADDED:
         if present:
@@ -132,13 +132,13 @@ def _apply_to_file(repo, tree: str, patch: Patch, name: str) -> tuple[int, str] 
     new = _apply_hunks(old, patch, name)
     if patch.delta.status == DeltaStatus.DELETED:
         if new:
-            raise PatchError(f"{name}.patch deletes {path} but leaves lines of it: run git diff again.")
+            raise PatchError(f"{name}.patch deletes {path} but leaves lines of it: run 'git diff' again.")
         return None
     blob = str(repo.create_blob(new))
     if not blob.startswith(_stated(new_side)):
         raise PatchError(
-            f"{name}.patch does not give the {path} its index line names: restore it with git checkout, "
-            "or take that line out and run kvsplit-patch export to keep the edit."
+            f"{name}.patch does not give the {path} its index line names: restore it with 'git checkout', "
+            "or take that line out and run 'kvsplit-patch export' to keep the edit."
         )
     return int(new_side.mode) or FILE, blob
 
@@ -151,7 +151,7 @@ def _stated(side: Any) -> str:
 def _added_twice(path: str, name: str) -> PatchError:
     return PatchError(
         f"{name} adds {path}, which is there already before it: move patchset/{name}/{path} "
-        "to another name, or take it away and make the change with kvsplit-patch apply and refresh."
+        "to another name, or take it away and make the change with 'kvsplit-patch apply' and 'refresh'."
     )
 
 
@@ -166,7 +166,7 @@ def _apply_hunks(old: bytes, patch: Patch, name: str) -> bytes:
         if start < position or source[start : start + len(before)] != before:
             raise PatchError(
                 f"{name}.patch does not fit its base: hunk {number} of {patch.delta.new_file.path} "
-                f"does not match at line {hunk.old_start}; restore it, or make it anew with kvsplit-patch apply."
+                f"does not match at line {hunk.old_start}; restore it, or make it anew with 'kvsplit-patch apply'."
             )
         result += source[position:start]
         result += [content for origin, content in lines if origin != "-"]

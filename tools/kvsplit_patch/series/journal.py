@@ -91,7 +91,7 @@ def _step(data: dict[str, Any]) -> Step:
 def require(project: Path) -> Change:
     change = read(project)
     if change is None:
-        raise PatchError("No change of the series is under way: start one with kvsplit-patch rebase.")
+        raise PatchError("No change of the series is under way: start one with 'kvsplit-patch rebase'.")
     return change
 
 

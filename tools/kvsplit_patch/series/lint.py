@@ -7,7 +7,7 @@ from ..upstream import store
 from . import applying, folders, patchset
 from .folders import Files
 
-_EITHER = "run kvsplit-patch export, or restore it with git checkout"
+_EITHER = "run 'kvsplit-patch export', or restore it with 'git checkout'"
 
 
 def lint(folder: Path) -> list[str]:
@@ -45,7 +45,10 @@ def _lint_patch(folder: Path, name: str, locked) -> list[str]:
     if (folder / f"{name}.patch").read_bytes() == patch.text() and now.sha256 == locked.sha256:
         return faults
     if now.patch_id == locked.patch_id:
-        return [*faults, f"{name}.patch has the diff that lock.json names, but another text: run kvsplit-patch export."]
+        return [
+            *faults,
+            f"{name}.patch has the diff that lock.json names, but another text: run 'kvsplit-patch export'.",
+        ]
     return [*faults, f"{name}.patch is not the patch that lock.json names: {_EITHER}."]
 
 
@@ -56,7 +59,7 @@ def _lint_files(name: str, locked: dict, now: dict) -> list[str]:
         if file == was:
             continue
         if not was:
-            fault = "is not known to lock.json: run kvsplit-patch export to take it in, or remove it"
+            fault = "is not known to lock.json: run 'kvsplit-patch export' to take it in, or remove it"
         elif not file:
             fault = f"is not there, and lock.json names it: {_EITHER}"
         elif file.sha256 != was.sha256:
@@ -73,7 +76,7 @@ def _lint_export(folder: Path) -> list[str]:
     except PatchError as fault:
         return [fault.message]
     return [
-        f"patchset/{name} is not what an export gives: run kvsplit-patch export." for name in differing(folder, files)
+        f"patchset/{name} is not what an export gives: run 'kvsplit-patch export'." for name in differing(folder, files)
     ]
 
 

@@ -171,9 +171,11 @@ def read_lock(folder: Path) -> Lock:
             patches=tuple(_locked_patch(**patch) for patch in data["patches"]),
         )
     except FileNotFoundError:
-        raise PatchError(f"{folder} has no lock.json: restore it with git checkout.") from None
+        raise PatchError(f"{folder} has no lock.json: restore it with 'git checkout'.") from None
     except (ValueError, KeyError, TypeError) as broken:
-        raise PatchError(f"{folder / 'lock.json'} cannot be read ({broken!r}): restore it with git checkout.") from None
+        raise PatchError(
+            f"{folder / 'lock.json'} cannot be read ({broken!r}): restore it with 'git checkout'."
+        ) from None
 
 
 def _locked_patch(needs=(), files=(), **fields) -> LockedPatch:

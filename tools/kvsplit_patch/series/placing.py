@@ -43,7 +43,7 @@ def _write(folder: Path, files: Files, failed: str) -> None:
     except OSError as failure:
         shutil.rmtree(folder, ignore_errors=True)
         raise PatchError(
-            f"{failed} ({failure.strerror}): make room, then run kvsplit-patch continue or abort."
+            f"{failed} ({failure.strerror}): make room, then run 'kvsplit-patch continue' or 'abort'."
         ) from None
 
 
@@ -52,7 +52,7 @@ def finish(project: Path, change: Change) -> None:
     current, beside = project / "patchset", _beside(project)
     if patchset.digest(current) != change.new:
         if patchset.digest(beside) != change.new:
-            raise PatchError(f"{beside} was changed, so {change.what} cannot end: run kvsplit-patch abort.")
+            raise PatchError(f"{beside} was changed, so {change.what} cannot end: run 'kvsplit-patch abort'.")
         folders.swap(current, beside)
     shutil.rmtree(beside, ignore_errors=True)
     shutil.rmtree(beside.with_name(".patchset-old"), ignore_errors=True)

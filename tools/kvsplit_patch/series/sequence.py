@@ -60,7 +60,7 @@ def skip(project: Path) -> None:
     change = journal.require(project)
     _require_objects(change)
     if not change.stopped:
-        raise PatchError(f"{change.what} did not stop at a patch: run kvsplit-patch continue or abort.")
+        raise PatchError(f"{change.what} did not stop at a patch: run 'kvsplit-patch continue' or 'abort'.")
     click.echo(f"{change.todo[0].name}: dropped")
     change = replace(change, todo=change.todo[1:], stopped="")
     journal.write(project, change)
@@ -95,7 +95,7 @@ def undo(project: Path) -> None:
 
 def _require_none(project: Path) -> None:
     if unfinished := journal.read(project):
-        raise PatchError(f"{unfinished.what} is not finished: run kvsplit-patch continue, skip or abort first.")
+        raise PatchError(f"{unfinished.what} is not finished: run 'kvsplit-patch continue', 'skip' or 'abort' first.")
 
 
 def _require_objects(change: Change) -> None:
@@ -103,7 +103,7 @@ def _require_objects(change: Change) -> None:
     repo = store.open_store()
     trees = [change.base_tree, *(tree for step in (*change.done, *change.todo) for tree in (step.before, step.after))]
     if any(tree not in repo for tree in trees):
-        raise PatchError(f"The cache was emptied since {change.what} began: run kvsplit-patch abort and begin again.")
+        raise PatchError(f"The cache was emptied since {change.what} began: run 'kvsplit-patch abort' and begin again.")
 
 
 # --- steps --------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def _run(project: Path, change: Change) -> None:
     files = patchset.export(repo, change.series_version, change.upstream, change.base_tree, change.done)
     if patchset.digest(project / "patchset") != change.old:
         raise PatchError(
-            f"patchset/ was edited since {change.what} began: undo the edit and run continue, or run abort."
+            f"patchset/ was edited since {change.what} began: undo the edit and run 'kvsplit-patch continue', or run 'abort'."
         )
     placing.write(project, files)
     placing.put(project, change)
@@ -147,10 +147,10 @@ def _ask(project: Path, repo, change: Change, outcome: replay.Outcome) -> NoRetu
     for line in outcome.lines:
         click.echo(f"    {line}")
     advice = {
-        replay.CONFLICT: "resolve it in {0} and run kvsplit-patch continue, or run skip or abort",
-        replay.UPSTREAM: "run kvsplit-patch skip to drop it, or abort",
-        replay.PARTLY: "look at the rest of it in {0} and run kvsplit-patch continue to keep that, or run skip or abort",
-        replay.DELETES: "put the lines above back in {0}, or leave them out, and run kvsplit-patch continue, skip or abort",
+        replay.CONFLICT: "resolve it in {0} and run 'kvsplit-patch continue', or run 'skip' or 'abort'",
+        replay.UPSTREAM: "run 'kvsplit-patch skip' to drop it, or 'abort'",
+        replay.PARTLY: "look at the rest of it in {0} and run 'kvsplit-patch continue' to keep that, or run 'skip' or 'abort'",
+        replay.DELETES: "put the lines above back in {0}, or leave them out, and run 'kvsplit-patch continue', 'skip' or 'abort'",
     }
     raise PatchError(
         f"{change.what} stopped at {step.name} ({outcome.state}): {advice[outcome.state].format(change.work)}."
@@ -171,12 +171,12 @@ def _take_resolution(project: Path, change: Change) -> Change:
     left = workfolder.unresolved(work, outcome.conflicts, (current, step.after))
     if left:
         raise PatchError(
-            f"{step.name} is not resolved in {work} ({'; '.join(left)}): finish it and run kvsplit-patch continue again."
+            f"{step.name} is not resolved in {work} ({'; '.join(left)}): finish it and run 'kvsplit-patch continue' again."
         )
     tree = workfolder.read(work)
     if tree == current:
         raise PatchError(
-            f"{work} holds no change for {step.name}: make one, or run kvsplit-patch skip to drop the patch."
+            f"{work} holds no change for {step.name}: make one, or run 'kvsplit-patch skip' to drop the patch."
         )
     gitdiff.write_diff(repo, current, tree, step.name)  # a binary file is refused while it can still be taken out
     _show_difference(repo, step, current, tree)

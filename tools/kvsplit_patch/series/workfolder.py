@@ -109,7 +109,7 @@ def require_applied(folder: Path, trees: Sequence[str]) -> dict[str, Any]:
     """The note of a folder that ``apply`` made from one of ``trees``. Raises PatchError."""
     note = read_note(folder)
     if not note or note["kind"] != "apply":
-        raise PatchError(f"{folder} was not made by kvsplit-patch apply: make one, and edit there.")
+        raise PatchError(f"{folder} was not made by 'kvsplit-patch apply': make one, and edit there.")
     if note["tree"] not in trees:
         raise PatchError(f"The series has changed since {folder} was made: apply it anew, and carry your edits over.")
     return note
@@ -164,9 +164,9 @@ def unresolved(folder: Path, conflicts, trees) -> list[str]:
         if sure:
             places.append(f"{path}:{min(sure)} still has a conflict marker")
         elif left and path in standing:  # a heading looks the same
-            places.append(f"{path}:{markers[_MIDDLE][-1]} is =======: remove it, or say `git add` to keep it")
+            places.append(f"{path}:{markers[_MIDDLE][-1]} is =======: remove it, or say 'git add' to keep it")
         elif not standing.get(path, True):
-            places.append(f"{path}: say `git add` to keep it or `git rm` to drop it")
+            places.append(f"{path}: say 'git add' to keep it or 'git rm' to drop it")
     return places
 
 

@@ -42,7 +42,7 @@ def fetch(url: str, what: str, expected: str | None = None) -> str:
             store.require_complete(repo, commit, url)
             repo.references.create(reference, commit, force=True)
     except NetworkError as failure:
-        raise NetworkError(f"{failure.message.removesuffix(' later.')}, or use --sdist.") from None
+        raise NetworkError(f"{failure.message.removesuffix(' later.')}, or use 'kvsplit-patch fetch --sdist'.") from None
     return commit
 
 
@@ -79,6 +79,6 @@ def ensure(upstream) -> str:
         if commit != upstream.commit:
             raise PatchError(
                 f"llama-cpp-python {upstream.bindings} vendors {commit}, but lock.json says {upstream.commit}: "
-                "restore lock.json with git checkout."
+                "restore lock.json with 'git checkout'."
             )
     return store.tree_of(store.open_store(), upstream.commit)

@@ -65,7 +65,7 @@ def download_sdist(version: str) -> Path:
         try:
             came = index.download(PACKAGE, version, "sdist", folder)
         except NetworkError as failure:
-            elsewhere = "or download it elsewhere and give the file to kvsplit-patch fetch --sdist."
+            elsewhere = "or download it elsewhere and give the file to 'kvsplit-patch fetch --sdist'."
             raise NetworkError(f"{failure.message.rstrip('.')}; {elsewhere}") from failure
         path = sdists_dir() / files.sha256(came) / f"{name}.tar.gz"
         path.parent.mkdir(exist_ok=True)

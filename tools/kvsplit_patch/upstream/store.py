@@ -70,7 +70,7 @@ def tree_of(repo, commit: str) -> str:
     import pygit2
 
     if commit not in repo:
-        raise PatchError(f"The store lacks the commit {commit}: run kvsplit-patch fetch {commit}.")
+        raise PatchError(f"The store lacks the commit {commit}: run 'kvsplit-patch fetch {commit}'.")
     return str(repo[commit].peel(pygit2.Tree).id)
 
 
