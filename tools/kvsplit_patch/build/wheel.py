@@ -77,7 +77,7 @@ def set_version(file: Path, local: str) -> str:
 
 
 def _local(source: Source) -> str:
-    return f"kvsplit.{patchset.load(paths.patchset_dir()).lock.series_version}" if source.patches else "unpatched"
+    return f"kvsplit.{patchset.load().lock.series_version}" if source.patches else "unpatched"
 
 
 def _unpack(sdist: Path, folder: Path) -> Path:

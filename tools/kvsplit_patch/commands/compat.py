@@ -14,12 +14,11 @@ from ..echo import echo
 )
 def command(first, last, every, form):
     """Replay the series in memory onto every upstream tag, and show what becomes of each patch."""
-    from .. import paths
     from ..proof import compat, grid
     from ..series import applying, patchset
     from ..upstream import tags
 
-    loaded = patchset.load(paths.patchset_dir())
+    loaded = patchset.load()
     steps = applying.at_base(loaded)
     listing = tags.listing(loaded.lock.upstream.url)
     chosen = compat.choose(listing, loaded.lock.upstream.commit, first, last, every)

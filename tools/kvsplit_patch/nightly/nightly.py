@@ -73,7 +73,7 @@ class NightResult:
 
 def order(stages: Sequence[str], flags: Sequence[str], hub: GitHub | None, date: str, echo: Echo) -> Order:
     """A night's order for the series of the checkout. Raises PatchError where that cannot be read."""
-    return Order(patchset.load(paths.patchset_dir()), tuple(stages), tuple(flags), hub, date, echo)
+    return Order(patchset.load(), tuple(stages), tuple(flags), hub, date, echo)
 
 
 def prove(order: Order) -> NightResult:
@@ -223,7 +223,7 @@ def _publish_branch(order: Order, night: NightResult) -> None:
     if newest.commit == night.base:
         return
     # Read again: proving took hours, and a person may have edited it.
-    loaded = patchset.load(paths.patchset_dir())
+    loaded = patchset.load()
     changed = proposal.refreshed(loaded, newest.commit, newest.name if newest.name[0] in "bv" else None)
     title = f"Series on llama.cpp {newest.name}"
     body = f"llama.cpp {newest.commit}: every stage of `kvsplit-patch nightly` passed."

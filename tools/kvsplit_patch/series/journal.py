@@ -2,13 +2,14 @@
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import PatchError
-from ..paths import state_dir
+from ..paths import checkout, state_dir
 from .dep3 import Header
 from .folders import sync, write_file
 from .patchset import Step, Upstream
@@ -46,13 +47,17 @@ class Change:
 
 
 @contextmanager
-def locked(project: Path):
-    """The right to change a checkout's series. Raises PatchError at once if another process has it."""
+def locked(project: Path | None = None) -> Iterator[Path]:
+    """The right to change the series of a checkout, by default the one we are in; yields its folder.
+
+    Raises PatchError at once if another process has it.
+    """
     from filelock import FileLock, Timeout
 
+    project = project or checkout()
     try:
         with FileLock(state_dir(project) / "lock", timeout=0):
-            yield
+            yield project
     except Timeout:
         raise PatchError(f"Another kvsplit-patch is at work in {project}: wait until it ends.") from None
 

@@ -35,7 +35,7 @@ def patched(target: str | None = None) -> Source:
 
     Raises PatchError when a patch does not replay cleanly, or the target cannot be had.
     """
-    loaded = patchset.load(paths.patchset_dir())
+    loaded = patchset.load()
     plain = unpatched(target)
     steps = applying.on_commit(loaded, plain.commit)
     return replace(

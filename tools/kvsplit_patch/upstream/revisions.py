@@ -42,7 +42,9 @@ def fetch(url: str, what: str, expected: str | None = None) -> str:
             store.require_complete(repo, commit, url)
             repo.references.create(reference, commit, force=True)
     except NetworkError as failure:
-        raise NetworkError(f"{failure.message.removesuffix(' later.')}, or use 'kvsplit-patch fetch --sdist'.") from None
+        raise NetworkError(
+            f"{failure.message.removesuffix(' later.')}, or use 'kvsplit-patch fetch --sdist'."
+        ) from None
     return commit
 
 
