@@ -29,11 +29,11 @@ class Work:
     echo: Echo
 
     @cached_property
-    def source(self) -> trees.Source:
+    def source(self) -> trees.SourceTree:
         return trees.patched(self.target)
 
     @cached_property
-    def plain(self) -> trees.Source:
+    def plain(self) -> trees.SourceTree:
         return trees.unpatched(self.target)
 
     @cached_property

@@ -22,7 +22,7 @@ class Change:
     ``done``: patches as they stand on the target. ``todo``: patches as they stand where they come from,
     the first being worked on. ``work``: the folder where a person resolves it.
     ``old``, ``new``: digests of ``patchset/`` before and, from the moment the swap may begin, after.
-    ``stopped``: why a person is asked, an ``Outcome`` state, or empty.
+    ``stopped``: why a person is asked, an ``Replayed`` state, or empty.
     """
 
     what: str
