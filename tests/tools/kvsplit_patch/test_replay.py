@@ -11,7 +11,7 @@ from .worlds import header, make_commit, make_tree, make_world, numbered, series
 pytestmark = pytest.mark.usefixtures("cache")
 
 
-def replayed(base, patched, target) -> replay.Outcome:
+def replayed(base, patched, target) -> replay.Replayed:
     """What becomes of the patch base -> patched on the target; each a dict of files."""
     step = patchset.Step("p", header("p"), make_tree(base), make_tree(patched))
     return replay.replay(store.open_store(), step, make_tree(target))

@@ -11,13 +11,12 @@ from pathlib import PurePosixPath
 from ..upstream import store
 from .patchset import Step
 
-CLEAN, CONFLICT, UPSTREAM, PARTLY, DELETES = (
-    "clean",
-    "conflict",
-    "already upstream",
-    "partly upstream",
-    "deletes upstream lines",
-)
+#: What can become of a patch.
+CLEAN = "clean"
+CONFLICT = "conflict"
+UPSTREAM = "already upstream"
+PARTLY = "partly upstream"
+DELETES = "deletes upstream lines"
 BOTH_ADD = "upstream has a file there, and the patch adds one: make one of them, or give the patch's another name"
 
 
