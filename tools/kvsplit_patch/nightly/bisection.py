@@ -113,19 +113,11 @@ def _begin(listing: RemoteTags, good: Tag, bad: Tag, stage: Stage, echo: Echo) -
 def try_on(commit: str, stage: Stage, flags: Sequence[str], echo: Echo) -> StageTrial:
     """Run a stage, and what it needs before it, on a commit of the store."""
     work = stages.Work(commit, flags, echo)
-    for each in (*map(stages.named, _needed(stage)), stage):
+    for each in (*map(stages.named, stage.after), stage):
         problems = verify.run(each, work).problems
         if problems:
             return StageTrial(commit, BAD if each is stage else UNTESTABLE, problems)
     return StageTrial(commit, GOOD)
-
-
-def _needed(stage: Stage) -> list[str]:
-    """The stages that must pass before this one, in order."""
-    wanted = set(stage.after)
-    for name in reversed(stages.NAMES):
-        wanted |= set(stages.named(name).after) if name in wanted else set()
-    return [name for name in stages.NAMES if name in wanted]
 
 
 def _file(url: str, good: Tag, bad: Tag, stage: Stage, flags: Sequence[str]) -> Path:

@@ -38,12 +38,7 @@ def as_junit(verdict: Verdict) -> str:
 def as_markdown(verdict: Verdict) -> str:
     target = verdict.target
     name = target.get("tag") or target.get("commit") or target.get("asked") or "the base"
-    lines = [
-        f"## kvsplit-patch verify: {name}",
-        "",
-        f"{verdict.created}, llama.cpp `{target.get('commit', '?')}`",
-        "",
-    ]
+    lines = [f"## kvsplit-patch verify: {name}", "", f"{verdict.created}, llama.cpp `{target.get('commit', '?')}`", ""]
     lines += ["| check | result | seconds |", "|---|---|---|"]
     lines += [f"| {check.name} | {_result(check)} | {check.seconds:g} |" for check in verdict.checks]
     for check in verdict.checks:

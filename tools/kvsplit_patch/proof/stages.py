@@ -55,7 +55,7 @@ class Stage:
     proves: str
     #: Raises PatchError when it cannot tell.
     run: Callable[[Work], Findings]
-    #: The stages that must have passed before it.
+    #: Every stage that must have passed before it, in order.
     after: tuple[str, ...] = ("replay",)
 
 
@@ -105,9 +105,9 @@ STAGES = (
     Stage("lint", "the series is what its lock says", _lint, after=()),
     Stage("build", "it compiles", _build),
     Stage("abi", "the bindings' structures and functions fit", _abi),
-    Stage("optests", "attention agrees with the CPU on every backend", _optests, after=("build",)),
-    Stage("softmetal", "attention agrees with the CPU on Metal, emulated", _softmetal, after=("build",)),
-    Stage("smoke", "the model's output is what it was", _smoke, after=("build",)),
+    Stage("optests", "attention agrees with the CPU on every backend", _optests, after=("replay", "build")),
+    Stage("softmetal", "attention agrees with the CPU on Metal, emulated", _softmetal, after=("replay", "build")),
+    Stage("smoke", "the model's output is what it was", _smoke, after=("replay", "build")),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 
@@ -126,7 +126,7 @@ def speed(floor: float) -> Stage:
             f"{phase}: K8V4 runs at {ratios[phase]:.2f} times f16's speed, less than {floor:g}." for phase in slow
         ], ratios
 
-    return Stage("speed", f"K8V4 runs at {floor:g} times f16's speed", run, after=("build",))
+    return Stage("speed", f"K8V4 runs at {floor:g} times f16's speed", run, after=("replay", "build"))
 
 
 def replays(patch: str) -> Stage:

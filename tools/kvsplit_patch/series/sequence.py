@@ -21,13 +21,7 @@ from .journal import Change
 from .patchset import Lock, Step
 
 
-def start(
-    project: Path,
-    what: str,
-    lock: Lock,
-    todo: Sequence[Step],
-    done: Sequence[Step] = (),
-) -> None:
+def start(project: Path, what: str, lock: Lock, todo: Sequence[Step], done: Sequence[Step] = ()) -> None:
     """Begin a change and carry it as far as it goes without a person. Call with the checkout's lock held.
 
     ``lock``: of its fields ``series_version``, ``upstream`` and ``base_tree`` are those of the series to come.
