@@ -82,7 +82,9 @@ def examine(loaded: Series, before: str, commit: str) -> Culprit:
 
 
 def _touch(patch: Patch, changed: set, lines: dict, symbols: set) -> Touch | None:
-    files = tuple(sorted(path for path in changed if watched.concerns(patch, path)))
+    files = tuple(sorted(filter(watched.concerns(patch), changed)))
+    if not files:
+        return None
     hunks = []
     own = [line for _, data in patch.files.values() for line in data.decode(errors="replace").splitlines()]
     for change in patch.changes():
@@ -96,8 +98,8 @@ def _touch(patch: Patch, changed: set, lines: dict, symbols: set) -> Touch | Non
                 end = hunk.old_start + hunk.old_lines - 1
                 hunks.append(f"{path} lines {hunk.old_start}-{end} of the base")
     ours = {word for line in own for word in _symbols(line)}
-    shared = tuple(sorted(ours & symbols, key=lambda word: (-len(word), word))[:_MOST_SYMBOLS]) if files else ()
-    return Touch(patch.name, files, tuple(hunks), shared) if files else None
+    shared = tuple(sorted(ours & symbols, key=lambda word: (-len(word), word))[:_MOST_SYMBOLS])
+    return Touch(patch.name, files, tuple(hunks), shared)
 
 
 def _symbols(line: str) -> set[str]:

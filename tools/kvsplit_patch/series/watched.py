@@ -1,6 +1,6 @@
 """Upstream's changes to the files that a patch touches or watches: the worst breaks merge without a conflict."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
@@ -30,9 +30,10 @@ def changes(repo, loaded: Series, old_base: str, new_base: str) -> Iterator[Watc
         PurePosixPath(d.new_file.path).name: d.new_file.path for d in diff.deltas if d.status == DeltaStatus.ADDED
     }
     for patch in loaded.patches:
+        concerned = concerns(patch)
         for delta in diff.deltas:
             path = delta.old_file.path
-            if not concerns(patch, path):
+            if not concerned(path):
                 continue
             note = "new" if delta.status == DeltaStatus.ADDED else ""
             if delta.status == DeltaStatus.DELETED:
@@ -44,8 +45,13 @@ def changes(repo, loaded: Series, old_base: str, new_base: str) -> Iterator[Watc
             yield Watched(patch.name, path, added, removed, note)
 
 
-def concerns(patch: Patch, path: str) -> bool:
-    """Whether a patch touches or watches a file."""
-    return path in patch.touched() or any(
-        path.startswith(pattern) if pattern.endswith("/") else fnmatch(path, pattern) for pattern in patch.header.watch
-    )
+def concerns(patch: Patch) -> Callable[[str], bool]:
+    """What tells of a path whether the patch touches or watches it."""
+    touched, patterns = {*patch.touched()}, patch.header.watch
+
+    def concerned(path: str) -> bool:
+        return path in touched or any(
+            path.startswith(pattern) if pattern.endswith("/") else fnmatch(path, pattern) for pattern in patterns
+        )
+
+    return concerned
