@@ -31,7 +31,7 @@ def command(target, flags, portable, unpatched, wheel):
         click.echo(make(source, flags, Path(wheel), echo))
         return
     folder = artifacts.build(source, flags, echo)
-    for mismatch in shelf.find(folder.name).manifest.get("abi_mismatches", ()):
+    for mismatch in (shelf.find(folder.name).manifest or {}).get("abi_mismatches", ()):
         click.echo(f"does not fit the installed bindings: {mismatch}", err=True)
     if database := cmake.compile_database(source.tree, flags):
         click.echo(f"how each file is compiled, for an editor: {database}", err=True)

@@ -37,7 +37,7 @@ def branch(project: Path, files: Files, message: str) -> bool:
         raise PatchError(f"{project} has no commit to put a branch on: commit something first.")
     head = repo.head.peel(pygit2.Commit)
     blobs = {f"patchset/{path}": (mode, repo.create_blob(data)) for path, (mode, data) in files.items()}
-    tree = pygit2.Oid(hex=store.tree_with(repo, head.tree_id, blobs))
+    tree = pygit2.Oid(hex=store.tree_with(repo, str(head.tree_id), blobs))
     reference = f"refs/heads/{BRANCH}"
     if reference in repo.references:
         there = repo.references[reference].peel(pygit2.Commit)

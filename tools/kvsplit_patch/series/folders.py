@@ -4,12 +4,13 @@ import ctypes
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 Files = dict[str, tuple[int, bytes]]
 
 
-def paths(folder: Path):
+def paths(folder: Path) -> Iterator[str]:
     """Every file and link below a folder, relative and with slashes, but for what lies in its own ``.git``."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != ".git" or parent != str(folder))
@@ -30,7 +31,7 @@ def read(folder: Path) -> Files:
     return {path: content(folder / path) for path in paths(folder)}
 
 
-def write(folder: Path, files: Files):
+def write(folder: Path, files: Files) -> None:
     """Write files into a new folder and force them to disk."""
     folder.mkdir(parents=True)
     for path, (mode, data) in files.items():
@@ -43,7 +44,7 @@ def write(folder: Path, files: Files):
         sync(Path(parent))
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o644):
+def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a file and force it to disk."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
         file.write(data)
@@ -51,7 +52,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o644):
         os.fsync(file.fileno())
 
 
-def sync(folder: Path):
+def sync(folder: Path) -> None:
     """Force a folder's entries to disk, where the system can."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
@@ -61,7 +62,7 @@ def sync(folder: Path):
             os.close(handle)
 
 
-def swap(one: Path, other: Path):
+def swap(one: Path, other: Path) -> None:
     """Exchange two folders of one file system, so that a reader finds the old one or the new one and never neither.
 
     ``one`` may be missing: then ``other`` takes its place.

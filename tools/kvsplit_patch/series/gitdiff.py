@@ -193,7 +193,7 @@ def split_lines(data: bytes) -> list[bytes]:
 # --- written
 
 
-def write_diff(repo, old_tree, new_tree, name) -> tuple[bytes, dict[str, tuple[int, bytes]]]:
+def write_diff(repo, old_tree: str, new_tree: str, name: str) -> tuple[bytes, dict[str, tuple[int, bytes]]]:
     """What is changed between two trees as a diff, and what is new there as files: path -> (mode, bytes).
 
     The diff has full ids, 3 lines of context, a/ and b/, a rename as delete and add; nobody's git configuration
@@ -202,7 +202,7 @@ def write_diff(repo, old_tree, new_tree, name) -> tuple[bytes, dict[str, tuple[i
     from pygit2.enums import DeltaStatus, DiffOption
 
     # No attribute file reaches the store, and a NUL would make libgit2 leave the lines out.
-    diff = repo.diff(repo[str(old_tree)], repo[str(new_tree)], flags=DiffOption.FORCE_TEXT)
+    diff = repo.diff(repo[old_tree], repo[new_tree], flags=DiffOption.FORCE_TEXT)
     sections, files = [], {}
     for patch in diff:
         old, new = patch.delta.old_file, patch.delta.new_file

@@ -32,7 +32,7 @@ def lint(folder: Path) -> list[str]:
     return faults
 
 
-def _lint_patch(folder: Path, name: str, locked) -> list[str]:
+def _lint_patch(folder: Path, name: str, locked: patchset.LockedPatch | None) -> list[str]:
     try:
         patch = patchset.read_patch(folder, name)
         patch.changes()  # every count and every line of the diff

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -203,7 +204,7 @@ class Step:
     after: str
 
 
-def export(repo, version: str, upstream: Upstream, base_tree: str, steps) -> Files:
+def export(repo, version: str, upstream: Upstream, base_tree: str, steps: Sequence[Step]) -> Files:
     """The files of ``patchset/`` for steps that follow one another from ``base_tree``.
 
     The same trees and headers give the same bytes on any machine.

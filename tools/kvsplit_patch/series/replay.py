@@ -4,7 +4,7 @@ No common history is needed. What a merge lets pass without a conflict is compar
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -40,7 +40,7 @@ class Replayed:
         return self.state + (f", now in {', '.join(self.elsewhere)}" if self.elsewhere else "")
 
 
-def onto(repo, steps, base: str) -> Iterator[tuple[Step, str, Replayed]]:
+def onto(repo, steps: Iterable[Step], base: str) -> Iterator[tuple[Step, str, Replayed]]:
     """Replay steps one after another: each with the tree before it and what became of it.
 
     The next goes onto its outcome's tree, which is the one before it where it conflicts.
@@ -97,17 +97,17 @@ def classify(repo, step: Step, current: str, merged: str) -> Replayed:
     return Replayed(PARTLY if taken else CLEAN, merged, lines=taken, elsewhere=tuple(sorted(elsewhere)))
 
 
-def changed_paths(repo, old, new) -> list[str]:
-    return [delta.new_file.path for delta in repo.diff(repo[str(old)], repo[str(new)]).deltas]
+def changed_paths(repo, old: str, new: str) -> list[str]:
+    return [delta.new_file.path for delta in repo.diff(repo[old], repo[new]).deltas]
 
 
-def line_changes(repo, old, new) -> Counter:
+def line_changes(repo, old: str, new: str) -> Counter[str]:
     """How many more copies of each line the new tree holds than the old one, over the files that differ."""
     from pygit2.enums import DiffOption
 
     total: Counter[str] = Counter()
     # Lines that did not change count the same on both sides, so those that a diff shows are enough.
-    for file in repo.diff(repo[str(old)], repo[str(new)], flags=DiffOption.FORCE_TEXT, context_lines=0):
+    for file in repo.diff(repo[old], repo[new], flags=DiffOption.FORCE_TEXT, context_lines=0):
         for hunk in file.hunks:
             for line in hunk.lines:
                 if line.origin in "+-":

@@ -139,7 +139,7 @@ def read(folder: Path) -> str:
     return str(index.write_tree(target))
 
 
-def unresolved(folder: Path, conflicts, trees) -> list[str]:
+def unresolved(folder: Path, conflicts: Sequence[tuple[str, str]], trees: Sequence[str]) -> list[str]:
     """What still stands in the way of taking a conflict as resolved: one phrase a place, with the line number.
 
     ``trees``: the two that were merged. What looks like a marker and was in one of their files is none.

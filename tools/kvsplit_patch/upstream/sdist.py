@@ -132,7 +132,7 @@ def _import_sdist(repo, path: Path, version: str) -> str:
     return head
 
 
-def _mark_shallow(repo, commit: str):
+def _mark_shallow(repo, commit: str) -> None:
     """Tell git that the commit's parents are left out on purpose, for people who run git in the store."""
     path = Path(repo.path) / "shallow"
     known = path.read_text().split() if path.exists() else []

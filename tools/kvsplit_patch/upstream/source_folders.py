@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def _write_tree(repo, tree: str, folder: Path) -> None:
 
 
 @contextmanager
-def _temporary_beside(target: Path):
+def _temporary_beside(target: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:12]}-"))
     folder.chmod(0o755)
     try:

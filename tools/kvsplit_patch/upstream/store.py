@@ -5,8 +5,9 @@ changes packs or refs (fetching) takes the lock. Everything here is written for 
 no user configuration, no attributes, so that the same input gives the same objects on any machine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from ..errors import PatchError
 from ..paths import store_dir
@@ -121,7 +122,7 @@ def entries(repo, tree: str, prefix: str = "", passed: set | None = None) -> Ite
             yield path, int(entry.filemode), str(entry.id)
 
 
-def tree_with(repo, tree, changes) -> str:
+def tree_with(repo, tree: str | None, changes: Mapping[str, tuple[int, Any] | None]) -> str:
     """``tree`` with ``{path: (mode, blob id) or None to delete}`` applied; the new tree's 40-hex id.
 
     Only the folders on the way to a change are written: an index of all files would take ten times as long.
@@ -142,7 +143,9 @@ def tree_with(repo, tree, changes) -> str:
             builder.insert(name, pygit2.Oid(hex=str(blob)), mode)
     for name, inside in below.items():
         entry = builder.get(name)
-        made = tree_with(repo, entry.id if entry and entry.filemode == pygit2.enums.FileMode.TREE else None, inside)
+        made = tree_with(
+            repo, str(entry.id) if entry and entry.filemode == pygit2.enums.FileMode.TREE else None, inside
+        )
         if len(repo[made]):
             builder.insert(name, pygit2.Oid(hex=made), pygit2.enums.FileMode.TREE)
         elif entry:
@@ -150,7 +153,7 @@ def tree_with(repo, tree, changes) -> str:
     return str(builder.write())
 
 
-def entry_at(repo, tree, path):
+def entry_at(repo, tree: str, path: str) -> tuple[int, str] | None:
     """(mode, 40-hex id) of what a tree holds at a path, or None."""
     try:
         entry = repo[str(tree)][path]
@@ -159,7 +162,7 @@ def entry_at(repo, tree, path):
     return int(entry.filemode), str(entry.id)
 
 
-def read_blob(repo, blob) -> bytes:
+def read_blob(repo, blob: Any) -> bytes:
     return repo[str(blob)].data
 
 

@@ -77,7 +77,9 @@ def read(printed: str, complaints: str = "", code: int = 0) -> CaseResults:
     return CaseResults(passed, tuple(failed), tuple(refused), died, complaints)
 
 
-def _completed(tools: Path, mode: str, *arguments: str, environment: Mapping[str, str] | None = None):
+def _completed(
+    tools: Path, mode: str, *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     done = _run(tools, mode, *arguments, environment=environment)
     if done.returncode < 0:
         raise failure(f"test-backend-ops {mode}", done)
