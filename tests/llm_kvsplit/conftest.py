@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvsplit_patch.build import artifacts, cmake
+from kvsplit_patch.building import artifacts, cmake
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.proof import subjects
 from kvsplit_patch.series import trees

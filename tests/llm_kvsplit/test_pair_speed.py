@@ -110,7 +110,7 @@ def test_the_measurement_runs_and_is_remembered(tmp_path, monkeypatch):
 @pytest.mark.timeout(1800)
 def test_the_unpatched_library_is_found_out_and_the_series_mends_it(no_builds, llm, tmp_path):
     """The same commit with and without the series: what is promised of the default, measured."""
-    from kvsplit_patch.build import artifacts, cmake
+    from kvsplit_patch.building import artifacts, cmake
     from kvsplit_patch.series import trees
 
     folders = [artifacts.build(tree, cmake.flags(), print) for tree in (trees.unpatched(), trees.patched())]

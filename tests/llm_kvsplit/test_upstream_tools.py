@@ -19,7 +19,7 @@ PAIRS = [CachePair.from_bits(8, 4), CachePair.from_bits(4, 4)]
 @pytest.fixture(scope="module")
 def tools():
     """A folder with upstream's libraries and programs, unpatched."""
-    from kvsplit_patch.build import artifacts, cmake
+    from kvsplit_patch.building import artifacts, cmake
     from kvsplit_patch.series import trees
 
     return artifacts.tools(trees.unpatched(), cmake.flags(), print)

@@ -400,7 +400,7 @@ def main() -> None:
         print(json.dumps(child(**json.loads(given.child))))
         return
 
-    from kvsplit_patch.build import artifacts, cmake
+    from kvsplit_patch.building import artifacts, cmake
     from kvsplit_patch.echo import echo
     from kvsplit_patch.series import trees
 

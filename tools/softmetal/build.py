@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from kvsplit_patch.build import artifacts, cmake
+from kvsplit_patch.building import artifacts, cmake
 from kvsplit_patch.echo import Echo
 from kvsplit_patch.series.trees import SourceTree
 
@@ -14,7 +14,7 @@ from . import toolchain
 
 
 def flags() -> tuple[str, ...]:
-    """What ``kvsplit_patch.build`` is to be given. Apple's three frameworks are one library here."""
+    """What ``kvsplit_patch.building`` is to be given. Apple's three frameworks are one library here."""
     toolchain.check_platform()
     library = toolchain.linked_library()
     programs = toolchain.wrappers()

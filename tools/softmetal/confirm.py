@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 
-from kvsplit_patch.build import artifacts as host
-from kvsplit_patch.build import cmake
+from kvsplit_patch.building import artifacts as host
+from kvsplit_patch.building import cmake
 from kvsplit_patch.echo import Echo, echo
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.proof.programs import llama_bench

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from kvsplit_patch.build import abi
+from kvsplit_patch.building import abi
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.series import trees
 

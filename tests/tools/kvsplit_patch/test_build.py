@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kvsplit_patch.build import artifacts, cmake, libraries
+from kvsplit_patch.building import artifacts, cmake, libraries
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.proof.programs import llama_bench, llama_perplexity
 from kvsplit_patch.series import trees
@@ -107,7 +107,7 @@ def test_a_compile_that_was_killed_is_finished_by_the_next(tmp_path, cache):
     heavy = '#include <regex>\n#include <iostream>\nstatic std::regex pattern("a|b");\n'
     tree = small(tmp_path / "a", **{"one.cpp": heavy + SMALL["one.cpp"], "two.cpp": heavy + SMALL["two.cpp"]})
     program = (
-        "import sys; from pathlib import Path; from kvsplit_patch.build import cmake\n"
+        "import sys; from pathlib import Path; from kvsplit_patch.building import cmake\n"
         "with cmake.compiled(Path(sys.argv[1]), '', ('-DCMAKE_BUILD_TYPE=Release',), ('llama',), lambda line: None): pass"
     )
     child = subprocess.Popen([sys.executable, "-c", program, tree], start_new_session=True)
@@ -287,7 +287,7 @@ def test_quantized_weights_run_on_a_machine_with_amx(tmp_path):
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_the_wheel_installs_in_a_fresh_environment(tmp_path):
-    from kvsplit_patch.build import wheel
+    from kvsplit_patch.building import wheel
 
     fetch(HERE)
     made = wheel.make(trees.patched(), cmake.flags(), tmp_path, print)

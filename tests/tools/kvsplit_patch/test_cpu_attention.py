@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from kvsplit_patch.build import artifacts, cmake
+from kvsplit_patch.building import artifacts, cmake
 from kvsplit_patch.proof.programs import backend_ops
 from kvsplit_patch.series import trees
 

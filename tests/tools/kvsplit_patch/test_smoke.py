@@ -8,7 +8,7 @@ import pygit2
 import pytest
 
 from kvsplit_patch import paths
-from kvsplit_patch.build import cmake
+from kvsplit_patch.building import cmake
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.proof import smoke
 from kvsplit_patch.proof.programs import llama_perplexity

@@ -3,7 +3,7 @@
 import pytest
 
 from kvsplit_patch import paths
-from kvsplit_patch.build import cmake
+from kvsplit_patch.building import cmake
 from kvsplit_patch.proof import report, verify
 
 from .planted import Fault, plant

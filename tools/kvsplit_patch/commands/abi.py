@@ -9,7 +9,7 @@ from . import options
 @options.target
 def command(target):
     """Compare the installed bindings' structures and functions with the headers of the patched tree."""
-    from ..build import abi, artifacts
+    from ..building import abi, artifacts
     from ..errors import PatchError
     from ..series import trees
 

@@ -18,7 +18,7 @@ def command(target, flags, portable, unpatched, wheel):
     """Compile the patched llama.cpp into a folder of libraries that the plugin loads; the same one is not built twice."""
     from llm_kvsplit.builds import shelf
 
-    from ..build import artifacts, cmake
+    from ..building import artifacts, cmake
     from ..series import trees
 
     flags = cmake.portable(flags) if portable else flags
@@ -26,7 +26,7 @@ def command(target, flags, portable, unpatched, wheel):
     if wheel:
         from pathlib import Path
 
-        from ..build.wheel import make
+        from ..building.wheel import make
 
         click.echo(make(source, flags, Path(wheel), echo))
         return

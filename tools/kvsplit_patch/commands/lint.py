@@ -20,7 +20,7 @@ def command(build_each):
     options.end_with(faults, f"{folder} has {len(faults)} faults: mend them, or restore it with 'git checkout'.")
     click.echo(f"{folder} is whole.")
     if build_each:
-        from ..build import cmake
+        from ..building import cmake
 
         loaded = patchset.load(folder)
         for step in applying.at_base(loaded):

@@ -11,7 +11,7 @@ from . import options
 @options.flags
 def command(target, flags):
     """Run upstream's test-backend-ops for flash attention, and require the pairs of cache types that we need."""
-    from ..build import artifacts
+    from ..building import artifacts
     from ..proof import optests
     from ..series import trees
 

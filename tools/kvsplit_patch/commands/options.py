@@ -20,7 +20,7 @@ def flags(command):
     @click.option("--vulkan", is_flag=True, help="Also build the Vulkan backend.")
     @functools.wraps(command)
     def with_flags(*args, cuda, vulkan, **kwargs):
-        from ..build import cmake
+        from ..building import cmake
 
         return command(*args, flags=cmake.flags(cuda=cuda, vulkan=vulkan), **kwargs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..build import artifacts
+from ..building import artifacts
 from ..echo import Echo
 from ..errors import PatchError
 from ..proof import compat, stages

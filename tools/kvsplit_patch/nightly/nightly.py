@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .. import paths
-from ..build import artifacts
+from ..building import artifacts
 from ..echo import Echo
 from ..errors import PatchError, Unable
 from ..proof import verify

@@ -83,7 +83,7 @@ def check(source: SourceTree, plain: SourceTree, flags: Sequence[str], echo: Ech
 
 def measured(source: SourceTree, flags: Sequence[str], model: Path, text: Path, echo: Echo) -> Measurement:
     """``measure`` on the build of a tree, remembered beside its programs: they give the same numbers every time."""
-    from ..build.artifacts import tools
+    from ..building.artifacts import tools
 
     folder = tools(source, flags, echo)
     types = {str(pair): (pair.k.name, pair.v.name) for pair in USUAL}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import paths
-from ..build import abi, artifacts
+from ..building import abi, artifacts
 from ..echo import Echo
 from ..series import lint, patchset, replay, trees
 from . import compat, optests, smoke

@@ -18,14 +18,14 @@ from llm_kvsplit.builds import shelf
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.paths import backends_dir
 
-from . import cmake
-from ..series import trees
-from .abi import mismatches
 from ..echo import Echo
 from ..errors import Unable
-from .libraries import copy_libraries, marker
 from ..paths import cache_dir
+from ..series import trees
 from ..series.trees import SourceTree
+from . import cmake
+from .abi import mismatches
+from .libraries import copy_libraries, marker
 
 SCHEMA = 1
 

@@ -12,15 +12,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import abi, cmake
-from .artifacts import bindings_version
-from .. import paths
 from ..echo import Echo
 from ..errors import PatchError
 from ..failures import first_error
-from ..upstream.sdist import download_sdist
 from ..series import patchset
 from ..series.trees import SourceTree
+from ..upstream.sdist import download_sdist
+from . import abi, cmake
+from .artifacts import bindings_version
 
 
 def make(source: SourceTree, flags: Sequence[str], folder: Path, echo: Echo) -> Path:
