@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from llm_kvsplit import demo
-from llm_kvsplit.engine.context import Context, ContextOptions, common_prefix
-from llm_kvsplit.engine.generate import Outcome, Request, context_size, generate, held_back
+from llm_kvsplit.engine.context import Context, ContextOptions
+from llm_kvsplit.engine.generate import Outcome, Request, generate
 from llm_kvsplit.engine.sampling import Sampling
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.kvtypes import CachePair
@@ -106,22 +106,3 @@ def test_the_same_prompt_again_evaluates_one_token(open_context, tokens):
     fresh = open_context()
     fresh.evaluate(tokens[:49])
     assert again == answer(fresh, tokens[:50])[0]
-
-
-def test_context_size():
-    assert context_size(10, 100, 2048) == 256
-    assert context_size(10, None, 2048) == 768  # room for an answer of ordinary length
-    assert context_size(2000, None, 2048) == 2048
-    assert context_size(250, 6, 131072) == 256
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "n"), [([], [1], 0), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 9, 3], 1), ([5], [6], 0)]
-)
-def test_common_prefix(a, b, n):
-    assert common_prefix(a, b) == n
-
-
-@pytest.mark.parametrize(("text", "n"), [("abc", 0), ("abc</", 2), ("abc</th", 4), ("<", 1), ("</think>", 0)])
-def test_held_back(text, n):
-    assert held_back(text, ("</think>", "</stop>")) == n

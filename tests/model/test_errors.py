@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from llm_kvsplit import demo, registry
-
-from .ggufs import write_llama, write_scripted
+from tests.support.ggufs import write_llama, write_scripted
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.kvtypes import LADDER, CachePair
+from tests.support.ggufs import write_deepseek2, write_gemma2, write_llama, write_mamba
 
-from .ggufs import write_deepseek2, write_gemma2, write_llama, write_mamba
 from .test_gguf_architectures import gemma3, gemma4, lfm2
 
 MODELS = {

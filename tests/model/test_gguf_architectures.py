@@ -9,8 +9,7 @@ from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.log_lines import KvSize
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.kvtypes import CachePair
-
-from .ggufs import byte_alphabet
+from tests.support.ggufs import byte_alphabet
 
 #: The context is no longer than a window and a batch, up to which layers with a sliding window are allocated in full.
 N_EMBD, N_FF, N_CTX = 128, 256, 1024

@@ -4,9 +4,8 @@ import pytest
 
 from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
-from llm_kvsplit.kvtypes import BITS, CachePair, from_bits
-
-from .ggufs import write_llama
+from llm_kvsplit.kvtypes import BITS, CachePair
+from tests.support.ggufs import write_llama
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +61,3 @@ def test_small_caches_to_the_byte(tinyllama_shape, key_bits, value_bits, n_ctx):
         assert context.kv_size.bytes == values * (pair.k.bits_per_value + pair.v.bits_per_value) / 8
     finally:
         context.close()
-
-
-def test_unknown_bits_name_the_known_ones():
-    with pytest.raises(ValueError, match="16, 8, 5, 4, not 7"):
-        from_bits(7)

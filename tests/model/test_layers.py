@@ -11,8 +11,7 @@ from llm_kvsplit.engine.tap import Tap
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.kvtypes import F16, Q4_0, Q5_1, Q8_0, CachePair
-
-from .ggufs import write_deepseek2, write_gemma2, write_mamba
+from tests.support.ggufs import write_deepseek2, write_gemma2, write_mamba
 
 N_CTX = 512
 
@@ -121,17 +120,3 @@ def test_the_rows_of_a_state_are_what_was_stored(weights, tokens, cache_type):
         turned = rows.rotated(rows.values(ours), rows.rotation(64, keys=side == "k"))
         error = np.linalg.norm(rows.values(theirs) - turned) / np.linalg.norm(turned)
         assert 0 < error < 3 * 2.0**-cache_type.bits
-
-
-def test_turning_twice_is_turning_back():
-    floats = np.random.default_rng(0).normal(size=(5, 128)).astype(np.float32)
-    for width in (64, 128):
-        assert np.allclose(rows.rotated(rows.rotated(floats, width), width), floats, atol=1e-6)
-    assert rows.rotation(128, keys=True) == 128 and rows.rotation(128, keys=False) == 64
-    assert rows.rotation(80, keys=True) == 0
-
-
-@pytest.mark.parametrize("n", [0, 10, 1000])
-def test_a_state_that_is_none_is_refused(n):
-    with pytest.raises(KvsplitError, match="leave out --layers"):
-        rows.parse(np.zeros(n, np.uint8), 7)

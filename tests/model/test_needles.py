@@ -7,8 +7,7 @@ from llm_kvsplit.bench import needles
 from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.kvtypes import CachePair
-
-from .ggufs import write_scripted
+from tests.support.ggufs import write_scripted
 
 
 @pytest.mark.parametrize("n_ctx", [512, 2048])

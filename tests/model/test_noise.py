@@ -11,8 +11,7 @@ from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.tap import Tap
 from llm_kvsplit.engine.weights import LoadOptions, Weights, quantize
 from llm_kvsplit.kvtypes import CachePair
-
-from .ggufs import write_deepseek2, write_mamba
+from tests.support.ggufs import write_deepseek2, write_mamba
 
 N_CTX, WINDOWS = 512, 6
 PAIRS = {f"K{k}V{v}": CachePair.from_bits(k, v) for k, v in ((8, 8), (8, 4), (4, 8), (4, 4))}
@@ -138,21 +137,6 @@ def test_a_kernel_that_reads_with_the_wrong_scale_does_damage(models):
         print(damage)
         assert damage["scale"][1] > LARGEST_DAMAGE
         assert damage["a tenth"][1] > 0  # a small fault is seen above the noise
-
-
-def test_damage_by_hand():
-    cache = {"kl_mean": [3.0], "kl_blocks": [2.0, 3.0, 3.0, 4.0]}
-    nudged = {"kl_mean": [1.0], "kl_blocks": [1.0, 1.0, 1.0, 1.0]}
-    value, low, high = quality.damage(cache, nudged)
-    assert value == 2 and value - low == pytest.approx(high - value)
-    # Student's t for three degrees of freedom is 3.18.
-    assert high - value == pytest.approx(3.18 * np.std([1, 2, 2, 3], ddof=1) / 2, rel=0.05)
-
-
-def test_too_few_places_say_nothing():
-    assert quality.damage({"kl_mean": [0.0], "kl_blocks": [0.0]}, {"kl_mean": [0.0], "kl_blocks": [0.0]})[2] == float(
-        "inf"
-    )
 
 
 @pytest.mark.parametrize("write", [write_deepseek2, write_mamba])

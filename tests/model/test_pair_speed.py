@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from llm_kvsplit import demo, notes
+from llm_kvsplit import demo
 from llm_kvsplit.builds import choice, pair_speed, probe
-from llm_kvsplit.builds.shelf import Build
 from llm_kvsplit.engine import rows
 from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
@@ -55,28 +54,6 @@ def test_a_pair_that_is_not_slow_needs_no_word(llm, measured_as):
     assert not llm(*ASK, "def f(").stderr
 
 
-def test_what_mends_it_is_named_unless_the_library_is_the_series_own():
-    speed = pair_speed.PairSpeed(8.2, "the CPU")
-    stock, ours = Build("stock"), Build("x", manifest={"features": ["cpu-attention"]})
-    assert pair_speed.MEND in pair_speed.sentence(speed, K8V4, stock)
-    assert pair_speed.MEND not in pair_speed.sentence(speed, K8V4, ours)
-
-
-def test_notes_are_remembered_across_processes_and_only_so_many(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("KVSPLIT_CACHE", str(tmp_path))
-    for i in range(notes._REMEMBERED + 10):
-        monkeypatch.setattr(notes, "_written", set())  # as a new process
-        notes.once("slow", f"conversation {i}")
-        monkeypatch.setattr(notes, "_written", set())
-        notes.once("slow", f"conversation {i}")
-    assert capsys.readouterr().err.count("Note: slow") == notes._REMEMBERED + 10
-    assert len(json.loads((tmp_path / "notes.json").read_text())) == notes._REMEMBERED
-    (tmp_path / "notes.json").write_text("{spoilt")
-    monkeypatch.setattr(notes, "_written", set())
-    notes.once("slow", "conversation 1")
-    assert "Note: slow" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("pair", ["f16", "K8V4"])
 def test_a_repeated_state_is_what_llama_cpp_restores(pair):
     """Each repeat holds the same bytes, at later positions."""
@@ -104,14 +81,3 @@ def test_the_measurement_runs_and_is_remembered(tmp_path, monkeypatch):
     (file,) = tmp_path.glob("probes/*-K8V4.json")
     file.write_text(json.dumps({"factor": 3.5, "device": "the CPU", "fallen_from": ""}))
     assert pair_speed.of(choice.choose(), K8V4).factor == 3.5
-
-
-@pytest.mark.build
-@pytest.mark.timeout(1800)
-def test_the_unpatched_library_is_found_out_and_the_series_mends_it(no_builds, llm, tmp_path):
-    """The same commit with and without the series: what is promised of the default, measured."""
-    from kvsplit_patch import build, cmake, trees
-
-    folders = [build.build(tree, cmake.flags(), print) for tree in (trees.unpatched(), trees.patched())]
-    speeds = [pair_speed.of(Build("custom", folder), K8V4) for folder in folders]
-    assert speeds[0].factor > 2 * speeds[1].factor

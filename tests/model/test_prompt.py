@@ -10,9 +10,8 @@ import time
 import pytest
 
 from llm_kvsplit import registry
-
-from .conftest import BUILD
-from .ggufs import CHAT, write_scripted
+from tests.support.ggufs import CHAT, write_scripted
+from tests.support.library import BUILD
 
 K8V4 = ("-o", "kv_key_bits", "8", "-o", "kv_value_bits", "4")
 

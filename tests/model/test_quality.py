@@ -34,34 +34,3 @@ def test_top_one_agreement_follows(measured):
 def test_all_pairs_are_compared_with_the_same_f16(measured):
     assert len({divergence.perplexity_f16 for divergence in measured.values()}) == 1
     assert {len(divergence.kl) for divergence in measured.values()} == {3 * 1023}
-
-
-def test_intervals_hold_the_true_mean_though_neighbours_are_alike():
-    import numpy as np
-
-    from llm_kvsplit.bench.quality import _interval
-
-    random, held = np.random.default_rng(0), 0
-    for _ in range(300):
-        noise = random.normal(size=4096)
-        for i in range(1, len(noise)):
-            noise[i] += 0.7 * noise[i - 1]
-        _, low, high = _interval(noise)
-        held += low < 0 < high
-    assert 0.90 < held / 300 < 0.99
-
-
-def test_a_quantile_lies_in_its_interval():
-    import numpy as np
-
-    from llm_kvsplit.bench.quality import _quantile
-
-    value, low, high = _quantile(np.arange(10001.0), 0.999)
-    assert value == pytest.approx(9990) and 9980 < low < value < high <= 10000
-
-
-def test_a_text_that_is_too_short_is_told_with_the_numbers():
-    from llm_kvsplit.errors import KvsplitError
-
-    with pytest.raises(KvsplitError, match="has 10 tokens, and 3 x 4 are needed"):
-        windows(list(range(10)), 4, 3)

@@ -10,8 +10,7 @@ from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.kvtypes import CachePair
 from llm_kvsplit.sessions import recall, store
-
-from ..ggufs import CHAT, write_gemma2, write_lfm2, write_llama, write_mamba, write_scripted
+from tests.support.ggufs import CHAT, write_gemma2, write_lfm2, write_llama, write_mamba, write_scripted
 
 
 def demo_model(_folder):

@@ -4,8 +4,7 @@ import llm
 import pytest
 
 from llm_kvsplit import registry
-
-from .ggufs import CHAT, write_scripted
+from tests.support.ggufs import CHAT, write_scripted
 
 CALL = '<tool_call>{"name": "double", "arguments": {"n": 21}}</tool_call>'
 

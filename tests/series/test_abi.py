@@ -7,8 +7,7 @@ import pytest
 
 from kvsplit_patch import abi, trees
 from kvsplit_patch.errors import PatchError
-
-from .test_releases import HERE, fetch
+from tests.support.release import HERE, fetch
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,10 @@ import pygit2
 import pytest
 
 from kvsplit_patch import paths, replay, series, store
-
-from . import mirrors
-from .nights import CONFLICT
-from .test_releases import HERE, fetch
-from .worlds import run
+from tests.support import mirrors
+from tests.support.nights import CONFLICT
+from tests.support.release import HERE, fetch
+from tests.support.worlds import run
 
 #: Touches a file that kvq-args changes, far from its hunks.
 NEAR = (

@@ -1,11 +1,8 @@
 """What a patch adds lies as files in ``patchset/NAME/``; its ``.patch`` holds only what it changes."""
 
-import json
 import os
-import re
 import subprocess
 from base64 import b64decode
-from pathlib import Path
 
 import pygit2
 import pytest
@@ -13,10 +10,9 @@ import pytest
 from kvsplit_patch import folders, gitdiff, paths, proposal, replay, series, store
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.github import GitHub
-
-from . import hub as hubs
-from .test_releases import HERE, fetch
-from .worlds import make_commit, make_world, numbered, run, work_folder
+from tests.support import github as hubs
+from tests.support.release import HERE, fetch
+from tests.support.worlds import make_commit, make_world, numbered, run, work_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -315,24 +311,3 @@ def test_the_pull_request_carries_files_that_are_no_utf8_and_modes(world):
         sent = entry["content"].encode() if "content" in entry else b64decode(hub.objects[entry["sha"]]["content"])
         assert sent == data
     assert "sha" in entries["one/latin.c"]
-
-
-@pytest.mark.build
-@pytest.mark.timeout(3600)
-def test_a_build_names_the_compile_database_in_which_an_editor_finds_our_files(monkeypatch, tmp_path):
-    for name in ("KVSPLIT_CACHE", "KVSPLIT_CHECKOUT"):
-        monkeypatch.delenv(name)
-    fetch(HERE)
-    monkeypatch.setenv("KVSPLIT_BUILDS", str(tmp_path / "builds"))
-    output = run("build")
-    database = Path(re.search(r"for an editor: (.+)", output)[1])
-    assert database.name == "compile_commands.json"
-    files = [entry["file"] for entry in json.loads(database.read_text())]
-    # Upstream compiles some of its folders several files at a time.
-    files += [
-        name for file in files if "/Unity/" in file for name in re.findall(r'#include "(.+)"', Path(file).read_text())
-    ]
-    for patch in series.load(paths.patchset_dir()).patches:
-        for path in patch.files:
-            if path.endswith(".cpp") and "metal" not in path:
-                assert any(file.endswith(f"/{path}") for file in files), path

@@ -6,8 +6,7 @@ import pytest
 
 from kvsplit_patch import gitdiff, series, store
 from kvsplit_patch.errors import PatchError
-
-from .worlds import header, make_tree, numbered, text
+from tests.support.worlds import header, make_tree, numbered, text
 
 pytestmark = pytest.mark.usefixtures("cache")
 

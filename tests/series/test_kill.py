@@ -15,8 +15,7 @@ import pytest
 
 from kvsplit_patch import journal, series
 from kvsplit_patch.main import main
-
-from .worlds import make_world, numbered, run, work_folder
+from tests.support.worlds import make_world, numbered, run, work_folder
 
 pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 

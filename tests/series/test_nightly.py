@@ -14,12 +14,11 @@ import pytest
 
 from kvsplit_patch import nightly, paths, sdist, series, store
 from kvsplit_patch.errors import NetworkError
-
-from . import mirrors
-from .nights import CONFLICT, FIELD, UNDONE, world
-from .planted import ROTATION_OFF_FOR_V, V_CONVERTED_AS_K
-from .test_releases import HERE
-from .worlds import git, run
+from tests.support import mirrors
+from tests.support.nights import CONFLICT, FIELD, UNDONE, world
+from tests.support.planted import ROTATION_OFF_FOR_V, V_CONVERTED_AS_K
+from tests.support.release import HERE
+from tests.support.worlds import git, run
 
 
 def stages(*names):
@@ -182,7 +181,7 @@ def test_without_a_network_nothing_is_red(make, monkeypatch):
     assert here.hub.writes == [("POST", "issues")]
 
     # And the script that the workflow calls makes a warning of it, beside the report.
-    script, summary = Path(__file__).parents[3] / "ci" / "nightly", here.project.parent / "summary.md"
+    script, summary = Path(__file__).parents[2] / "ci" / "nightly", here.project.parent / "summary.md"
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": programs, "GITHUB_STEP_SUMMARY": str(summary)}
     done = subprocess.run([script, *QUICK, "--date", "2026-11-24"], env=environment, capture_output=True, text=True)

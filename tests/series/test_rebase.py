@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from kvsplit_patch import journal, series
-
-from .worlds import make_commit, make_world, numbered, run, work_folder
+from tests.support.worlds import make_commit, make_world, numbered, run, work_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
 

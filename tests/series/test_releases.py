@@ -4,38 +4,15 @@ These are the real trees, months and thousands of commits apart. Each replay end
 that is then resolved. Downloads are kept in the ordinary cache (``KVSPLIT_CACHE``), so a second run downloads nothing.
 """
 
-import os
-import shutil
-
-import pygit2
 import pytest
 
 from kvsplit_patch import paths, replay, series, store, upstream
-from kvsplit_patch.errors import NetworkError, PatchError
+from kvsplit_patch.errors import PatchError
+from tests.support.release import HERE, fetch
+from tests.support.resolving import carry
+from tests.support.worlds import run
 
-from .resolving import carry
-from .worlds import run
-
-HERE = "0.3.36"
 RELEASES = ["0.3.35", *(pytest.param(version, marks=pytest.mark.long) for version in ("0.3.33", "0.3.31", "0.3.28"))]
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A clean clone's worth of checkout: the project's patchset in a git repository of its own."""
-    shutil.copytree(paths.patchset_dir(), tmp_path / "patchset")
-    pygit2.init_repository(str(tmp_path))
-    monkeypatch.setenv("KVSPLIT_CHECKOUT", str(tmp_path))
-    return tmp_path
-
-
-def fetch(version) -> str:
-    try:
-        return upstream.fetch_sdist(version)
-    except NetworkError as failure:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(failure.message)
 
 
 def added(patch) -> set:
@@ -99,19 +76,3 @@ def test_the_projects_own_series_is_whole():
     fetch(HERE)
     run("lint")
     run("export", "--check")
-
-
-@pytest.mark.build
-@pytest.mark.timeout(3600)
-def test_every_prefix_of_the_series_compiles_and_a_broken_one_is_named(project, tmp_path):
-    fetch(HERE)
-    said = run("lint", "--build-each")
-    for name in series.load(project / "patchset").names():
-        assert f"{name}.patch compiles on the patches before it." in said
-
-    work = tmp_path.parent / f"{tmp_path.name}-work"
-    run("apply", work)
-    with open(work / "src" / "llama.cpp", "a") as file:
-        file.write("#error planted\n")
-    run("new", "broken", work, "--description", "Does not compile", "--author", "A Person <person@example.org>")
-    assert "broken.patch does not compile on the patches before it" in run("lint", "--build-each", code=1)

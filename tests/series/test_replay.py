@@ -4,8 +4,7 @@ import pytest
 
 from kvsplit_patch import gitdiff, replay, series, store
 from kvsplit_patch.errors import PatchError
-
-from .worlds import header, make_commit, make_tree, make_world, numbered, tree_files
+from tests.support.worlds import header, make_commit, make_tree, make_world, numbered, tree_files
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -12,8 +12,7 @@ import pytest
 from kvsplit_patch import store, upstream
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.sdist import download_sdist
-
-from .worlds import git, run
+from tests.support.worlds import git, run
 
 pytestmark = pytest.mark.usefixtures("cache")
 

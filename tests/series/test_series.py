@@ -9,8 +9,7 @@ import pytest
 
 from kvsplit_patch import paths, series
 from kvsplit_patch.errors import PatchError
-
-from .worlds import make_commit, make_world, numbered, run, work_folder
+from tests.support.worlds import make_commit, make_world, numbered, run, work_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -9,11 +9,10 @@ import pytest
 from kvsplit_patch import journal, paths, replay, series, store, trees, upstream
 from kvsplit_patch.errors import PatchError
 from softmetal import attention, build, stage
-
-from ..kvsplit_patch.planted import V_CONVERTED_AS_K
-from ..kvsplit_patch.resolving import CONFLICT
-from ..kvsplit_patch.test_releases import fetch, project  # noqa: F401
-from ..kvsplit_patch.worlds import run
+from tests.support.planted import V_CONVERTED_AS_K
+from tests.support.release import fetch
+from tests.support.resolving import CONFLICT
+from tests.support.worlds import run
 
 OPS = "ggml/src/ggml-metal/ggml-metal-ops.cpp"
 HOST = "ggml/src/ggml-metal/ggml-metal-device.cpp"
@@ -54,7 +53,7 @@ ARGUMENT = {
 
 
 @pytest.fixture
-def copy(project):  # noqa: F811
+def copy(project):
     """Makes commits like the series' base, with edits, moved files and parts of files; forgets them afterwards."""
     fetch("0.3.36")
     repo, made = store.open_store(), []

@@ -3,8 +3,7 @@ import pytest
 
 from kvsplit_patch import gitdiff, sources, store
 from kvsplit_patch.errors import PatchError
-
-from .worlds import make_tree
+from tests.support.worlds import make_tree
 
 pytestmark = pytest.mark.usefixtures("cache")
 

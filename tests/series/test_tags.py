@@ -4,9 +4,8 @@ import pytest
 
 from kvsplit_patch import store, tags
 from kvsplit_patch.errors import NetworkError, PatchError
-
-from .daemon import serving
-from .worlds import git
+from tests.support.daemon import serving
+from tests.support.worlds import git
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -7,9 +7,8 @@ import pytest
 
 from kvsplit_patch import series, store, upstream
 from kvsplit_patch.errors import PatchError
-
-from .daemon import serving
-from .worlds import git, make_world, numbered, run, tree_files
+from tests.support.daemon import serving
+from tests.support.worlds import git, make_world, numbered, run, tree_files
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -3,13 +3,8 @@
 import pytest
 
 from kvsplit_patch import cmake, paths, report, verify
-
-from .planted import Fault, plant
-from .test_releases import HERE, fetch
-from .test_smoke import project  # noqa: F401
-from .worlds import run
-
-NOT_CPP = Fault("not-cpp", "common/kvq.h", (("#pragma once\n", "#pragma once\n\nthis is not C++;\n"),))
+from tests.support.release import HERE, fetch
+from tests.support.worlds import run
 
 
 def results(verdict):
@@ -25,7 +20,7 @@ def upstream_here(monkeypatch, tmp_path):
     monkeypatch.setattr(verify, "file", lambda: tmp_path / "verdict.json")  # leave a developer's last one alone
 
 
-def test_a_series_that_does_not_apply_stops_what_needs_it(upstream_here, project):  # noqa: F811
+def test_a_series_that_does_not_apply_stops_what_needs_it(upstream_here, project):
     patch = paths.patchset_dir() / "marker.patch"
     patch.write_text(
         patch.read_text().replace(" target_link_libraries(llama PUBLIC ggml)", " target_link_libraries(other)")
@@ -38,24 +33,3 @@ def test_a_series_that_does_not_apply_stops_what_needs_it(upstream_here, project
     assert verify.last() == verdict
     assert "| smoke | skipped |" in report.as_markdown(verdict)
     assert "Error: " in run("verify", code=1)
-
-
-@pytest.mark.build
-@pytest.mark.timeout(2400)
-def test_a_patch_that_does_not_compile_fails_the_build_only(upstream_here, project):  # noqa: F811
-    plant(NOT_CPP, project / "work")
-    verdict = verify.verify(None, cmake.flags(), print)
-    # The libraries hold nothing of common/, so abi has what it needs; the programs do not compile.
-    assert results(verdict) == {
-        "replay": "ok", "lint": "ok", "build": "failed", "abi": "ok", "optests": "skipped", "softmetal": "skipped", "smoke": "skipped"
-    }  # fmt: skip
-    assert "kvq.h" in verdict.problems[0]
-
-
-@pytest.mark.build
-@pytest.mark.timeout(2400)
-def test_the_series_as_it_is_passes_everything(upstream_here, project):  # noqa: F811
-    verdict = verify.verify(None, cmake.flags(), print)
-    assert verdict.problems == []
-    assert set(results(verdict).values()) == {"ok"}
-    assert "K8V4" in run("report") and 'failures="0"' in run("report", "--format", "junit")

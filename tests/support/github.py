@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
-from tests import loopback
+from tests.support import loopback
 
 REPOSITORY = "someone/llm-kvsplit"
 TOKEN = "a-token"

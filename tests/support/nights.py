@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-from tests import loopback
+from tests.support import loopback
 
-from . import hub as hubs
+from . import github as hubs
 from . import mirrors
-from .test_releases import HERE, fetch
+from .release import HERE, fetch
 from .worlds import run
 
 #: Changes the line after which kvq-args puts its own.

@@ -64,3 +64,32 @@ def change_arch(name: str, own: dict) -> dict:
             changes[key] = None
             changes[name + key[len("llama") :]] = item
     return changes | {f"{name}.{key}": item for key, item in own.items()}
+
+
+def part(number, count=3, tensors=()):
+    changes = {"split.no": number, "split.count": count}
+    if number:
+        changes |= dict.fromkeys(LLAMA)
+    return gguf_bytes(changes, tensors=tensors, fill=64)
+
+
+def twice(data: bytes, key: str) -> bytes:
+    """``data`` with the first of its keys written as ``key``, of the same length, which is there already."""
+    first = b"general.name"
+    assert len(first) == len(key) and data.count(first) == 1
+    return data.replace(first, key.encode())
+
+
+DAMAGED = {
+    "key twice": (twice(gguf_bytes({"general.type": "model"}), "general.type"), "states 'general.type' twice"),
+    "tensor twice": (
+        gguf_bytes(tensors=[("a.weight", (256, 3), 1), ("a.weight", (256, 3), 1)]),
+        "two tensors 'a.weight'",
+    ),
+    "gap": (
+        gguf_bytes().replace((1536).to_bytes(8, "little"), (1600).to_bytes(8, "little")) + bytes(64),
+        "stands at 1600 where 1536 is its place",
+    ),
+    "long name": (gguf_bytes(tensors=[("n" * 64, (256, 3), 1)]), "too long"),
+    "cut short": (gguf_bytes()[:-40], "24 of its 2480 bytes are missing"),
+}  # fmt: skip

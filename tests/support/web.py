@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
-from tests import loopback
+from tests.support import loopback
 
 
 class Web:

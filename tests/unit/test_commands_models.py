@@ -9,11 +9,9 @@ from llm_kvsplit import registry
 from llm_kvsplit.commands import kvsplit
 from llm_kvsplit.paths import models_dir, registry_file
 from llm_kvsplit.registry import Entry
-
-from .ggufs import write_deepseek2, write_gemma2, write_llama, write_mamba
-from .test_gguf import part
-from .tiny_gguf import change_arch, gguf_bytes
-from .web import body, in_turn, serving
+from tests.support.ggufs import write_deepseek2, write_gemma2, write_llama, write_mamba
+from tests.support.tiny_gguf import change_arch, gguf_bytes, part
+from tests.support.web import body, in_turn, serving
 
 
 @pytest.fixture

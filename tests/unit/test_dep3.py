@@ -2,8 +2,7 @@ import pytest
 
 from kvsplit_patch import dep3
 from kvsplit_patch.errors import PatchError
-
-from .worlds import header
+from tests.support.worlds import header
 
 
 def test_header_round_trip():

@@ -13,9 +13,8 @@ import pytest
 from llm_kvsplit import download, sources
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.sources import Source
-
-from .tiny_gguf import gguf_bytes
-from .web import body, in_turn, redirect, serving, status
+from tests.support.tiny_gguf import gguf_bytes
+from tests.support.web import body, in_turn, redirect, serving, status
 
 GGUF = gguf_bytes() + random.Random(1).randbytes(3 << 20)
 OTHER = GGUF[:-5] + b"other"

@@ -15,18 +15,15 @@ import platformdirs.windows
 import pytest
 from click.testing import CliRunner
 
-from llm_kvsplit import fit, gguf, registry
+from llm_kvsplit import gguf, registry
 from llm_kvsplit.commands import kvsplit
-from llm_kvsplit.engine.weights import LoadOptions
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.models import find
 from llm_kvsplit.models.place import Fault
 from llm_kvsplit.models.places import everywhere, huggingface, ollama
-from llm_kvsplit.models.room import BESIDES, room
-
-from . import ggufs, hub
-from .test_gguf import part
-from .tiny_gguf import change_arch, gguf_bytes
+from llm_kvsplit.models.room import room
+from tests.support import ggufs, hugging_face
+from tests.support.tiny_gguf import change_arch, gguf_bytes, part
 
 VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME",
              "LLAMA_CACHE", "OLLAMA_MODELS", "JAN_DATA_FOLDER", "JAN_DATA_ROOT")  # fmt: skip
@@ -91,7 +88,7 @@ def cache(home):
 def test_hugging_faces_cache(listed, cache):
     from huggingface_hub import scan_cache_dir
 
-    with hub.serving() as web:
+    with hugging_face.serving() as web:
         here = {"Tiny-Q4_K_M.gguf": model("a"), "sub/Tiny-Q8_0.gguf": model("b"), "config.json": b"{}"}
         web.repos["owner/Tiny-GGUF"] = here
         for file in web.repos["owner/Tiny-GGUF"]:
@@ -107,7 +104,7 @@ def test_hugging_faces_cache(listed, cache):
 
 
 def test_a_revision_that_was_replaced_is_a_model_of_its_own(run, listed, cache):
-    with hub.serving() as web:
+    with hugging_face.serving() as web:
         web.repos["o/r"] = {"m.gguf": model("old"), "same.gguf": model("same")}
         old = web.fetch("o/r", "m.gguf", cache)
         web.fetch("o/r", "same.gguf", cache)
@@ -122,7 +119,7 @@ def test_a_revision_that_was_replaced_is_a_model_of_its_own(run, listed, cache):
 
 
 def test_a_split_model_of_hugging_face(run, listed, cache):
-    with hub.serving() as web:
+    with hugging_face.serving() as web:
         web.repos["o/big"] = {f"Q4/Big-{i + 1:05}-of-00003.gguf": part(i) for i in range(3)}
         fetched = [web.fetch("o/big", file, cache) for file in web.repos["o/big"]]
     (big,) = listed()["models"]
@@ -136,7 +133,7 @@ def test_a_split_model_of_hugging_face(run, listed, cache):
 
 
 def test_a_blob_that_was_deleted_leaves_a_link_to_nothing(listed, cache):
-    with hub.serving() as web:
+    with hugging_face.serving() as web:
         web.repos["o/r"] = {"m.gguf": model("m")}
         link = web.fetch("o/r", "m.gguf", cache)
     link.resolve().unlink()
@@ -144,10 +141,10 @@ def test_a_blob_that_was_deleted_leaves_a_link_to_nothing(listed, cache):
 
 
 def test_a_download_of_hugging_face_that_was_killed(listed, cache):
-    with hub.serving() as web:
+    with hugging_face.serving() as web:
         web.repos["o/r"] = {"m.gguf": model("m") + bytes(11 << 20)}
         web.held = (10 << 20) + (1 << 19)  # huggingface_hub writes 10 MiB at a time
-        code = f"from tests.llm_kvsplit import hub; hub.fetch({web.server.url!r}, 'o/r', 'm.gguf', {str(cache)!r})"
+        code = f"from tests.support import hugging_face; hugging_face.fetch({web.server.url!r}, 'o/r', 'm.gguf', {str(cache)!r})"
         child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + 60
@@ -197,7 +194,7 @@ def test_llama_cpps_older_cache(listed, home):
 def test_llama_cache_holds_both_layouts(listed, home, monkeypatch):
     monkeypatch.setenv("LLAMA_CACHE", str(home / "lc"))
     write(home / "lc/owner_repo_m.gguf", model("m"))
-    with hub.serving() as web:
+    with hugging_face.serving() as web:
         web.repos["o/r"] = {"n.gguf": model("n")}
         web.fetch("o/r", "n.gguf", home / "lc")
     listing = listed()
@@ -332,13 +329,6 @@ def test_ollama_models_moves_the_folder(listed, home, monkeypatch):
     monkeypatch.setenv("OLLAMA_MODELS", str(home / "big disk"))
     Ollama(home / "big disk").pull(f"{LIBRARY}/m/latest", model=model("m"))
     assert names(listed()) == ["m:latest"]
-
-
-def test_a_blob_of_ollama_answers(llm, home, ollamas):
-    file = ggufs.write_scripted(home / "m.gguf", {"<answer>": ["Ahoy", "there"]}, chat_template=ggufs.CHAT)
-    ollamas.pull(f"{LIBRARY}/pirate/1b", model=file.read_bytes())
-    llm("kvsplit", "add", "pirate:1b")
-    assert llm("-m", "pirate:1b", "hello").stdout == "Ahoythere\n"
 
 
 # LM Studio, Jan, GPT4All, llm-gguf: what their sources say.
@@ -608,22 +598,6 @@ def test_a_file_goes_before_a_name(run, home, tmp_path, monkeypatch):
 
 
 # Memory.
-
-
-def test_what_is_said_to_fit_is_what_llama_cpp_would_allocate(tmp_path):
-    file = ggufs.write_llama(tmp_path / "m.gguf", n_layer=4, n_embd=256, n_head=4, n_head_kv=4, n_ctx=1 << 17)
-    header = gguf.read(file)
-    with fit.simulation(LoadOptions(file)) as weights:
-        for memory in (BESIDES + (1 << 25), BESIDES + (1 << 27), BESIDES + (1 << 31)):
-            fits = room(header, memory)
-            assert fits.n_ctx and fit.footprint(weights, fits.pair, fits.n_ctx).total <= memory
-            if not fits.whole:
-                more = fit.footprint(weights, fits.pair, fits.n_ctx + 512)
-                assert more.weights + more.kv > memory - BESIDES - (1 << 20)
-    assert fits.whole and str(fits) == "fits"
-    assert str(room(header, BESIDES)) == "too large"
-    assert str(room(header, BESIDES + header.size)) == "too large"
-    assert str(room(header, BESIDES + (1 << 25))).startswith("fits with ")
 
 
 def test_models_of_other_kinds_are_judged_honestly(tmp_path):

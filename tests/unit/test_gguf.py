@@ -7,8 +7,7 @@ import pytest
 from llm_kvsplit import demo, gguf, gguf_format
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.kvtypes import F16, Q4_0, Q8_0
-
-from .tiny_gguf import LLAMA, change_arch, gguf_bytes, value
+from tests.support.tiny_gguf import DAMAGED, change_arch, gguf_bytes, part, value
 
 
 @pytest.fixture
@@ -200,13 +199,6 @@ def test_strings_longer_than_the_buffer(write, monkeypatch):
     assert model.chat_template == "z" * 300
 
 
-def part(number, count=3, tensors=()):
-    changes = {"split.no": number, "split.count": count}
-    if number:
-        changes |= dict.fromkeys(LLAMA)
-    return gguf_bytes(changes, tensors=tensors, fill=64)
-
-
 def test_split_models_are_read_over_all_parts(write):
     paths = [write(part(i), f"big-{i + 1:05}-of-00003.gguf") for i in range(3)]
     model = gguf.read(paths[0])
@@ -227,24 +219,6 @@ def test_split_models_are_read_over_all_parts(write):
 def test_a_renamed_part_is_refused(write):
     with pytest.raises(KvsplitError, match="names they were published with"):
         gguf.read(write(part(0), "mine.gguf"))
-
-
-def test_file_types_are_those_of_the_gguf_package_and_of_llama_h():
-    kinds = pytest.importorskip("gguf.constants").LlamaFileType
-    ours = gguf_format.FILE_TYPES
-    for kind in kinds:
-        if kind.name != "GUESSED":
-            assert ours[int(kind)] == kind.name.removeprefix("MOSTLY_").removeprefix("ALL_")
-    assert int(kinds.GUESSED) == gguf_format.FILE_TYPE_GUESSED
-
-    from llm_kvsplit.engine import library
-
-    bindings = {
-        getattr(library.load(), name): name.removeprefix("LLAMA_FTYPE_MOSTLY_").removeprefix("LLAMA_FTYPE_ALL_")
-        for name in dir(library.load())
-        if name.startswith(("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_"))
-    }
-    assert len(bindings) > 30 and {number: ours.get(number) for number in bindings} == bindings
 
 
 @pytest.mark.parametrize(
@@ -299,41 +273,6 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(path)
     with pytest.raises(KvsplitError, match="is a pipe or a device"):
         gguf.read(path)
-
-
-def twice(data: bytes, key: str) -> bytes:
-    """``data`` with the first of its keys written as ``key``, of the same length, which is there already."""
-    first = b"general.name"
-    assert len(first) == len(key) and data.count(first) == 1
-    return data.replace(first, key.encode())
-
-
-DAMAGED = {
-    "key twice": (twice(gguf_bytes({"general.type": "model"}), "general.type"), "states 'general.type' twice"),
-    "tensor twice": (
-        gguf_bytes(tensors=[("a.weight", (256, 3), 1), ("a.weight", (256, 3), 1)]),
-        "two tensors 'a.weight'",
-    ),
-    "gap": (
-        gguf_bytes().replace((1536).to_bytes(8, "little"), (1600).to_bytes(8, "little")) + bytes(64),
-        "stands at 1600 where 1536 is its place",
-    ),
-    "long name": (gguf_bytes(tensors=[("n" * 64, (256, 3), 1)]), "too long"),
-    "cut short": (gguf_bytes()[:-40], "24 of its 2480 bytes are missing"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", DAMAGED)
-def test_what_is_called_damaged_llama_cpp_refuses_too(write, name):
-    from llm_kvsplit.engine.weights import LoadError, LoadOptions, Weights
-
-    data, words = DAMAGED[name]
-    path = write(data)
-    with pytest.raises(KvsplitError) as error:
-        gguf.read(path)
-    assert words in error.value.message
-    with pytest.raises(LoadError):
-        Weights(LoadOptions(path))
 
 
 @pytest.mark.parametrize("name", ["key twice", "tensor twice"])

@@ -8,8 +8,7 @@ import pytest
 from kvsplit_patch import github
 from kvsplit_patch.errors import NetworkError
 from kvsplit_patch.github import GitHub, Refused
-
-from . import hub as hubs
+from tests.support import github as hubs
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from kvsplit_patch import index
 from kvsplit_patch.errors import NetworkError, PatchError
-from tests.llm_kvsplit.web import body, in_turn, redirect, serving, status
+from tests.support.web import body, in_turn, redirect, serving, status
 
 FILE = "thing-1.2.tar.gz"
 DATA = os.urandom(3 << 20)

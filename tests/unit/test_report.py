@@ -6,9 +6,9 @@ import pytest
 from kvsplit_patch import report, verify
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.verify import Check, Verdict
+from tests.support.worlds import run
 
 from .test_smoke import measurement
-from .worlds import run
 
 VERDICT = Verdict(
     "2026-11-22T03:00:00+00:00",

@@ -1,21 +1,16 @@
 """What smoke accepts and refuses; and, with --build, that it catches faults that were really compiled."""
 
 import math
-import shutil
 from dataclasses import replace
 
-import pygit2
 import pytest
 
-from kvsplit_patch import cmake, paths, smoke, trees
+from kvsplit_patch import smoke
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.programs import llama_perplexity
 from kvsplit_patch.programs.llama_perplexity import Result
 from kvsplit_patch.smoke import PHASES, Measurement
 from llm_kvsplit.kvtypes import USUAL, CachePair
-
-from .planted import FAULTS, plant
-from .test_releases import HERE, fetch
 
 KLD = {"f16": 0.0, "K8V8": 0.0001, "K8V4": 0.0035, "K4V8": 0.0180, "K4V4": 0.0215}
 MIB = {"f16": 1.5, "q8_0": 0.796875, "q4_0": 0.421875}
@@ -102,57 +97,3 @@ def test_a_number_that_was_not_printed_is_told():
 
 
 # --- real builds --------------------------------------------------------------------------------
-
-
-def echo(line):
-    print(line)
-
-
-def measured(source):
-    model, text = smoke.demo()
-    return smoke.measured(source, cmake.flags(), model, text, echo)
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    shutil.copytree(paths.patchset_dir(), tmp_path / "patchset")
-    pygit2.init_repository(str(tmp_path))
-    monkeypatch.setenv("KVSPLIT_CHECKOUT", str(tmp_path))
-    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "user"))
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def plain():
-    """The unpatched build's numbers."""
-    fetch(HERE)
-    return measured(trees.unpatched())
-
-
-@pytest.mark.build
-@pytest.mark.timeout(2400)
-def test_the_series_means_the_same(project):
-    fetch(HERE)
-    _, found = smoke.check(trees.patched(), trees.unpatched(), cmake.flags(), echo)
-    assert found == []
-
-
-@pytest.mark.build
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_planted_fault_is_caught(project, plain, fault):
-    plant(fault, project / "work")
-    source = trees.patched()
-    assert source.patches[-1]["name"] == fault.name
-    model, text = smoke.demo()
-    baseline = smoke.read_baseline(model, text)
-    try:
-        ours = measured(source)
-    except PatchError as died:  # read past the end of its buffer
-        assert fault.name == "v-with-k-blocks" and "llama-perplexity died" in died.message
-        return
-    assert smoke.problems(ours, plain, baseline, frozenset())
-    # And it may not hide behind a patch that claims to change results.
-    claimed = smoke.problems(ours, plain, baseline, frozenset({"all"}))
-    print(fault.name, *claimed, sep="\n")
-    assert claimed

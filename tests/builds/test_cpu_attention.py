@@ -8,8 +8,7 @@ import pytest
 
 from kvsplit_patch import build, cmake, trees
 from kvsplit_patch.programs import backend_ops
-
-from .test_releases import HERE, fetch
+from tests.support.release import HERE, fetch
 
 PROGRAM = "test-flash-attn-cpu"
 

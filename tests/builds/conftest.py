@@ -2,6 +2,7 @@ import pytest
 
 from kvsplit_patch import trees
 from softmetal import build
+from tests.support.library import packed, packer  # noqa: F401
 
 
 @pytest.fixture(scope="session")

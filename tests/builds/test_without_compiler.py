@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_backend_install import packer, real, release  # noqa: F401
-from .web import body
+from tests.support.web import body
 
 ROOT = Path(__file__).parents[2]
 #: How this machine reaches an index of packages.
@@ -40,13 +39,13 @@ def alone(tmp_path):
 
 
 @pytest.mark.build
-def test_bindings_a_library_and_an_answer(alone, release, real, tmp_path):  # noqa: F811
+def test_bindings_a_library_and_an_answer(alone, release, packed, tmp_path):
     scripts = tmp_path / "venv" / "bin"
     alone(scripts / "python", "-m", "pip", "install", "-q", "--no-cache-dir", ROOT, SKBUILD_WHEEL_CMAKE="false")
     bindings = next((tmp_path / "venv").rglob("llama_cpp/llama_cpp.py")).parent
     assert not (bindings / "lib").exists(), "llama.cpp was compiled"
 
-    for file in real.iterdir():
+    for file in packed.iterdir():
         release.at[f"/release/{file.name}"] = body(file.read_bytes())
     address = {"KVSPLIT_BACKENDS_URL": f"{release.url}/release"}
     installed = alone(scripts / "llm", "kvsplit", "backend", "install", **address)
