@@ -47,7 +47,8 @@ def user_path(tmp_path, monkeypatch):
 @pytest.fixture
 def no_builds(user_path, monkeypatch):
     """The same, without the build that serves the other tests; the folder where builds are looked for."""
-    monkeypatch.delenv("KVSPLIT_BUILDS", raising=False)
+    for name in ("KVSPLIT_BUILDS", "LLAMA_CPP_LIB_PATH"):
+        monkeypatch.delenv(name, raising=False)
     return user_path / "kvsplit" / "backends"
 
 

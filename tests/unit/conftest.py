@@ -16,7 +16,7 @@ def no_library(monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "llama_cpp"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "llama_cpp", None)  # importing it fails now, in this process
-    for name in ("KVSPLIT_BUILDS", "LLAMA_CPP_LIB_PATH"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("KVSPLIT_BUILDS", raising=False)
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", "/nowhere")  # so that no process even looks for a way to one
     monkeypatch.setenv("KVSPLIT_BACKENDS_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("CXX", "no-such-compiler")

@@ -1,74 +1,15 @@
 """``llm kvsplit backend install`` from a real server: real libraries, and archives that someone has been at."""
 
 import gzip
-import hashlib
-import io
-import json
 import tarfile
 
 import pytest
 
-from llm_kvsplit.builds import choice, download, shelf
+from llm_kvsplit.builds import download
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.paths import backends_dir
-from tests.support.web import body, status
-
-ID = "0.3.36-kvsplit-0c1e570-0123456789"
-
-
-def manifest(libraries: dict[str, bytes], **changed) -> dict:
-    return {
-        "id": ID,
-        "created": "2026-11-22T00:00:00+00:00",
-        "bindings_version": shelf.bindings_version(),
-        "upstream_commit": "0" * 40,
-        "features": [],
-        "abi": "ok",
-        "libraries": {name: hashlib.sha256(data).hexdigest() for name, data in libraries.items()},
-        **changed,
-    }
-
-
-def serve(web, data: bytes, **changed):
-    """Put another archive into the release, with an entry that is true of it."""
-    entry = {
-        "file": "other.tar.gz",
-        "id": ID,
-        "platform": download.here(),
-        "bindings_version": shelf.bindings_version(),
-        "size": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        **changed,
-    }
-    web.at["/release/other.tar.gz"] = body(data)
-    web.at["/release/backends.json"] = body(json.dumps({"builds": [entry]}).encode())
-
-
-def tar(*members) -> bytes:
-    """An archive of (name, bytes) or of TarInfo."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as opened:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                opened.addfile(member)
-            else:
-                info = tarfile.TarInfo(member[0])
-                info.size = len(member[1])
-                opened.addfile(info, io.BytesIO(member[1]))
-    return out.getvalue()
-
-
-def special(name, kind, target="") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
-
-
-LIBRARY = {"libllama.so": b"library"}
-
-
-def head(libraries=LIBRARY, **changed):
-    return "manifest.json", json.dumps(manifest(libraries, **changed)).encode()
+from tests.support.archives import LIBRARY, head, serve, special, tar
+from tests.support.web import body
 
 
 def nothing_there() -> bool:
@@ -139,28 +80,6 @@ def test_a_list_that_points_elsewhere_is_refused(release, changed):
     serve(release, tar(head()), **changed)
     with pytest.raises(KvsplitError, match="which is no archive"):
         download.find()
-
-
-def test_where_nothing_fits_or_answers_it_is_compiled(release, llm):
-    """Without a compiler that ends in the compiler's own sentence, which shows that it came that far."""
-    nothing = {"CXX": "no-such-compiler"}
-    serve(release, b"", platform="amiga-m68k")
-    said = llm("kvsplit", "backend", "install", code=1, env=nothing).stderr
-    assert f"There is no build to download for {download.here()}" in said
-    assert "Compiling one instead" in said and "There is no C++ compiler" in said
-    release.at["/release/backends.json"] = status(404)
-    said = llm("kvsplit", "backend", "install", code=1, env=nothing).stderr
-    assert "cannot be had (HTTP 404). Compiling one instead" in said
-    away = {**nothing, "KVSPLIT_BACKENDS_URL": "http://127.0.0.1:1"}
-    said = llm("kvsplit", "backend", "install", code=1, env=away).stderr
-    assert "cannot be reached (ConnectionError). Compiling one instead" in said
-
-
-def test_a_build_that_does_not_run_here_is_taken_away_again(release, llm):
-    serve(release, tar(head(), ("libllama.so", b"library")))
-    said = llm("kvsplit", "backend", "install", code=1, env={"CXX": "no-such-compiler"}).stderr
-    assert "does not run here" in said and "Compiling one instead" in said
-    assert choice.choose().manifest is None and not list(backends_dir().glob("*/manifest.json"))
 
 
 def test_a_list_that_is_none_is_told(release):

@@ -2,11 +2,9 @@ import hashlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -356,36 +354,6 @@ def test_two_downloads_of_one_file_do_not_mix(web, fetch, target):
     go_on.set()
     other.join()
     only(target)
-
-
-def test_ctrl_c_keeps_what_came_and_the_same_command_goes_on(web, user_path):
-    command = [sys.executable, "-m", "llm", "kvsplit", "download", f"{web.url}/Tiny.gguf"]
-    web.at["/Tiny.gguf"] = body(GGUF, cut=HALF, hang=web.closing)
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background job is started deaf to Ctrl-C, and these tests may run in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    folder = user_path / "kvsplit" / "models" / f"127.0.0.1_{web.server.server_port}"
-    deadline = time.monotonic() + 60
-    while not any(file.stat().st_size for file in folder.glob("*.part")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command goes on from here" in stderr and "Traceback" not in stderr
-    assert not (folder / "Tiny.gguf").exists()
-
-    web.at["/Tiny.gguf"] = body(GGUF)
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "llm -m tiny" in done.stdout
-    assert int(web.ranges()[-1][6:-1]) >= download.CHUNK
-    only(folder / "Tiny.gguf")
 
 
 @pytest.mark.parametrize(
