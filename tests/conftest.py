@@ -15,6 +15,8 @@ from tests.support.web import serving
 #: No test sees the models, states and builds of the person who runs it.
 NOBODY = tempfile.TemporaryDirectory(prefix="llm-kvsplit-tests-")
 os.environ["LLM_USER_PATH"] = NOBODY.name
+# Threads of a linear algebra that is hardly used would wait, spinning, beside those of the model.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # llm starts anew in many tests; without compiled bytecode each start costs a second.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

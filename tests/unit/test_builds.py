@@ -43,6 +43,7 @@ def test_a_file_that_is_gone_from_the_tree_is_gone_from_the_workspace(tmp_path):
 
 
 def test_without_cmake_or_a_compiler_it_says_how_to_get_them(monkeypatch, tmp_path):
+    monkeypatch.delenv("CXX")
     cmake.find_toolchain()
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(PatchError, match="no C.. compiler .'no-such-compiler'."):

@@ -5,10 +5,10 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from llm_kvsplit.sessions import budget, file, store
 
@@ -97,15 +97,44 @@ def whole(key):
     return len(store.files())
 
 
-def test_kill_at_any_moment(user_path, key):
-    for i in range(12):
-        process = child(i, 10_000)
-        process.stdout.readline()
-        time.sleep(0.003 * i)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        whole(key)
+#: A child that dies of SIGKILL at a step of its second save, or not at all.
+KILLED = """
+import os, signal, sys
+from llm_kvsplit.sessions import file
+step, saves = sys.argv[3], 0
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+def write(out, head, state, write=file.write):
+    global saves
+    saves += 1
+    if saves == 1:
+        return write(out, head, state)
+    if step == "nothing written":
+        die()
+    if step == "within the head":
+        out.write(head[:100]); die()
+    if step == "within the state":
+        out.write(head); out.write(state[: len(state) // 2]); die()
+    write(out, head, state)
+    if step == "before the new name":
+        die()
+def replace(*names, replace=os.replace):
+    replace(*names)
+    if saves == 2 and step == "after the new name":
+        die()
+file.write, os.replace = write, replace
+"""
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["nothing written", "within the head", "within the state", "before the new name", "after the new name"],
+)
+def test_kill_at_any_moment(user_path, key, step):
+    process = subprocess.run([sys.executable, "-c", KILLED + CHILD, "7", "2", step], stdout=subprocess.PIPE, text=True)
+    assert (process.returncode, process.stdout.split()) == (-signal.SIGKILL, ["ready", "True"])
+    left = list(store.folder().glob("*/*.tmp"))
+    assert len(left) == (step != "after the new name")
+    assert whole(key) == 1
     put(key, "after", TOKENS)
     assert not list(store.folder().glob("*/*.tmp"))  # what the dead left is gone
 
