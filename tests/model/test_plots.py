@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from llm_kvsplit.bench import results
+from llm_kvsplit.bench.memory import Sample
+from llm_kvsplit.plots import watch
 from llm_kvsplit.plots.page import page
 
 CHROMIUM = next(
@@ -146,5 +148,15 @@ def test_watch_sees_the_smaller_cache(llm, tmp_path):
     from PIL import Image
 
     with Image.open(tmp_path / "w.gif") as picture:
-        assert picture.n_frames > 20
+        assert picture.is_animated
     assert "memory of the process (MiB)" in (tmp_path / "w.svg").read_text()
+
+
+def test_the_moving_picture_goes_on_to_the_last_sample(tmp_path):
+    """A frame for each fortieth of the time, and in each of them more of the line."""
+    from PIL import Image
+
+    samples = [Sample(0.1 * i, (100 + i) << 20, i) for i in range(1, 81)]
+    watch.save({"f16": (6 << 20, samples)}, "made up", tmp_path / "w.gif")
+    with Image.open(tmp_path / "w.gif") as picture:
+        assert picture.n_frames == 40

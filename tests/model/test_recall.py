@@ -211,7 +211,7 @@ def test_continuing_in_another_process_starts_from_the_stored_state(llm, logged,
     assert reused == 0 and first["restored_tokens"] == 0 and first["saved_bytes"] > 0
     assert llm("-c", "And then?").stdout == "Certainly, yes.\n"
     second, reused, _ = session(logged)
-    assert second["restored_tokens"] == reused >= n - 1 and 0 < second["restored_seconds"] < 60
+    assert second["restored_tokens"] == reused >= n - 1 and second["restored_seconds"] > 0
 
 
 def test_two_questions_about_one_book(llm, logged, book):
