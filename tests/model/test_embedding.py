@@ -11,9 +11,8 @@ from gguf import PoolingType
 
 from kvsplit_patch.errors import PatchError
 from llm_kvsplit import registry
-
-from . import minilm
-from .ggufs import write_llama
+from tests.support import minilm
+from tests.support.ggufs import write_llama
 
 #: Texts and their vectors in f32, from sentence-transformers (tools/benchmarks/embeddings.py).
 REFERENCE = json.loads(Path(__file__).with_name("minilm.json").read_text())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .ggufs import write_llama
+from tests.support.ggufs import write_llama
 
 ANSWER = ("-m", "kvsplit-demo", "-o", "max_tokens", "2", "-o", "kv_value_bits", "4", "def f")
 

@@ -140,7 +140,7 @@ def test_kill_at_any_moment(user_path, key, step):
 
 
 def test_two_processes_on_one_conversation(user_path, key):
-    both = [child(1, 40), child(2, 40)]
+    both = [child(1, 20), child(2, 20)]
     seen = 0
     while any(process.poll() is None for process in both):
         try:
