@@ -61,7 +61,7 @@ def test_perplexity_of_f16(ours, perplexity):
     assert ours.cell("K8V4", N_CTX)["ppl_f16"] == pytest.approx(perplexity["f16"].ppl, rel=0.001)
 
 
-@pytest.mark.parametrize("cache", map(str, PAIRS))
+@pytest.mark.parametrize("cache", [str(pair) for pair in PAIRS])
 def test_quality_of_a_quantized_cache(ours, perplexity, cache):
     cell, theirs = ours.cell(cache, N_CTX), perplexity[cache]
     print(
