@@ -122,18 +122,19 @@ def missing_file(line: str) -> Iterator[str]:
             yield f"{path}: no such file"
 
 
+CHECKS = (unknown_command, unknown_option, missing_file)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
-    assert not list(filter(None, (dead_link(page, target) for target in links(page))))
+    faults = [fault for target in links(page) if (fault := dead_link(page, target))]
+    assert not faults, "\n".join(faults)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_is_named_is_there(page):
     faults = [fault for line in code(page) for check in CHECKS for fault in check(line)]
-    assert not faults
-
-
-CHECKS = (unknown_command, unknown_option, missing_file)
+    assert not faults, "\n".join(faults)
 
 
 def test_variables_are_read_by_the_code():
