@@ -4,11 +4,14 @@ from time import perf_counter
 
 import click
 
+from . import options
+
 
 @click.command()
 @click.argument("target", metavar="TAG|SHA|VERSION")
 @click.option("--plan", is_flag=True, help="Only say what would become of each patch; changes nothing.")
-def command(target, plan):
+@options.upstream
+def command(target, plan, url):
     """Move the series to another upstream commit: a tag, a 40-hex id, or what a llama-cpp-python VERSION vendors."""
     from contextlib import nullcontext
     from dataclasses import replace
@@ -20,7 +23,7 @@ def command(target, plan):
     project = paths.checkout()
     with nullcontext() if plan else journal.locked(project):
         loaded = patchset.load(project / "patchset")
-        commit, tag = revisions.resolve(loaded.lock.upstream.url, target)
+        commit, tag = revisions.resolve(url or loaded.lock.upstream.url, target)
         if commit == loaded.lock.upstream.commit:
             click.echo(f"The series stands on {commit} already.")
             return
@@ -28,7 +31,8 @@ def command(target, plan):
         repo = store.open_store()
         base = store.tree_of(repo, commit)
         applying.require_range(repo, steps, base, target)
-        where = patchset.Upstream(loaded.lock.upstream.url, commit, tag, revisions.bindings_of(repo, commit))
+        bindings, archive = revisions.bindings_of(repo, commit), revisions.archive_of(repo, commit)
+        where = patchset.Upstream(loaded.lock.upstream.url, commit, tag, bindings, archive)
         click.echo(f"from llama.cpp {loaded.lock.upstream.commit}\nto   llama.cpp {commit}")
         if plan:
             _plan(repo, steps, base)
