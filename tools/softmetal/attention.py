@@ -35,7 +35,7 @@ STOCK = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DeviceResults:
     passed: int
     #: The cases that differ from the CPU's result.
     failed: tuple[str, ...]
@@ -51,7 +51,7 @@ class Outcome:
 
 def run(
     programs: Path, cases: str, *, fault: tuple[str, str] | None = None, emulated: bool = True, **how: bool
-) -> Outcome:
+) -> DeviceResults:
     """Run the cases that match ``cases``. ``how`` is ``build.environment``'s; without ``emulated``, on a Mac's own GPU.
 
     ``fault``: what stands in a kernel's source, and what is to stand there instead, to see whether it is noticed.
@@ -65,10 +65,10 @@ def run(
             environment["SOFTMETAL_FAULT"] = str(planted)
         outcome = backend_ops.test(programs, DEVICE, cases, environment)
         counts = json.loads(report.read_text()) if report.is_file() else {}
-    return Outcome(outcome.passed, outcome.failed, _reason(outcome), counts)
+    return DeviceResults(outcome.passed, outcome.failed, _reason(outcome), counts)
 
 
-def _reason(outcome: backend_ops.Outcome) -> str:
+def _reason(outcome: backend_ops.CaseResults) -> str:
     lines = [line for line in outcome.complaints.splitlines() if line.startswith("softmetal:")]
     return outcome.died and (lines[-1] if lines else f"it {outcome.died}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kvsplit_patch.build import artifacts, cmake
 from kvsplit_patch.echo import Echo
-from kvsplit_patch.series.trees import Source
+from kvsplit_patch.series.trees import SourceTree
 
 from . import toolchain
 
@@ -35,7 +35,7 @@ def flags() -> tuple[str, ...]:
     )
 
 
-def programs(source: Source, echo: Echo) -> Path:
+def programs(source: SourceTree, echo: Echo) -> Path:
     """``build.tools`` of a tree with the software Metal in it; run them with ``environment()``. Raises PatchError."""
     return artifacts.tools(source, flags(), echo)
 

@@ -82,7 +82,7 @@ def on_this_mac() -> None:
         )
 
 
-def _stopped(outcome: attention.Outcome) -> str:
+def _stopped(outcome: attention.DeviceResults) -> str:
     return f", stopped: {outcome.died}" if outcome.died else ""
 
 

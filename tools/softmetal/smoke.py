@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kvsplit_patch.echo import Echo
 from kvsplit_patch.proof.programs import llama_perplexity
-from kvsplit_patch.proof.programs.llama_perplexity import Result, Windows
+from kvsplit_patch.proof.programs.llama_perplexity import CacheResult, Windows
 from kvsplit_patch.proof.smoke import demo
 from llm_kvsplit.kvtypes import USUAL, CachePair
 
@@ -28,11 +28,11 @@ BOUNDS = {"ppl": (0.02, 0.0), "kld": (0.25, 1e-4), "kld_999": (0.6, 5e-3)}
 
 
 @dataclass(frozen=True)
-class Row:
+class DeviceRow:
     ubatch: int
     cache: str
-    cpu: Result
-    metal: Result
+    cpu: CacheResult
+    metal: CacheResult
 
     def problems(self) -> list[str]:
         problems = []
@@ -51,7 +51,7 @@ def measure(
     caches: tuple[CachePair, ...] = USUAL,
     ubatches: tuple[int, ...] = UBATCHES,
     emulated: bool = True,
-) -> list[Row]:
+) -> list[DeviceRow]:
     """Every cache at every batch size on both devices, 256 tokens each. Raises PatchError when a program dies.
 
     Without ``emulated``, the programs are those of a Mac.
@@ -61,13 +61,13 @@ def measure(
     for ubatch in ubatches:
         results = {device: _measure(programs, device, ubatch, caches, echo, environment) for device in DEVICES}
         for cache in map(str, caches):
-            rows.append(Row(ubatch, cache, results["cpu"][cache], results["metal"][cache]))
+            rows.append(DeviceRow(ubatch, cache, results["cpu"][cache], results["metal"][cache]))
     return rows
 
 
 def _measure(
     programs: Path, device: str, ubatch: int, caches: tuple[CachePair, ...], echo: Echo, environment: dict[str, str]
-) -> dict[str, Result]:
+) -> dict[str, CacheResult]:
     return llama_perplexity.compare(
         programs,
         *demo(),
@@ -81,7 +81,7 @@ def _measure(
     ).results
 
 
-def table(rows: list[Row]) -> list[str]:
+def table(rows: list[DeviceRow]) -> list[str]:
     """Markdown."""
     lines = [
         "| ubatch | cache | PPL, CPU | Metal | mean KLD, CPU | Metal | 99.9 % KLD, CPU | Metal |",

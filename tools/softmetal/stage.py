@@ -7,14 +7,14 @@ from typing import Any
 
 from kvsplit_patch.echo import Echo
 from kvsplit_patch.proof.programs import backend_ops
-from kvsplit_patch.series.trees import Source
+from kvsplit_patch.series.trees import SourceTree
 
 from . import attention, build
 
 PATCH = "metal-mixed-kv"
 
 
-def check(source: Source, echo: Echo) -> tuple[list[str], dict[str, Any]]:
+def check(source: SourceTree, echo: Echo) -> tuple[list[str], dict[str, Any]]:
     """Build ``source`` with the software Metal and run flash attention on it: problems, and what passed.
 
     Raises PatchError when it does not compile, or the device's compiler is missing.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kvsplit_patch.nightly.bisection import BAD, GOOD, UNTESTABLE, Search, Trial
+from kvsplit_patch.nightly.bisection import BAD, GOOD, UNTESTABLE, Search, StageTrial
 
 
 def searched(count: int, first_bad: int, untestable=()) -> Search:
@@ -15,7 +15,7 @@ def searched(count: int, first_bad: int, untestable=()) -> Search:
     while commit := search.next():
         at = int(commit)
         state = UNTESTABLE if at in untestable else BAD if at >= first_bad else GOOD
-        search = replace(search, trials=(*search.trials, Trial(commit, state)))
+        search = replace(search, trials=(*search.trials, StageTrial(commit, state)))
     return search
 
 

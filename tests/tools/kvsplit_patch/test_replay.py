@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.series import gitdiff, patchset, replay, watch
+from kvsplit_patch.series import gitdiff, patchset, replay, watched
 from kvsplit_patch.upstream import store
 
 from .worlds import header, make_commit, make_tree, make_world, numbered, series_on, tree_files
@@ -11,7 +11,7 @@ from .worlds import header, make_commit, make_tree, make_world, numbered, series
 pytestmark = pytest.mark.usefixtures("cache")
 
 
-def replayed(base, patched, target) -> replay.Outcome:
+def replayed(base, patched, target) -> replay.Replayed:
     """What becomes of the patch base -> patched on the target; each a dict of files."""
     step = patchset.Step("p", header("p"), make_tree(base), make_tree(patched))
     return replay.replay(store.open_store(), step, make_tree(target))
@@ -125,7 +125,7 @@ def test_watched_paths_list_what_upstream_changed(tmp_path):
         tmp_path / "p", {"base": base, "next": target}, {"p": {"src/f.c": numbered(l8="ours")}}, p=fields
     )
     loaded = patchset.load(world.patchset)
-    found = watch.changes(store.open_store(), loaded, make_tree(base), make_tree(target))
+    found = watched.changes(store.open_store(), loaded, make_tree(base), make_tree(target))
     assert {(change.path, change.added, change.removed, change.note) for change in found} == {
         ("src/f.c", 1, 1, ""),
         ("dep/a.h", 1, 0, ""),

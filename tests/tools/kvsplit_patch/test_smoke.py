@@ -12,7 +12,7 @@ from kvsplit_patch.build import cmake
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.proof import smoke
 from kvsplit_patch.proof.programs import llama_perplexity
-from kvsplit_patch.proof.programs.llama_perplexity import Result
+from kvsplit_patch.proof.programs.llama_perplexity import CacheResult
 from kvsplit_patch.proof.smoke import PHASES, Measurement
 from kvsplit_patch.series import trees
 from llm_kvsplit.kvtypes import USUAL, CachePair
@@ -24,10 +24,10 @@ KLD = {"f16": 0.0, "K8V8": 0.0001, "K8V4": 0.0035, "K4V8": 0.0180, "K4V4": 0.021
 MIB = {"f16": 1.5, "q8_0": 0.796875, "q4_0": 0.421875}
 
 
-def result(pair) -> Result:
+def result(pair) -> CacheResult:
     k, v = MIB[pair.k.name], MIB[pair.v.name]
     kld = KLD[str(pair)]
-    return Result(9 + kld, kld, 10 * kld, 100 - 100 * kld, round(k, 2), round(v, 2), k, v)
+    return CacheResult(9 + kld, kld, 10 * kld, 100 - 100 * kld, round(k, 2), round(v, 2), k, v)
 
 
 def measurement(**changed) -> Measurement:

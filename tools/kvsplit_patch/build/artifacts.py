@@ -25,7 +25,7 @@ from ..echo import Echo
 from ..errors import Unable
 from .libraries import copy_libraries, marker
 from ..paths import cache_dir
-from ..series.trees import Source
+from ..series.trees import SourceTree
 
 SCHEMA = 1
 
@@ -38,7 +38,7 @@ def bindings_version() -> str:
         raise Unable(missing.message) from None
 
 
-def build_id(source: Source, flags: Sequence[str], compiler: str, bindings: str) -> str:
+def build_id(source: SourceTree, flags: Sequence[str], compiler: str, bindings: str) -> str:
     """A name that a person can tell apart, and the hash of everything that decides the bytes."""
     inputs = "\n".join([source.tree, *flags, compiler, bindings])
     digest = hashlib.sha256(inputs.encode()).hexdigest()[:10]
@@ -46,7 +46,7 @@ def build_id(source: Source, flags: Sequence[str], compiler: str, bindings: str)
     return f"{bindings}-{kind}-{source.commit[:7]}-{digest}"
 
 
-def build(source: Source, flags: Sequence[str], echo: Echo) -> Path:
+def build(source: SourceTree, flags: Sequence[str], echo: Echo) -> Path:
     """The backend build of ``source``, made if it is not there; returns its folder.
 
     Raises PatchError without a compiler or cmake, on a full disk, or with the compiler's first error.
@@ -80,7 +80,7 @@ def for_bindings(echo: Echo, *, cuda: bool = False, vulkan: bool = False) -> Pat
     return build(trees.patched(bindings_version()), cmake.flags(cuda=cuda, vulkan=vulkan), echo)
 
 
-def _describe(source: Source, folder: Path, out: Path) -> dict[str, Any]:
+def _describe(source: SourceTree, folder: Path, out: Path) -> dict[str, Any]:
     """Copy the libraries into ``folder``, ask them what they are, and see whether the bindings fit."""
     libraries: dict[str, str] = {}
     for names in (*cmake.LIBRARIES, "ggml*"):
@@ -100,7 +100,7 @@ def _describe(source: Source, folder: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def tools(source: Source, flags: Sequence[str], echo: Echo, extra: Sequence[str] = ()) -> Path:
+def tools(source: SourceTree, flags: Sequence[str], echo: Echo, extra: Sequence[str] = ()) -> Path:
     """Upstream's programs with their libraries, for ``smoke`` and ``optests``; a cached folder like a build's."""
     compiler = cmake.find_toolchain().compiler
     names = sorted({*cmake.TOOLS, *extra})

@@ -20,10 +20,10 @@ from ..errors import PatchError
 from ..failures import first_error
 from ..upstream.sdist import download_sdist
 from ..series import patchset
-from ..series.trees import Source
+from ..series.trees import SourceTree
 
 
-def make(source: Source, flags: Sequence[str], folder: Path, echo: Echo) -> Path:
+def make(source: SourceTree, flags: Sequence[str], folder: Path, echo: Echo) -> Path:
     """Build the wheel into ``folder`` and return it; its version is the bindings' with ``+kvsplit.N`` behind it.
 
     Takes the sdist of the *installed* bindings and puts the tree in the place of ``vendor/llama.cpp``.
@@ -76,8 +76,8 @@ def set_version(file: Path, local: str) -> str:
     return version
 
 
-def _local(source: Source) -> str:
-    return f"kvsplit.{patchset.load(paths.patchset_dir()).lock.series_version}" if source.patches else "unpatched"
+def _local(source: SourceTree) -> str:
+    return f"kvsplit.{patchset.load().lock.series_version}" if source.patches else "unpatched"
 
 
 def _unpack(sdist: Path, folder: Path) -> Path:

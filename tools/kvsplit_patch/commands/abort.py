@@ -6,11 +6,9 @@ import click
 @click.command()
 def command():
     """Forget an unfinished change of the series; patchset/ is as it was."""
-    from .. import paths
     from ..series import journal, sequence
 
-    project = paths.checkout()
-    with journal.locked(project):
+    with journal.locked() as project:
         if sequence.abort(project):
             click.echo("patchset/ is as it was.")
         else:

@@ -13,10 +13,9 @@ def command(folder, through):
     """
     from pathlib import Path
 
-    from .. import paths
     from ..series import applying, patchset, workfolder
 
-    loaded = patchset.load(paths.patchset_dir())
+    loaded = patchset.load()
     steps = applying.at_base(loaded)
     if through:
         steps = steps[: loaded.index(through) + 1]

@@ -14,7 +14,6 @@ from . import options
 @options.flags
 def command(good, bad, stage, floor, flags):
     """Name the first upstream commit on which a stage fails; goes on where an earlier run was cut short."""
-    from .. import paths
     from ..nightly import bisection, culprit
     from ..proof import compat, stages
     from ..series import patchset
@@ -24,7 +23,7 @@ def command(good, bad, stage, floor, flags):
         raise click.UsageError("--floor goes with --stage speed, and only with it.")
     if stage not in (*stages.NAMES, "speed"):
         raise click.UsageError(f"--stage is one of {', '.join(stages.NAMES)}, speed.")
-    loaded = patchset.load(paths.patchset_dir())
+    loaded = patchset.load()
     listing = tags.listing(loaded.lock.upstream.url)
     line = compat.choose(listing, loaded.lock.upstream.commit, good, bad)
     by = stages.speed(floor) if stage == "speed" else stages.named(stage)

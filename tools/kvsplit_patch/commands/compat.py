@@ -14,17 +14,16 @@ from ..echo import echo
 )
 def command(first, last, every, form):
     """Replay the series in memory onto every upstream tag, and show what becomes of each patch."""
-    from .. import paths
-    from ..proof import compat, grid
+    from ..proof import compat, compat_report
     from ..series import applying, patchset
     from ..upstream import tags
 
-    loaded = patchset.load(paths.patchset_dir())
+    loaded = patchset.load()
     steps = applying.at_base(loaded)
     listing = tags.listing(loaded.lock.upstream.url)
     chosen = compat.choose(listing, loaded.lock.upstream.commit, first, last, every)
     made = compat.table(loaded, steps, listing.url, chosen, echo)
-    write = {"markdown": grid.as_markdown, "json": grid.as_json, "html": grid.as_html}[form]
+    write = {"markdown": compat_report.as_markdown, "json": compat_report.as_json, "html": compat_report.as_html}[form]
     click.echo(write(made).rstrip("\n"))
     seconds = sum(row.seconds for row in made.rows)
     echo(f"replayed {len(loaded.patches)} patches onto {len(made.rows)} tags in {seconds:.1f} s")

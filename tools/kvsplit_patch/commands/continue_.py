@@ -6,9 +6,7 @@ import click
 @click.command(name="continue")
 def command():
     """Take the work folder as the stopped patch's result and go on; also after a kill."""
-    from .. import paths
     from ..series import journal, sequence
 
-    project = paths.checkout()
-    with journal.locked(project):
+    with journal.locked() as project:
         sequence.go_on(project)

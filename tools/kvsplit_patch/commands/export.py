@@ -25,8 +25,7 @@ def command(check, series_version):
             raise PatchError(f"An export would change {', '.join(differing)}: run 'kvsplit-patch export'.")
         click.echo(f"{folder} is what an export gives.")
         return
-    project = paths.checkout()
-    with journal.locked(project):
+    with journal.locked() as project:
         loaded = patchset.load(project / "patchset")
         lock = loaded.lock
         done, todo = applying.as_edited(loaded)

@@ -10,12 +10,11 @@ from ..echo import echo
 @click.option("--to", "last", metavar="TAG", help="The newest tag to look at.  [default: the newest there is]")
 def command(first, last):
     """Name the newest upstream tag on which every patch replays cleanly."""
-    from .. import paths
     from ..proof import compat
     from ..series import applying, patchset
     from ..upstream import tags
 
-    loaded = patchset.load(paths.patchset_dir())
+    loaded = patchset.load()
     steps = applying.at_base(loaded)
     listing = tags.listing(loaded.lock.upstream.url)
     chosen = compat.choose(listing, loaded.lock.upstream.commit, first, last)

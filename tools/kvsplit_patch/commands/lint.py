@@ -13,7 +13,7 @@ def command(build_each):
     from .. import paths
     from ..errors import PatchError
     from ..series import applying, lint, patchset
-    from ..upstream import sources
+    from ..upstream import source_folders
 
     folder = paths.patchset_dir()
     faults = lint.lint(folder)
@@ -27,7 +27,7 @@ def command(build_each):
             targets = (*cmake.LIBRARIES, *cmake.TOOLS)
             try:
                 with cmake.compiled(
-                    sources.materialize(step.after), loaded.lock.upstream.commit, cmake.flags(), targets, echo
+                    source_folders.materialize(step.after), loaded.lock.upstream.commit, cmake.flags(), targets, echo
                 ):
                     click.echo(f"{step.name}.patch compiles on the patches before it.")
             except PatchError as fault:

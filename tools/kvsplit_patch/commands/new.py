@@ -18,7 +18,6 @@ def command(name, folder, description, author, forwarded, watch):
     from datetime import datetime, timezone
     from pathlib import Path
 
-    from .. import paths
     from ..errors import PatchError
     from ..series import applying, journal, patchset, replay, sequence, workfolder
     from ..series.dep3 import Header
@@ -27,8 +26,8 @@ def command(name, folder, description, author, forwarded, watch):
     name = name.removesuffix(".patch")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise PatchError(f"{name!r} is no name for a patch: use small letters, digits and dashes.")
-    project, folder = paths.checkout(), Path(folder).resolve()
-    with journal.locked(project):
+    folder = Path(folder).resolve()
+    with journal.locked() as project:
         loaded = patchset.load(project / "patchset")
         if name in loaded.names():
             raise PatchError(f"The series has a patch named {name} already: take another name, or use refresh.")

@@ -23,18 +23,18 @@ def command(names, no_branch, dry_run, date, flags):
 
     from ..echo import echo
     from ..errors import NetworkError
-    from ..nightly import github, memory, nightly
+    from ..nightly import github, nightly, record
     from ..proof import stages
 
     if set(names) - set(stages.NAMES):
         raise click.UsageError(f"--stage is one of {', '.join(stages.NAMES)}.")
     chosen = [name for name in stages.NAMES if not names or name in names]
     hub = github.from_environment(dry_run, echo)
-    with memory.locked():
+    with record.locked():
         order = nightly.order(chosen, flags, hub, date or str(datetime.now(timezone.utc).date()), echo)
         night = nightly.prove(order)
         report = nightly.as_markdown(night)
-        (memory.folder() / "report.md").write_text(report)
+        (record.folder() / "report.md").write_text(report)
         click.echo(report, nl=False)
         result = night.result
         try:

@@ -17,7 +17,7 @@ def command(target, plan, url):
     from dataclasses import replace
 
     from .. import paths
-    from ..series import applying, journal, patchset, sequence, watch
+    from ..series import applying, journal, patchset, sequence, watched
     from ..upstream import revisions, store
 
     project = paths.checkout()
@@ -36,7 +36,7 @@ def command(target, plan, url):
         click.echo(f"from llama.cpp {loaded.lock.upstream.commit}\nto   llama.cpp {commit}")
         if plan:
             _plan(repo, steps, base)
-        _watched(list(watch.changes(repo, loaded, loaded.lock.base_tree, base)))
+        _show_watched(list(watched.changes(repo, loaded, loaded.lock.base_tree, base)))
         if not plan:
             lock = replace(loaded.lock, upstream=where, base_tree=base)
             sequence.start(project, f"rebase to {target}", lock, steps)
@@ -56,7 +56,7 @@ def _plan(repo, steps, base):
     click.echo(f"replayed {len(steps)} patches in {(perf_counter() - began) * 1000:.0f} ms")
 
 
-def _watched(changes):
+def _show_watched(changes):
     if changes:
         click.echo("upstream changed files that the series touches or watches:")
     for change in changes:

@@ -11,13 +11,12 @@ def command(folder):
     from datetime import datetime, timezone
     from pathlib import Path
 
-    from .. import paths
     from ..errors import PatchError
     from ..series import applying, journal, patchset, replay, sequence, workfolder
     from ..upstream import store
 
-    project, folder = paths.checkout(), Path(folder).resolve()
-    with journal.locked(project):
+    folder = Path(folder).resolve()
+    with journal.locked() as project:
         loaded = patchset.load(project / "patchset")
         steps = applying.at_base(loaded)
         note = workfolder.require_applied(folder, [loaded.lock.base_tree, *(step.after for step in steps)])

@@ -6,9 +6,7 @@ import click
 @click.command()
 def command():
     """Put back the series as it was before the last finished change; a second undo puts that back."""
-    from .. import paths
     from ..series import journal, sequence
 
-    project = paths.checkout()
-    with journal.locked(project):
+    with journal.locked() as project:
         sequence.undo(project)

@@ -21,13 +21,13 @@ from ..proof import stages, verify
 from ..proof.stages import Stage
 from ..series import patchset
 from ..upstream import store, tags
-from ..upstream.tags import Listing, Tag
+from ..upstream.tags import RemoteTags, Tag
 
 GOOD, BAD, UNTESTABLE = "good", "bad", "untestable"
 
 
 @dataclass(frozen=True)
-class Trial:
+class StageTrial:
     """``state``: UNTESTABLE where an earlier stage fails, so that this one cannot be run."""
 
     commit: str
@@ -46,7 +46,7 @@ class Search:
     good: str
     candidates: tuple[str, ...]
     by_tags: bool
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[StageTrial, ...] = ()
 
     def state(self, commit: str) -> str:
         if commit == self.candidates[-1]:
@@ -76,7 +76,7 @@ class Search:
         return self.candidates[good] if good >= 0 else self.good
 
 
-def search(listing: Listing, good: Tag, bad: Tag, stage: Stage, flags: Sequence[str], echo: Echo) -> Search:
+def search(listing: RemoteTags, good: Tag, bad: Tag, stage: Stage, flags: Sequence[str], echo: Echo) -> Search:
     """Find the first bad commit, or go on with a search that was cut short; both tags are taken at their word.
 
     Raises PatchError where the tags are not in order, Unable where this machine cannot tell.
@@ -99,7 +99,7 @@ def search(listing: Listing, good: Tag, bad: Tag, stage: Stage, flags: Sequence[
     return state
 
 
-def _begin(listing: Listing, good: Tag, bad: Tag, stage: Stage, echo: Echo) -> Search:
+def _begin(listing: RemoteTags, good: Tag, bad: Tag, stage: Stage, echo: Echo) -> Search:
     between = listing.between(good, bad)[1:]
     if not between:
         raise PatchError(f"{good.name} and {bad.name} are the same tag: name a good one and a later bad one.")
@@ -110,14 +110,14 @@ def _begin(listing: Listing, good: Tag, bad: Tag, stage: Stage, echo: Echo) -> S
     return Search(stage.name, good.commit, tuple(tag.commit for tag in between), by_tags=True)
 
 
-def try_on(commit: str, stage: Stage, flags: Sequence[str], echo: Echo) -> Trial:
+def try_on(commit: str, stage: Stage, flags: Sequence[str], echo: Echo) -> StageTrial:
     """Run a stage, and what it needs before it, on a commit of the store."""
     work = stages.Work(commit, flags, echo)
     for each in (*map(stages.named, _needed(stage)), stage):
         problems = verify.run(each, work).problems
         if problems:
-            return Trial(commit, BAD if each is stage else UNTESTABLE, problems)
-    return Trial(commit, GOOD)
+            return StageTrial(commit, BAD if each is stage else UNTESTABLE, problems)
+    return StageTrial(commit, GOOD)
 
 
 def _needed(stage: Stage) -> list[str]:
@@ -140,7 +140,7 @@ def _file(url: str, good: Tag, bad: Tag, stage: Stage, flags: Sequence[str]) -> 
 def _read(file: Path) -> Search | None:
     try:
         data = json.loads(file.read_text())
-        trials = tuple(Trial(**{**trial, "problems": tuple(trial["problems"])}) for trial in data["trials"])
+        trials = tuple(StageTrial(**{**trial, "problems": tuple(trial["problems"])}) for trial in data["trials"])
         return Search(**{**data, "candidates": tuple(data["candidates"]), "trials": trials})
     except FileNotFoundError:
         return None

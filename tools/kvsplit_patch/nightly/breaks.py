@@ -14,7 +14,7 @@ from ..proof.verify import Check
 from ..series import replay
 from ..series.patchset import Series
 from ..upstream import store
-from ..upstream.tags import Listing, Tag
+from ..upstream.tags import RemoteTags, Tag
 from . import bisection, culprit
 
 
@@ -48,7 +48,7 @@ class Case:
     """A target on which stages failed. ``good``: a ``b`` tag before it on which they passed, if one is known."""
 
     loaded: Series
-    listing: Listing
+    listing: RemoteTags
     good: Tag | None
     target: Tag
     flags: Sequence[str]

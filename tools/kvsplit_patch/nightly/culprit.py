@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..series import watch
+from ..series import watched
 from ..series.patchset import Patch, Series
 from ..upstream import store
 
@@ -82,7 +82,7 @@ def examine(loaded: Series, before: str, commit: str) -> Culprit:
 
 
 def _touch(patch: Patch, changed: set, lines: dict, symbols: set) -> Touch | None:
-    files = tuple(sorted(path for path in changed if watch.concerns(patch, path)))
+    files = tuple(sorted(path for path in changed if watched.concerns(patch, path)))
     hunks = []
     own = [line for _, data in patch.files.values() for line in data.decode(errors="replace").splitlines()]
     for change in patch.changes():

@@ -1,6 +1,6 @@
 """What happens every night: find upstream's newest, prove the series on it, and report once what broke.
 
-What is found out is remembered at once (``memory.py``), so a night that was cut short goes on where it was, and one
+What is found out is remembered at once (``record.py``), so a night that was cut short goes on where it was, and one
 that is run again does nothing again. The network never makes a night red.
 """
 
@@ -20,8 +20,8 @@ from ..proof import verify
 from ..series import patchset
 from ..series.patchset import Series
 from ..upstream import revisions, sdist, tags
-from ..upstream.tags import Listing, Tag
-from . import breaks, github, memory, proposal, tracking
+from ..upstream.tags import RemoteTags, Tag
+from . import breaks, github, proposal, record, tracking
 from .breaks import Break
 from .github import GitHub
 
@@ -73,7 +73,7 @@ class NightResult:
 
 def order(stages: Sequence[str], flags: Sequence[str], hub: GitHub | None, date: str, echo: Echo) -> Order:
     """A night's order for the series of the checkout. Raises PatchError where that cannot be read."""
-    return Order(patchset.load(paths.patchset_dir()), tuple(stages), tuple(flags), hub, date, echo)
+    return Order(patchset.load(), tuple(stages), tuple(flags), hub, date, echo)
 
 
 def prove(order: Order) -> NightResult:
@@ -95,11 +95,11 @@ def prove(order: Order) -> NightResult:
     unique = tuple({each.key: each for each in broken}.values())
     platform = f"{machine.system()}-{machine.machine()}".lower()
     night = NightResult(order.date, platform, base, _behind(listing, base), tuple(results), unique)
-    memory.keep_night(night.date, night.result, [each.key for each in unique])
+    record.keep_night(night.date, night.result, [each.key for each in unique])
     return night
 
 
-def _prove_on(order: Order, listing: Listing | None, target: Tag) -> tuple[TargetResult, list[Break]]:
+def _prove_on(order: Order, listing: RemoteTags | None, target: Tag) -> tuple[TargetResult, list[Break]]:
     result = TargetResult(target.name, target.commit, UNTOLD)
     try:
         checks = _checks(order, target)
@@ -138,7 +138,7 @@ def publish(order: Order, night: NightResult, with_branch: bool) -> None:
 # What to prove it on.
 
 
-def _targets(order: Order) -> tuple[Listing | None, list[Tag], list[TargetResult]]:
+def _targets(order: Order) -> tuple[RemoteTags | None, list[Tag], list[TargetResult]]:
     """Upstream's tags, the commits to prove the series on, and what could not be looked at."""
     url = order.loaded.lock.upstream.url
     listing = None
@@ -158,7 +158,7 @@ def _targets(order: Order) -> tuple[Listing | None, list[Tag], list[TargetResult
     return listing, list({tag.commit: tag for tag in reversed(newest)}.values())[::-1], unknown
 
 
-def _release(order: Order, listing: Listing) -> tuple[Tag, ...]:
+def _release(order: Order, listing: RemoteTags) -> tuple[Tag, ...]:
     """The newest SemVer tag; with a token, the newest that upstream's releases do not call a trial."""
     known = {tag.name: tag for tag in listing.versions}
     host, _, path = listing.url.removeprefix("https://").partition("/")
@@ -171,15 +171,15 @@ def _release(order: Order, listing: Listing) -> tuple[Tag, ...]:
     return listing.versions[-1:]
 
 
-def _good(order: Order, listing: Listing, target: Tag) -> Tag | None:
+def _good(order: Order, listing: RemoteTags, target: Tag) -> Tag | None:
     """The newest ``b`` tag before ``target`` on which the same stages were green, else the one the series stands on."""
     bad = listing.at(target.commit)
-    green = (*memory.green_commits(_key(order)), order.loaded.lock.upstream.commit)
+    green = (*record.green_commits(_key(order)), order.loaded.lock.upstream.commit)
     earlier = listing.builds[: listing.builds.index(bad)] if bad else ()
     return next((tag for tag in reversed(earlier) if tag.commit in green), None)
 
 
-def _behind(listing: Listing | None, commit: str) -> int | None:
+def _behind(listing: RemoteTags | None, commit: str) -> int | None:
     tag = listing.at(commit) if listing else None
     return (listing.builds[-1].number or 0) - (tag.number or 0) if listing and tag else None
 
@@ -196,14 +196,14 @@ def _checks(order: Order, target: Tag) -> Sequence[verify.Check]:
         order.echo(f"abi is left out: llama-cpp-python {bindings} is installed, not {target.name}")
         names = tuple(name for name in names if name != "abi")
         key = _key(replace(order, stages=names), target.commit)
-    known = memory.checks(key, order.date)
+    known = record.checks(key, order.date)
     if target.number is not None or target.name.startswith("v"):
         tags.fetch(order.loaded.lock.upstream.url, [target], order.echo)
     checks = verify.verify(
-        target.name, order.flags, order.echo, names, known, lambda run: memory.keep_checks(key, order.date, run)
+        target.name, order.flags, order.echo, names, known, lambda run: record.keep_checks(key, order.date, run)
     ).checks
     if not any(check.problems for check in checks):
-        memory.keep_green(_key(replace(order, stages=names)), target.commit)
+        record.keep_green(_key(replace(order, stages=names)), target.commit)
     return checks
 
 
@@ -223,7 +223,7 @@ def _publish_branch(order: Order, night: NightResult) -> None:
     if newest.commit == night.base:
         return
     # Read again: proving took hours, and a person may have edited it.
-    loaded = patchset.load(paths.patchset_dir())
+    loaded = patchset.load()
     changed = proposal.refreshed(loaded, newest.commit, newest.name if newest.name[0] in "bv" else None)
     title = f"Series on llama.cpp {newest.name}"
     body = f"llama.cpp {newest.commit}: every stage of `kvsplit-patch nightly` passed."
@@ -237,7 +237,7 @@ def _publish_branch(order: Order, night: NightResult) -> None:
 
 def as_markdown(night: NightResult) -> str:
     """The night's report, with the nights before it."""
-    nights = [each for each in memory.history() if each[0] <= night.date]
+    nights = [each for each in record.history() if each[0] <= night.date]
     behind = "" if night.behind is None else f", {night.behind} commits behind upstream's newest tag"
     lines = [f"# Nightly {night.date}, {night.platform}: {night.result}", ""]
     lines += [f"The series stands on `{night.base}`{behind}.", ""]

@@ -8,10 +8,10 @@ from time import perf_counter
 
 from ..echo import Echo
 from ..errors import PatchError
-from ..series import applying, replay, watch
+from ..series import applying, replay, watched
 from ..series.patchset import Series, Step
 from ..upstream import store, tags
-from ..upstream.tags import Listing, Tag
+from ..upstream.tags import RemoteTags, Tag
 
 #: Tags that ``furthest`` fetches at a time on its way down.
 _STRIDE = 50
@@ -29,7 +29,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TagRow:
     tag: str
     commit: str
     #: Patch -> cell, in the series' order.
@@ -42,13 +42,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class CompatTable:
     base: str
     patches: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TagRow, ...]
 
 
-def choose(listing: Listing, base: str, first: str | None, last: str | None, every: int = 1) -> tuple[Tag, ...]:
+def choose(listing: RemoteTags, base: str, first: str | None, last: str | None, every: int = 1) -> tuple[Tag, ...]:
     """Each ``every``-th tag and the last, from ``first`` (or the series' base) to ``last`` (or the newest).
 
     Raises PatchError where one is not there, or the base has no tag.
@@ -63,7 +63,7 @@ def choose(listing: Listing, base: str, first: str | None, last: str | None, eve
     return chosen if chosen[-1] == line[-1] else (*chosen, line[-1])
 
 
-def table(loaded: Series, steps: Sequence[Step], url: str, chosen: Sequence[Tag], echo: Echo) -> Table:
+def table(loaded: Series, steps: Sequence[Step], url: str, chosen: Sequence[Tag], echo: Echo) -> CompatTable:
     """Replay the series onto each tag, fetching what the store lacks. Raises PatchError, NetworkError."""
     tags.fetch(url, chosen, echo)
     repo = store.open_store()
@@ -72,17 +72,17 @@ def table(loaded: Series, steps: Sequence[Step], url: str, chosen: Sequence[Tag]
         began = perf_counter()
         base = store.tree_of(repo, tag.commit)
         cells = dict(cells_on(repo, loaded, steps, before, base))
-        rows.append(Row(tag.name, tag.commit, cells, round(perf_counter() - began, 4)))
+        rows.append(TagRow(tag.name, tag.commit, cells, round(perf_counter() - began, 4)))
         before = base
-    return Table(loaded.lock.upstream.commit, tuple(loaded.names()), tuple(rows))
+    return CompatTable(loaded.lock.upstream.commit, tuple(loaded.names()), tuple(rows))
 
 
 def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str) -> Iterator[tuple[str, Cell]]:
     """Each patch and what becomes of it on the tree ``base``; ``before`` is the tree from which changes count."""
-    watched: dict[str, list[str]] = {}
+    changed: dict[str, list[str]] = {}
     if before != base:
-        for change in watch.changes(repo, loaded, before, base):
-            watched.setdefault(change.patch, []).append(change.path)
+        for change in watched.changes(repo, loaded, before, base):
+            changed.setdefault(change.patch, []).append(change.path)
     missing = {step.name: applying.lacking(repo, step, base) for step in steps}
     within = [step for step in steps if not missing[step.name]]
     outcomes = {step.name: outcome for step, _, outcome in replay.onto(repo, within, base)}
@@ -94,7 +94,7 @@ def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str
         outcome = outcomes[step.name]
         notes = tuple(f"{path}: {why}" for path, why in outcome.conflicts)
         notes += outcome.lines + tuple(f"now in {path}" for path in outcome.elsewhere)
-        yield step.name, Cell(outcome.state, notes, tuple(watched.get(step.name, ())))
+        yield step.name, Cell(outcome.state, notes, tuple(changed.get(step.name, ())))
 
 
 def on_commit(loaded: Series, commit: str) -> dict[str, Cell]:
@@ -104,7 +104,7 @@ def on_commit(loaded: Series, commit: str) -> dict[str, Cell]:
     return dict(cells_on(repo, loaded, applying.at_base(loaded), base, base))
 
 
-def furthest(loaded: Series, steps: Sequence[Step], listing: Listing, chosen: Sequence[Tag], echo: Echo) -> Row:
+def furthest(loaded: Series, steps: Sequence[Step], listing: RemoteTags, chosen: Sequence[Tag], echo: Echo) -> TagRow:
     """The newest of ``chosen`` on which every patch is clean, looking from the newest down. Raises PatchError."""
     left = list(chosen)
     while left:

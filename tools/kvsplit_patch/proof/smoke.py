@@ -21,9 +21,9 @@ from llm_kvsplit.kvtypes import USUAL, CachePair
 
 from ..echo import Echo
 from ..errors import PatchError
-from ..series.trees import Source
+from ..series.trees import SourceTree
 from .programs import llama_bench, llama_perplexity
-from .programs.llama_perplexity import Result, Windows
+from .programs.llama_perplexity import CacheResult, Windows
 
 #: The first is what the others are compared with.
 CACHES = tuple(map(str, USUAL))
@@ -55,7 +55,7 @@ BASELINE = Path(__file__).with_name("baseline.json")
 class Measurement:
     """What one build gave. ``logits`` are the SHA-256 of the f16 cache's output in each phase."""
 
-    results: dict[str, dict[str, Result]]
+    results: dict[str, dict[str, CacheResult]]
     logits: dict[str, str]
     #: Cache -> tokens/s of prefill and decode over those of f16, from the same run; noisy, never a reason to fail.
     speed: dict[str, dict[str, float]]
@@ -66,13 +66,13 @@ class Measurement:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Measurement:
         results = {
-            phase: {cache: Result(**numbers) for cache, numbers in caches.items()}
+            phase: {cache: CacheResult(**numbers) for cache, numbers in caches.items()}
             for phase, caches in data["results"].items()
         }
         return cls(results, data["logits"], data["speed"])
 
 
-def check(source: Source, plain: Source, flags: Sequence[str], echo: Echo) -> tuple[Measurement, list[str]]:
+def check(source: SourceTree, plain: SourceTree, flags: Sequence[str], echo: Echo) -> tuple[Measurement, list[str]]:
     """Build both trees' programs, measure both, and name every rule that ``source`` breaks. Raises PatchError."""
     model, text = demo()
     baseline = read_baseline(model, text)
@@ -81,7 +81,7 @@ def check(source: Source, plain: Source, flags: Sequence[str], echo: Echo) -> tu
     return ours, problems(ours, unpatched, baseline, source.changes_numerics)
 
 
-def measured(source: Source, flags: Sequence[str], model: Path, text: Path, echo: Echo) -> Measurement:
+def measured(source: SourceTree, flags: Sequence[str], model: Path, text: Path, echo: Echo) -> Measurement:
     """``measure`` on the build of a tree, remembered beside its programs: they give the same numbers every time."""
     from ..build.artifacts import tools
 
@@ -189,11 +189,13 @@ def _near(ours: Measurement, known: dict[str, Any], what: str, limits: dict[str,
     broken = []
     for phase, results in known.items():
         for cache, numbers in results.items():
-            broken += _moved(phase, cache, ours.results[phase][cache], Result(**numbers), what, limits)
+            broken += _moved(phase, cache, ours.results[phase][cache], CacheResult(**numbers), what, limits)
     return broken
 
 
-def _moved(phase: str, cache: str, ours: Result, theirs: Result, what: str, limits: dict[str, float]) -> list[str]:
+def _moved(
+    phase: str, cache: str, ours: CacheResult, theirs: CacheResult, what: str, limits: dict[str, float]
+) -> list[str]:
     broken = []
     for name, limit in limits.items():
         have, want = getattr(ours, name), getattr(theirs, name)

@@ -29,11 +29,11 @@ class Work:
     echo: Echo
 
     @cached_property
-    def source(self) -> trees.Source:
+    def source(self) -> trees.SourceTree:
         return trees.patched(self.target)
 
     @cached_property
-    def plain(self) -> trees.Source:
+    def plain(self) -> trees.SourceTree:
         return trees.unpatched(self.target)
 
     @cached_property
@@ -133,7 +133,7 @@ def replays(patch: str) -> Stage:
     """The stage that wants one patch to replay cleanly, whatever becomes of those above it. In memory."""
 
     def run(work: Work) -> Findings:
-        loaded = patchset.load(paths.patchset_dir())
+        loaded = patchset.load()
         cell = compat.on_commit(loaded, work.plain.commit)[patch]
         problems = [] if cell.state == replay.CLEAN else [f"{patch}: {'; '.join([cell.state, *cell.notes])}."]
         return problems, {"state": cell.state}

@@ -2,13 +2,14 @@
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import PatchError
-from ..paths import state_dir
+from ..paths import checkout, state_dir
 from .dep3 import Header
 from .folders import sync, write_file
 from .patchset import Step, Upstream
@@ -21,7 +22,7 @@ class Change:
     ``done``: patches as they stand on the target. ``todo``: patches as they stand where they come from,
     the first being worked on. ``work``: the folder where a person resolves it.
     ``old``, ``new``: digests of ``patchset/`` before and, from the moment the swap may begin, after.
-    ``stopped``: why a person is asked, an ``Outcome`` state, or empty.
+    ``stopped``: why a person is asked, an ``Replayed`` state, or empty.
     """
 
     what: str
@@ -46,13 +47,17 @@ class Change:
 
 
 @contextmanager
-def locked(project: Path):
-    """The right to change a checkout's series. Raises PatchError at once if another process has it."""
+def locked(project: Path | None = None) -> Iterator[Path]:
+    """The right to change the series of a checkout, by default the one we are in; yields its folder.
+
+    Raises PatchError at once if another process has it.
+    """
     from filelock import FileLock, Timeout
 
+    project = project or checkout()
     try:
         with FileLock(state_dir(project) / "lock", timeout=0):
-            yield
+            yield project
     except Timeout:
         raise PatchError(f"Another kvsplit-patch is at work in {project}: wait until it ends.") from None
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import PatchError
+from ..paths import patchset_dir
 from . import dep3, folders, gitdiff
 from .folders import Files
 
@@ -129,8 +130,12 @@ class Series:
         return self.names().index(name)
 
 
-def load(folder: Path) -> Series:
-    """Read a patchset folder. Raises PatchError on anything that cannot be read; ``lint`` checks the rest."""
+def load(folder: Path | None = None) -> Series:
+    """Read a patchset folder, by default the checkout's or the installed one.
+
+    Raises PatchError on anything that cannot be read; ``lint`` checks the rest.
+    """
+    folder = folder or patchset_dir()
     return Series(read_lock(folder), tuple(read_patch(folder, name) for name in read_names(folder)))
 
 

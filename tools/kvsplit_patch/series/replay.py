@@ -11,18 +11,17 @@ from pathlib import PurePosixPath
 from ..upstream import store
 from .patchset import Step
 
-CLEAN, CONFLICT, UPSTREAM, PARTLY, DELETES = (
-    "clean",
-    "conflict",
-    "already upstream",
-    "partly upstream",
-    "deletes upstream lines",
-)
+#: What can become of a patch.
+CLEAN = "clean"
+CONFLICT = "conflict"
+UPSTREAM = "already upstream"
+PARTLY = "partly upstream"
+DELETES = "deletes upstream lines"
 BOTH_ADD = "upstream has a file there, and the patch adds one: make one of them, or give the patch's another name"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Replayed:
     """What became of one patch.
 
     ``tree``: the merged tree, with conflicting files as they stood before the patch.
@@ -41,7 +40,7 @@ class Outcome:
         return self.state + (f", now in {', '.join(self.elsewhere)}" if self.elsewhere else "")
 
 
-def onto(repo, steps, base: str) -> Iterator[tuple[Step, str, Outcome]]:
+def onto(repo, steps, base: str) -> Iterator[tuple[Step, str, Replayed]]:
     """Replay steps one after another: each with the tree before it and what became of it.
 
     The next goes onto its outcome's tree, which is the one before it where it conflicts.
@@ -52,7 +51,7 @@ def onto(repo, steps, base: str) -> Iterator[tuple[Step, str, Outcome]]:
         base = outcome.tree
 
 
-def replay(repo, step: Step, current: str) -> Outcome:
+def replay(repo, step: Step, current: str) -> Replayed:
     """Merge what a patch does at its base into the tree ``current``, and say what became of it."""
     paths = changed_paths(repo, step.before, step.after)
     before, after, now = (
@@ -60,11 +59,11 @@ def replay(repo, step: Step, current: str) -> Outcome:
     )
     if before and now == before and all(_has_room(repo, current, path) for path in after):
         # Upstream left every file of the patch as it was: most of its commits do.
-        return Outcome(CLEAN, store.tree_with(repo, current, after))
+        return Replayed(CLEAN, store.tree_with(repo, current, after))
     index = merge(repo, step, current)
     conflicts = tuple(_describe(repo, sides) for sides in index.conflicts or ())
     if conflicts:
-        return Outcome(CONFLICT, current, conflicts)
+        return Replayed(CONFLICT, current, conflicts)
     return classify(repo, step, current, str(index.write_tree(repo)))
 
 
@@ -81,21 +80,21 @@ def merge(repo, step: Step, current: str):
     return repo.merge_trees(step.before, current, step.after, flags=MergeFlag.FIND_RENAMES)
 
 
-def classify(repo, step: Step, current: str, merged: str) -> Outcome:
+def classify(repo, step: Step, current: str, merged: str) -> Replayed:
     """Compare line by line what a patch did at its base with what its replay does now.
 
     Counting lines over all changed files, rather than comparing hunks, makes this blind to where lines lie
     and to how a diff happens to align them.
     """
     if merged == current:
-        return Outcome(UPSTREAM, merged)
+        return Replayed(UPSTREAM, merged)
     meant, done = line_changes(repo, step.before, step.after), line_changes(repo, current, merged)
     deleted = deleted_beyond(meant, done)
     if deleted:
-        return Outcome(DELETES, merged, lines=deleted)
+        return Replayed(DELETES, merged, lines=deleted)
     taken = left_out(meant, done)
     elsewhere = set(changed_paths(repo, current, merged)) - set(changed_paths(repo, step.before, step.after))
-    return Outcome(PARTLY if taken else CLEAN, merged, lines=taken, elsewhere=tuple(sorted(elsewhere)))
+    return Replayed(PARTLY if taken else CLEAN, merged, lines=taken, elsewhere=tuple(sorted(elsewhere)))
 
 
 def changed_paths(repo, old, new) -> list[str]:

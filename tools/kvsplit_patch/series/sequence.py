@@ -130,7 +130,7 @@ def _run(project: Path, change: Change) -> None:
     placing.put(project, change)
 
 
-def _ask(project: Path, repo, change: Change, outcome: replay.Outcome) -> NoReturn:
+def _ask(project: Path, repo, change: Change, outcome: replay.Replayed) -> NoReturn:
     """Lay the stopped patch out for a person, and say what is asked of them."""
     step = change.todo[0]
     commits = [(f"llama.cpp {change.upstream.commit}", change.base_tree), *map(workfolder.commit_of, change.done)]

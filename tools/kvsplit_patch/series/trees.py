@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import paths
-from ..upstream import revisions, sources, store
+from ..upstream import revisions, source_folders, store
 from . import applying, patchset
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceTree:
     """A llama.cpp tree, and where it comes from."""
 
     #: git's id of the tree.
@@ -27,15 +27,15 @@ class Source:
     @property
     def folder(self) -> Path:
         """Its files on disk, read-only; laid out when first asked for."""
-        return sources.materialize(self.tree)
+        return source_folders.materialize(self.tree)
 
 
-def patched(target: str | None = None) -> Source:
+def patched(target: str | None = None) -> SourceTree:
     """The series on its base, or replayed onto ``target``: a tag, a commit, or a bindings version.
 
     Raises PatchError when a patch does not replay cleanly, or the target cannot be had.
     """
-    loaded = patchset.load(paths.patchset_dir())
+    loaded = patchset.load()
     plain = unpatched(target)
     steps = applying.on_commit(loaded, plain.commit)
     return replace(
@@ -46,10 +46,10 @@ def patched(target: str | None = None) -> Source:
     )
 
 
-def unpatched(target: str | None = None) -> Source:
+def unpatched(target: str | None = None) -> SourceTree:
     """The same commit without the series."""
     lock = patchset.read_lock(paths.patchset_dir()).upstream
     if target is None:
-        return Source(revisions.ensure(lock), lock.commit, lock.tag)
+        return SourceTree(revisions.ensure(lock), lock.commit, lock.tag)
     commit, tag = revisions.resolve(lock.url, target)
-    return Source(store.tree_of(store.open_store(), commit), commit, tag)
+    return SourceTree(store.tree_of(store.open_store(), commit), commit, tag)

@@ -1,7 +1,7 @@
 """What an upstream remote offers: its tags in order, many of them at once, and the commits between two.
 
 llama.cpp tags most commits of its master ``b<number of commits>``, and some as SemVer releases ``v1.2.3`` as well.
-Listing needs no token and no API.
+RemoteTags needs no token and no API.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Tag:
 
 
 @dataclass(frozen=True)
-class Listing:
+class RemoteTags:
     """The tags of a remote, oldest first: ``b<number>``, and SemVer's."""
 
     url: str
@@ -59,7 +59,7 @@ class Listing:
         return line[line.index(first) : line.index(last) + 1]
 
 
-def listing(url: str) -> Listing:
+def listing(url: str) -> RemoteTags:
     """Ask the remote for its tags. Raises NetworkError when it does not answer."""
     commits: dict[str, str] = {}
     for reference, commit in remote.heads(url, f"listing the tags of {url}").items():
@@ -70,7 +70,7 @@ def listing(url: str) -> Listing:
     builds = sorted((tag for tag in named if tag.number is not None), key=lambda tag: tag.number or 0)
     versions = [tag for tag in named if re.fullmatch(r"v\d+\.\d+\.\d+", tag.name)]
     versions.sort(key=lambda tag: [int(part) for part in tag.name[1:].split(".")])
-    return Listing(url, tuple(builds), tuple(versions))
+    return RemoteTags(url, tuple(builds), tuple(versions))
 
 
 def fetch(url: str, wanted: Sequence[Tag], echo: Echo) -> None:

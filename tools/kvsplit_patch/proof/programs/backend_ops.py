@@ -25,7 +25,7 @@ _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CaseResults:
     passed: int
     #: The parameters of the cases that differ from the CPU's result.
     failed: tuple[str, ...]
@@ -51,14 +51,14 @@ def support(tools: Path, backend: str, environment: Mapping[str, str] | None = N
     return {case: verdict == "SUPPORTED" for case, verdict in _VERDICT.findall(done.stdout)}
 
 
-def test(tools: Path, backend: str, cases: str = "", environment: Mapping[str, str] | None = None) -> Outcome:
+def test(tools: Path, backend: str, cases: str = "", environment: Mapping[str, str] | None = None) -> CaseResults:
     """Run the cases that match the pattern ``cases``, or all. That the program died is in the outcome."""
     only = ["-p", cases] if cases else []
     done = _run(tools, "test", "-b", backend, "-o", OPERATION, *only, environment=environment)
     return read(done.stdout, done.stderr, done.returncode)
 
 
-def read(printed: str, complaints: str = "", code: int = 0) -> Outcome:
+def read(printed: str, complaints: str = "", code: int = 0) -> CaseResults:
     """The outcome in what ``test`` printed, without colours.
 
     Raises PatchError when fewer cases passed than ran and the others are not named.
@@ -74,7 +74,7 @@ def read(printed: str, complaints: str = "", code: int = 0) -> Outcome:
         if passed < all_cases and not failed:
             raise PatchError(f"test-backend-ops says {summary[0].strip()} and names none that failed: report it.")
     died = "" if summary and code >= 0 else ending(code)
-    return Outcome(passed, tuple(failed), tuple(refused), died, complaints)
+    return CaseResults(passed, tuple(failed), tuple(refused), died, complaints)
 
 
 def _completed(tools: Path, mode: str, *arguments: str, environment: Mapping[str, str] | None = None):

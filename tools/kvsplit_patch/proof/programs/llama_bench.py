@@ -28,7 +28,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Row:
+class Speed:
     """One of its results: of a prompt, where ``n_gen`` is 0, or of an answer."""
 
     key_type: str
@@ -58,13 +58,13 @@ def speed(
 
 def rows(
     tools: Path, arguments: Sequence[Any], environment: Mapping[str, str] | None = None, what: str = ""
-) -> list[Row]:
+) -> list[Speed]:
     """All results of the llama-bench in ``tools``. Raises PatchError, with ``what`` in it, when there are none."""
     done = run([tools / "llama-bench", *arguments, "-o", "json"], environment)
     if done.returncode:
         raise failure("llama-bench", done, what)
     try:
-        return [Row(row["type_k"], row["type_v"], row["n_gen"], row["avg_ts"]) for row in json.loads(done.stdout)]
+        return [Speed(row["type_k"], row["type_v"], row["n_gen"], row["avg_ts"]) for row in json.loads(done.stdout)]
     except (ValueError, KeyError, TypeError) as error:
         raise PatchError(f"llama-bench printed other JSON{what} than is known here ({error!r}).") from error
 

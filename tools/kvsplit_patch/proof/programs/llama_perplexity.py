@@ -36,7 +36,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Result:
+class CacheResult:
     """One cache. KL divergences in nats against the same build's f16 cache, ``same_top`` in percent."""
 
     ppl: float
@@ -53,7 +53,7 @@ class Result:
 @dataclass(frozen=True)
 class Comparison:
     #: By the cache's name; f16 is always among them.
-    results: dict[str, Result]
+    results: dict[str, CacheResult]
     #: SHA-256 of the predictions with the f16 cache.
     logits: str
 
@@ -97,7 +97,7 @@ def output(tools: Path, arguments: Sequence[Any], environment: Mapping[str, str]
     return done.stdout + done.stderr
 
 
-def read(printed: str, pair: CachePair, context: int, what: str) -> Result:
+def read(printed: str, pair: CachePair, context: int, what: str) -> CacheResult:
     """The numbers in what it printed with ``-lv 4``. Raises PatchError for one that is not there."""
 
     def number(label: str) -> float:
@@ -113,7 +113,7 @@ def read(printed: str, pair: CachePair, context: int, what: str) -> Result:
         kld, kld_999 = number("Mean KLD"), number("99.9% KLD")
     k_mib, v_mib = _allocated(printed, pair, what)
     rows = context * number("n_layer") * number("n_head_kv") / 2**20
-    return Result(
+    return CacheResult(
         ppl=ppl,
         kld=kld,
         kld_999=kld_999,

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ def materialize(tree: str) -> Path:
         return target
     sources_dir().mkdir(parents=True, exist_ok=True)
     with _temporary_beside(target) as folder:
-        write_tree(repo, tree, folder, read_only=True)
+        _write_tree(repo, tree, folder)
         try:
             os.rename(folder, target)
         except OSError:  # another process was first; theirs is the same
@@ -34,8 +33,8 @@ def materialize(tree: str) -> Path:
     return target
 
 
-def write_tree(repo, tree: str, folder: Path, read_only: bool = False):
-    """Write a tree's files into an empty folder: no filters, no line-ending conversion, links as links."""
+def _write_tree(repo, tree: str, folder: Path) -> None:
+    """Write a tree's files, read-only, into an empty folder: no filters, no line-ending conversion, links as links."""
     for path, mode, blob in store.entries(repo, tree):
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +46,7 @@ def write_tree(repo, tree: str, folder: Path, read_only: bool = False):
             # "x": a tree that names a path twice, or hides one behind a link, must not write elsewhere.
             with open(target, "xb") as file:
                 file.write(store.read_blob(repo, blob))
-            bits = 0o755 if mode == 0o100755 else 0o644
-            target.chmod(bits & ~(stat.S_IWUSR if read_only else 0))
+            target.chmod(0o555 if mode == 0o100755 else 0o444)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from html import escape
 
 from ..series import replay
-from .compat import Cell, Table
+from .compat import Cell, CompatTable
 
 _SIGNS = {
     replay.CLEAN: "✓",
@@ -25,11 +25,11 @@ _COLOURS = {
 }
 
 
-def as_json(table: Table) -> str:
+def as_json(table: CompatTable) -> str:
     return json.dumps(asdict(table), indent=1)
 
 
-def as_markdown(table: Table) -> str:
+def as_markdown(table: CompatTable) -> str:
     lines = [f"Series on `{table.base[:12]}`. {_legend()}", ""]
     lines += ["| tag | " + " | ".join(table.patches) + " |", "|---" * (1 + len(table.patches)) + "|"]
     for row in table.rows:
@@ -51,7 +51,7 @@ def _legend() -> str:
     )
 
 
-def as_html(table: Table) -> str:
+def as_html(table: CompatTable) -> str:
     """One row a tag; what a cell knows more shows under the pointer."""
     head = "".join(f"<th>{escape(patch)}</th>" for patch in table.patches)
     rows = []
