@@ -30,7 +30,7 @@ def plain():
 @pytest.mark.timeout(2400)
 def test_the_series_means_the_same(project):
     fetch(HERE)
-    _, found = smoke.check(trees.patched(), trees.unpatched(), cmake.flags(), echo)
+    _, found = smoke.check(trees.patched(), trees.unpatched(), trees.exact(), cmake.flags(), echo)
     assert found == []
 
 

@@ -13,6 +13,13 @@ def target(command):
     return click.argument("target", required=False, metavar="[TAG|SHA|VERSION]")(command)
 
 
+def upstream(command):
+    """``--upstream`` as the argument ``url``: another remote than the lock's, this once."""
+    return click.option("--upstream", "url", metavar="URL", help="Fetch from there, not from lock.json's remote.")(
+        command
+    )
+
+
 def flags(command):
     """``--cuda`` and ``--vulkan`` as one argument ``flags``."""
 

@@ -4,11 +4,15 @@ from time import perf_counter
 
 import click
 
+from . import options
+
 
 @click.command()
 @click.argument("target", metavar="TAG|SHA|VERSION")
 @click.option("--plan", is_flag=True, help="Only say what would become of each patch; changes nothing.")
-def command(target, plan):
+@click.option("--diff", is_flag=True, help="Also show upstream's changes to the functions that the patches change.")
+@options.upstream
+def command(target, plan, diff, url):
     """Move the series to another upstream commit: a tag, a 40-hex id, or what a llama-cpp-python VERSION vendors."""
     from contextlib import nullcontext
     from dataclasses import replace
@@ -20,7 +24,7 @@ def command(target, plan):
     project = paths.checkout()
     with nullcontext() if plan else journal.locked(project):
         loaded = patchset.load(project / "patchset")
-        commit, tag = revisions.resolve(loaded.lock.upstream.url, target)
+        commit, tag = revisions.resolve(url or loaded.lock.upstream.url, target)
         if commit == loaded.lock.upstream.commit:
             click.echo(f"The series stands on {commit} already.")
             return
@@ -28,11 +32,16 @@ def command(target, plan):
         repo = store.open_store()
         base = store.tree_of(repo, commit)
         applying.require_range(repo, steps, base, target)
-        where = patchset.Upstream(loaded.lock.upstream.url, commit, tag, revisions.bindings_of(repo, commit))
+        bindings, archive = revisions.bindings_of(repo, commit), revisions.archive_of(repo, commit)
+        where = patchset.Upstream(loaded.lock.upstream.url, commit, tag, bindings, archive)
         click.echo(f"from llama.cpp {loaded.lock.upstream.commit}\nto   llama.cpp {commit}")
         if plan:
             _plan(repo, steps, base)
-        _show_watched(list(watched.changes(repo, loaded, loaded.lock.base_tree, base)))
+        trees = loaded.lock.base_tree, base
+        _show_watched(list(watched.changes(repo, loaded, *trees)), list(watched.new_lines(repo, loaded, *trees)))
+        if diff:
+            for name, path, text in watched.function_changes(repo, steps, *trees):
+                click.echo(f"\n{name}: {path}\n{text}", nl=False)
         if not plan:
             lock = replace(loaded.lock, upstream=where, base_tree=base)
             sequence.start(project, f"rebase to {target}", lock, steps)
@@ -52,8 +61,14 @@ def _plan(repo, steps, base):
     click.echo(f"replayed {len(steps)} patches in {(perf_counter() - began) * 1000:.0f} ms")
 
 
-def _show_watched(changes):
+def _show_watched(changes, lines):
     if changes:
         click.echo("upstream changed files that the series touches or watches:")
     for change in changes:
         click.echo(f"  {change.patch:20} {change.path}  +{change.added} -{change.removed} {change.note}".rstrip())
+    if lines:
+        click.echo(
+            "upstream has new lines of the kind that a patch watches for (look whether it must change them, too):"
+        )
+    for line in lines:
+        click.echo(f"  {line.patch:20} {line.path}:{line.number}  {line.text}")

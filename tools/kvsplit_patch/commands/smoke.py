@@ -24,7 +24,7 @@ def command(target, flags, accept, device):
     if accept:
         model, text = smoke.demo()
         smoke.write_baseline(smoke.measured(plain, flags, model, text, echo), plain.commit, model, text)
-    measurement, problems = smoke.check(trees.patched(target), plain, flags, echo)
+    measurement, problems = smoke.check(trees.patched(target), plain, trees.exact(target), flags, echo)
     click.echo("\n".join(report.smoke_table(measurement.as_json())))
     sentence = f"The build does not mean the same ({len(problems)} problems): mend the patch that causes them."
     options.end_with(problems, sentence)

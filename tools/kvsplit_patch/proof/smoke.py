@@ -72,13 +72,25 @@ class Measurement:
         return cls(results, data["logits"], data["speed"])
 
 
-def check(source: SourceTree, plain: SourceTree, flags: Sequence[str], echo: Echo) -> tuple[Measurement, list[str]]:
-    """Build both trees' programs, measure both, and name every rule that ``source`` breaks. Raises PatchError."""
+def check(
+    source: SourceTree, plain: SourceTree, exact: SourceTree | None, flags: Sequence[str], echo: Echo
+) -> tuple[Measurement, list[str]]:
+    """Build the trees' programs, measure them, and name every rule that the series breaks. Raises PatchError.
+
+    ``exact``: the series without the patches that may change every result (``trees.exact``). It has to give the
+    unpatched build's bits, which one such patch would otherwise excuse all the others from.
+    """
     model, text = demo()
     baseline = read_baseline(model, text)
     ours = measured(source, flags, model, text, echo)
     unpatched = measured(plain, flags, model, text, echo)
-    return ours, problems(ours, unpatched, baseline, source.changes_numerics)
+    broken = problems(ours, unpatched, baseline, source.changes_numerics)
+    if exact is not None:
+        rest = measured(exact, flags, model, text, echo)
+        left_out = {patch["name"] for patch in source.patches} - {patch["name"] for patch in exact.patches}
+        named = f"Without {', '.join(sorted(left_out))}: "
+        broken += [named + problem for problem in problems(rest, unpatched, None, exact.changes_numerics)]
+    return ours, broken
 
 
 def measured(source: SourceTree, flags: Sequence[str], model: Path, text: Path, echo: Echo) -> Measurement:

@@ -95,7 +95,7 @@ def _softmetal(work: Work) -> Findings:
 
 
 def _smoke(work: Work) -> Findings:
-    ours, problems = smoke.check(work.source, work.plain, work.flags, work.echo)
+    ours, problems = smoke.check(work.source, work.plain, trees.exact(work.target), work.flags, work.echo)
     return problems, ours.as_json()
 
 

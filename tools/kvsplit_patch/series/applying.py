@@ -57,13 +57,13 @@ def _applied(patch: patchset.Patch, tree: str) -> Step:
     return Step(patch.name, patch.header, tree, after)
 
 
-def on_commit(loaded: Series, commit: str) -> list[Step]:
+def on_commit(loaded: Series, commit: str, without: Sequence[str] = ()) -> list[Step]:
     """The patches as they stand on a commit of the store: the locked one, or another that each replays onto cleanly.
 
-    Raises PatchError where one does not: that is for ``kvsplit-patch rebase``.
+    ``without``: names of patches to leave out. Raises PatchError where one does not: that is for ``kvsplit-patch rebase``.
     """
-    steps = at_base(loaded)
-    if commit == loaded.lock.upstream.commit:
+    steps = [step for step in at_base(loaded) if step.name not in without]
+    if commit == loaded.lock.upstream.commit and not without:
         return steps
     repo = store.open_store()
     base = store.tree_of(repo, commit)

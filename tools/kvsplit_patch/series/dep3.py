@@ -17,6 +17,8 @@ from ..errors import PatchError
 class Header:
     """DEP-3 fields. ``watch``: paths, folders (``dir/``) or globs the patch depends on without touching them.
 
+    ``watch_for``: texts, or ``TEXT without TEXT``, which a line that upstream adds to those files may hold when it does
+    anew what the patch has changed elsewhere.
     ``changes_numerics``: the caches (``f16``, ``K8V4``, …, or ``all``) whose results the patch means to change;
     ``smoke`` holds every other one to the unpatched build's bits.
     ``needs``: files of upstream's without which there is nothing to patch; a commit that lacks one is out of range.
@@ -30,6 +32,7 @@ class Header:
     bug: str = ""
     applied_upstream: str = ""
     watch: tuple[str, ...] = ()
+    watch_for: tuple[str, ...] = ()
     changes_numerics: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
@@ -43,6 +46,7 @@ _FIELDS = {
     "Applied-Upstream": "applied_upstream",
     "Last-Update": "last_update",
     "Watch": "watch",
+    "Watch-For": "watch_for",
     "Changes-Numerics": "changes_numerics",
     "Needs": "needs",
 }
@@ -74,7 +78,7 @@ def parse_header(text: str, name: str) -> Header:
         raise PatchError(
             f"{name}.patch: Last-Update is {fields['last_update']!r}, not a date like 2026-10-01."
         ) from None
-    for key in ("watch", "changes_numerics", "needs"):
+    for key in ("watch", "watch_for", "changes_numerics", "needs"):
         fields[key] = tuple(sorted(item.strip() for item in fields.get(key, "").split(",") if item.strip()))
     return Header(**fields)
 

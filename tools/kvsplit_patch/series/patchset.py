@@ -28,12 +28,17 @@ SERIES_HEAD = "# Applied from top to bottom by kvsplit-patch; lock.json names th
 
 @dataclass(frozen=True)
 class Upstream:
-    """The commit a series stands on. ``bindings``: the llama-cpp-python release whose sdist holds it, if one does."""
+    """The commit a series stands on.
+
+    ``bindings``: the llama-cpp-python release whose sdist holds it, if one does. ``archive``: what the import is called
+    that it was made by, where upstream's own commit is not known.
+    """
 
     url: str
     commit: str
     tag: str | None = None
     bindings: str | None = None
+    archive: str | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,8 @@ def _locked_patch(needs=(), files=(), **fields) -> LockedPatch:
 
 def write_lock(lock: Lock) -> bytes:
     data = asdict(lock)
+    if lock.upstream.archive is None:
+        del data["upstream"]["archive"]
     data["patches"] = [{key: value for key, value in patch.items() if value != ()} for patch in data["patches"]]
     return (json.dumps({"schema": 2, **data}, indent=2) + "\n").encode()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,20 +31,28 @@ class SourceTree:
         return source_folders.materialize(self.tree)
 
 
-def patched(target: str | None = None) -> SourceTree:
+def patched(target: str | None = None, without: Sequence[str] = ()) -> SourceTree:
     """The series on its base, or replayed onto ``target``: a tag, a commit, or a bindings version.
 
-    Raises PatchError when a patch does not replay cleanly, or the target cannot be had.
+    ``without``: names of patches to leave out. Raises PatchError when a patch does not replay cleanly, or the target
+    cannot be had.
     """
     loaded = patchset.load()
     plain = unpatched(target)
-    steps = applying.on_commit(loaded, plain.commit)
+    steps = applying.on_commit(loaded, plain.commit, without)
+    patches = [patch for patch in loaded.patches if patch.name not in without]
     return replace(
         plain,
         tree=steps[-1].after if steps else plain.tree,
-        patches=tuple({"name": patch.name, "patch_id": patch.patch_id()} for patch in loaded.patches),
-        changes_numerics=frozenset(cache for patch in loaded.patches for cache in patch.header.changes_numerics),
+        patches=tuple({"name": patch.name, "patch_id": patch.patch_id()} for patch in patches),
+        changes_numerics=frozenset(cache for patch in patches for cache in patch.header.changes_numerics),
     )
+
+
+def exact(target: str | None = None) -> SourceTree | None:
+    """The series without the patches that say they change every result; None where there is no such patch."""
+    without = [patch.name for patch in patchset.load().patches if "all" in patch.header.changes_numerics]
+    return patched(target, without) if without else None
 
 
 def unpatched(target: str | None = None) -> SourceTree:

@@ -1,11 +1,14 @@
-"""Upstream's changes to the files that a patch touches or watches: the worst breaks merge without a conflict."""
+"""What upstream changed where a patch depends on it: the worst breaks merge without a conflict."""
 
+from __future__ import annotations
+
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
 
-from .patchset import Patch, Series
+from .patchset import Patch, Series, Step
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,16 @@ class Watched:
     added: int
     removed: int
     note: str = ""
+
+
+@dataclass(frozen=True)
+class WatchedLine:
+    """A line of upstream's that is new, and that the patch watches for. ``number`` counts from 1 in the new file."""
+
+    patch: str
+    path: str
+    number: int
+    text: str
 
 
 def changes(repo, loaded: Series, old_base: str, new_base: str) -> Iterator[Watched]:
@@ -39,10 +52,120 @@ def changes(repo, loaded: Series, old_base: str, new_base: str) -> Iterator[Watc
             if delta.status == DeltaStatus.DELETED:
                 home = new_homes.get(PurePosixPath(path).name)
                 note = f"deleted, maybe now {home}" if home else "deleted"
-            sides = (repo.get(side.id) if side.mode else None for side in (delta.old_file, delta.new_file))
-            old, new = (side.data if isinstance(side, pygit2.Blob) else b"" for side in sides)
-            _, added, removed = pygit2.Patch.create_from(old, new).line_stats
+            _, added, removed = pygit2.Patch.create_from(*_contents(repo, delta)).line_stats
             yield Watched(patch.name, path, added, removed, note)
+
+
+def new_lines(repo, loaded: Series, old_base: str, new_base: str) -> Iterator[WatchedLine]:
+    """The lines upstream added between two trees, in the files each patch concerns, that the patch watches for."""
+    patches = [(patch, concerns(patch)) for patch in loaded.patches if patch.header.watch_for]
+    if not patches:
+        return
+    for delta in repo.diff(repo[old_base], repo[new_base]).deltas:
+        path = delta.new_file.path
+        interested = [patch for patch, concerned in patches if concerned(path)]
+        if not interested:
+            continue
+        added = [
+            (line.number, line.text.strip())
+            for hunk in _hunks(*_contents(repo, delta))
+            for line in hunk.lines
+            if line.origin == "+"
+        ]
+        for patch in interested:
+            for number, text in added:
+                if any(_matches(expression, text) for expression in patch.header.watch_for):
+                    yield WatchedLine(patch.name, path, number, text)
+
+
+def function_changes(repo, steps: list[Step], old_base: str, new_base: str) -> Iterator[tuple[str, str, str]]:
+    """Upstream's changes to the functions that a patch changes: the patch, the file, and the text of a hunk."""
+    upstream = {delta.old_file.path: delta for delta in repo.diff(repo[old_base], repo[new_base]).deltas}
+    for step in steps:
+        for ours in repo.diff(repo[step.before], repo[step.after]).deltas:
+            theirs = upstream.get(ours.old_file.path)
+            if not theirs or not theirs.old_file.mode or not theirs.new_file.mode or not ours.old_file.mode:
+                continue
+            touched = set(_functions(*_contents(repo, ours)).values())
+            old, new = _contents(repo, theirs)
+            functions = _functions(old, new)
+            for number, hunk in enumerate(_hunks(old, new)):
+                if {function for (which, _), function in functions.items() if which == number} & touched:
+                    body = "".join(f"{line.origin}{line.text}" for line in hunk.lines)
+                    yield step.name, ours.old_file.path, hunk.header + body
+
+
+def _functions(old: bytes, new: bytes) -> dict[tuple[int, int], str]:
+    """(number of the hunk, line of the old file) of each change between two texts -> the function it is in."""
+    lines = old.decode("utf-8", "replace").splitlines()
+    functions = {}
+    for number, hunk in enumerate(_hunks(old, new)):
+        at = hunk.old_start
+        for line in hunk.lines:
+            if line.origin in "+-":
+                functions[number, at] = _function(lines, at)
+            at += line.origin != "+"
+    return functions
+
+
+def _function(lines: list[str], at: int) -> str:
+    """The line that begins the function around line ``at`` (from 1), as git finds it: the last one not indented."""
+    for line in reversed(lines[: max(0, at - 1)]):
+        if (
+            re.match(r"[A-Za-z_$@+-]", line)
+            and not line.startswith("#")
+            and "(" in line
+            and not line.rstrip().endswith(";")
+        ):
+            return line
+    return ""
+
+
+@dataclass(frozen=True)
+class _Line:
+    origin: str
+    #: In the new file, from 1; -1 where the line is not in it.
+    number: int
+    text: str
+
+
+@dataclass(frozen=True)
+class _Hunk:
+    header: str
+    old_start: int
+    lines: tuple[_Line, ...]
+
+
+def _hunks(old: bytes, new: bytes) -> list[_Hunk]:
+    """The hunks between two texts. Copied, since libgit2's own die with the diff and with the texts."""
+    import pygit2
+
+    patch = pygit2.Patch.create_from(old, new)
+    return [
+        _Hunk(
+            hunk.header,
+            hunk.old_start,
+            tuple(
+                _Line(line.origin, line.new_lineno, line.raw_content.decode("utf-8", "replace")) for line in hunk.lines
+            ),
+        )
+        for hunk in patch.hunks
+    ]
+
+
+def _matches(expression: str, text: str) -> bool:
+    """``A without B``: the line holds A and does not hold B."""
+    wanted, _, unless = expression.partition(" without ")
+    return wanted.strip() in text and not (unless and unless.strip() in text)
+
+
+def _contents(repo, delta) -> tuple[bytes, bytes]:
+    """The bytes of both sides of a change; none where a side has no such file."""
+    import pygit2
+
+    sides = (repo.get(side.id) if side.mode else None for side in (delta.old_file, delta.new_file))
+    old, new = (side.data if isinstance(side, pygit2.Blob) else b"" for side in sides)
+    return old, new
 
 
 def concerns(patch: Patch) -> Callable[[str], bool]:

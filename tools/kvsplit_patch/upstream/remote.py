@@ -51,4 +51,9 @@ def incoming(url: str, sources: Sequence[str], depth: int, doing: str) -> Iterat
 
 def _failed(doing: str, failure: Exception) -> NetworkError:
     """``doing``: "fetching b1 from git://…", as it was announced."""
+    if "invalid packet line" in str(failure):  # libgit2's words for the "shallow" lines that such a server sends
+        return NetworkError(
+            f"{doing[0].upper()}{doing[1:]} failed: that repository is a shallow clone, which libgit2 cannot fetch from; "
+            "run 'git fetch --unshallow' in it."
+        )
     return NetworkError(f"{doing[0].upper()}{doing[1:]} failed: {store.sentence(failure)}; try again later.")

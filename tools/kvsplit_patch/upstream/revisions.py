@@ -56,10 +56,19 @@ def bindings_of(repo, commit: str) -> str | None:
     return max(versions, key=lambda version: [int(part) for part in re.findall(r"\d+", version)], default=None)
 
 
+def archive_of(repo, commit: str) -> str | None:
+    """What an imported archive is called whose files a commit holds; None for upstream's own commit."""
+    known = store.upstream_commits(repo).items()
+    names = sorted(ref for ref, named in known if named == commit)
+    prefix = f"{store.REFS}/archive/"
+    return names[0].removeprefix(prefix) if names and all(name.startswith(prefix) for name in names) else None
+
+
 def resolve(url: str, what: str) -> tuple[str, str | None]:
     """The 40-hex commit a person means, and its tag if they gave one; fetched if the store lacks it.
 
-    ``what``: a tag, a 40-hex commit (or the start of one the store has), or a llama-cpp-python version.
+    ``what``: a tag, a 40-hex commit (or the start of one the store has), a llama-cpp-python version, or what an
+    imported archive is called.
     """
     what = what.lower() if _COMMIT.fullmatch(what.lower()) else what
     repo = store.open_store()
@@ -67,13 +76,17 @@ def resolve(url: str, what: str) -> tuple[str, str | None]:
     commit = store.find_commit(repo, what)
     if not commit:
         commit = fetch_sdist(what) if version else fetch(url, what)
-    is_tag = not version and not commit.startswith(what.lower())
-    return commit, what if is_tag else None
+    return commit, what if store.commit_at(store.open_store(), tags.reference(what)) == commit else None
 
 
 def ensure(upstream) -> str:
     """The tree id of a lock's commit, fetched first if the store lacks it (from the sdist when the lock names one)."""
     if not store.find_commit(store.open_store(), upstream.commit):
+        if upstream.archive:
+            raise PatchError(
+                f"The series stands on the files of {upstream.archive}, which were imported from an archive: run "
+                f"'kvsplit-patch fetch --archive FILE --name {upstream.archive}' with that archive."
+            )
         if upstream.bindings:
             commit = fetch_sdist(upstream.bindings)
         else:

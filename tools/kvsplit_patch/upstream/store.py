@@ -77,14 +77,17 @@ def tree_of(repo, commit: str) -> str:
 
 def upstream_commits(repo) -> dict[str, str]:
     """What was fetched in full: reference -> commit."""
-    kinds = tuple(f"{REFS}/{kind}/" for kind in ("upstream", "sdist", "commit"))
+    kinds = tuple(f"{REFS}/{kind}/" for kind in ("upstream", "sdist", "commit", "archive"))
     return {ref: commit for ref in repo.references if ref.startswith(kinds) and (commit := commit_at(repo, ref))}
 
 
 def find_commit(repo, name: str) -> str | None:
-    """The 40-hex id of a commit the store has in full, by tag, sdist version, 40-hex id or a unique prefix; else None."""
+    """The 40-hex id of a commit the store has in full; else None.
+
+    ``name``: a tag, an sdist's version, what an imported archive is called, a 40-hex id or a unique prefix of one.
+    """
     known = upstream_commits(repo)
-    for kind in ("upstream", "sdist", "commit"):
+    for kind in ("upstream", "sdist", "commit", "archive"):
         if commit := known.get(f"{REFS}/{kind}/{name}"):
             return commit
     matches = [commit for commit in {*known.values()} if len(name) >= 7 and commit.startswith(name.lower())]
