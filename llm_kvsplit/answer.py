@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -59,7 +59,7 @@ def prepare(entry: Entry, prompt: Any, conversation: Any, *, session: str | None
 
 def generated(
     question: Question, report: Callable[[Outcome, dict[str, Any]], None], stopped: Callable[[], bool]
-) -> Iterator[Text | Call]:
+) -> Generator[Text | Call, None, None]:
     """The answer in pieces. However it ends, ``report`` gets its outcome and what llm should log of it.
 
     What is logged may grow once more, when the KV state is stored. Raises KvsplitError.

@@ -1,5 +1,7 @@
 """Fetching a GGUF over HTTP: resumed after a cut, checked, and never under its name before it is whole."""
 
+from __future__ import annotations
+
 import errno
 import json
 import os
@@ -9,6 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +21,9 @@ from .gguf_format import MAGIC, not_gguf
 from .progress import transfer
 from .sources import Cut, Source, as_sha256, get, host, public, refusal
 from .units import size as as_size
+
+if TYPE_CHECKING:
+    from requests import Response, Session
 
 CHUNK = 1 << 18
 #: Attempts in a row that bring nothing; any progress starts the count again.
@@ -99,13 +105,13 @@ def _fetch_locked(source: Source, target: Path, sha256: str | None, pause: float
                 time.sleep(wait)
 
 
-def _attempt(session, source: Source, target: Path, part: Path, sha256: str | None) -> Download:
+def _attempt(session: Session, source: Source, target: Path, part: Path, sha256: str | None) -> Download:
     import requests
 
     notes = _load_notes(part)
     if not notes or notes.url != public(source.url) or not (notes.validator or notes.sha256 or sha256):
         _forget(part)
-        notes = None
+        notes = _Notes(public(source.url), None, None)
     offset = _size(part)
     headers = {"Range": f"bytes={offset}-"} if offset else {}
     if offset and notes.validator:
@@ -119,7 +125,7 @@ def _attempt(session, source: Source, target: Path, part: Path, sha256: str | No
                     _forget(part)
                     raise Cut(f"{source.name} has changed on the server", wait=0)
                 return _finish(target, part, offset, sha256 or notes.sha256)
-            if response.status_code == 206 and notes and notes.validator not in (None, _validator(response)):
+            if response.status_code == 206 and notes.validator not in (None, _validator(response)):
                 _forget(part)
                 raise Cut(f"{source.name} has changed on the server", wait=0)
             offset, total = _extent(response, source, part, offset, stated.size)
@@ -128,7 +134,7 @@ def _attempt(session, source: Source, target: Path, part: Path, sha256: str | No
                     f"The server states SHA-256 {stated.sha256} for {source.name}, not {sha256}: "
                     "check the hash and the file's name."
                 )
-            expected = sha256 or stated.sha256 or (notes.sha256 if notes and offset else None)
+            expected = sha256 or stated.sha256 or (notes.sha256 if offset else None)
             if target.exists():
                 return _reuse(target, total, expected)
             if total and (total - offset) > (free := shutil.disk_usage(part.parent).free):
@@ -150,7 +156,9 @@ def _attempt(session, source: Source, target: Path, part: Path, sha256: str | No
     return _finish(target, part, total, expected)
 
 
-def _extent(response, source: Source, part: Path, offset: int, linked_size: int | None) -> tuple[int, int | None]:
+def _extent(
+    response: Response, source: Source, part: Path, offset: int, linked_size: int | None
+) -> tuple[int, int | None]:
     """Where the body of the answer begins in the file, and how long the whole file is if that is known."""
     if response.status_code == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
@@ -169,7 +177,7 @@ def _extent(response, source: Source, part: Path, offset: int, linked_size: int 
     return 0, total
 
 
-def _receive(response, source: Source, part: Path, offset: int, total: int | None) -> None:
+def _receive(response: Response, source: Source, part: Path, offset: int, total: int | None) -> None:
     with part.open("ab" if offset else "wb") as out, transfer(source.name, total) as advance:
         advance(offset)
         at = offset
@@ -210,7 +218,7 @@ def _reuse(target: Path, total: int | None, expected: str | None) -> Download:
     raise KvsplitError(f"{target} exists and is not what the server has: move it away, or delete it.")
 
 
-def _validator(response) -> str | None:
+def _validator(response: Response) -> str | None:
     etag = response.headers.get("ETag")
     # RFC 9110: a weak ETag may stand for different bytes, so If-Range does not take it.
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")

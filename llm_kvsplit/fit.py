@@ -87,8 +87,8 @@ def footprint(weights: Weights, pair: CachePair, n_ctx: int) -> Footprint:
     if n_ctx > 2 * _EVEN:
         near, far = (footprint(weights, pair, n) for n in (_EVEN, 2 * _EVEN))
         steps = n_ctx / _EVEN - 2
-        kv, buffers = (b + (b - a) * steps for a, b in ((near.kv, far.kv), (near.buffers, far.buffers)))
-        return replace(far, n_ctx=n_ctx, kv=round(kv), buffers=round(buffers))
+        more_kv, more_buffers = (far.kv - near.kv) * steps, (far.buffers - near.buffers) * steps
+        return replace(far, n_ctx=n_ctx, kv=round(far.kv + more_kv), buffers=round(far.buffers + more_buffers))
     context = Context(weights, ContextOptions(pair, n_ctx))
     try:
         kv, buffers = context.kv_size.bytes, context.buffers.total

@@ -10,7 +10,7 @@ import struct
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from . import foreign
 from .errors import KvsplitError
@@ -95,9 +95,9 @@ def read_file(path: Path) -> File:
 def _parse(path: Path, header: "_Header", size: int) -> File:
     if not size:
         raise KvsplitError(f"{path} is empty: download it again.")
-    start = header.peek(foreign.BYTES)
-    if not start.startswith(MAGIC):
-        raise KvsplitError(f"{path} {not_gguf(start)}.")
+    first_bytes = header.peek(foreign.BYTES)
+    if not first_bytes.startswith(MAGIC):
+        raise KvsplitError(f"{path} {not_gguf(first_bytes)}.")
     header.skip(len(MAGIC))
     version = header.number("I")
     if version & 0xFFFF == 0:
@@ -131,9 +131,9 @@ def _parse(path: Path, header: "_Header", size: int) -> File:
     alignment = count(path, meta, "general.alignment", 32)
     if alignment == 0 or alignment & (alignment - 1):
         raise damaged(path, f"its alignment is {alignment}")
-    start = _padded(header.tell(), alignment)
+    data = _padded(header.tell(), alignment)
     weights: Counter[str] = Counter()
-    end = start if infos else 0
+    end = data if infos else 0
     expected: int | None = 0
     for name, (shape, type_id, offset) in infos.items():
         # A type newer than this table counts as nothing: llama.cpp will say if it cannot read it.
@@ -147,7 +147,7 @@ def _parse(path: Path, header: "_Header", size: int) -> File:
             raise damaged(path, f"tensor {name[:64]!r} stands at {offset} where {expected} is its place")
         n_bytes = values // block * block_bytes
         weights[type_name] += n_bytes
-        end = max(end, start + offset + n_bytes)
+        end = max(end, data + offset + n_bytes)
         # Tensors follow each other without gaps; behind one of unknown size nothing can be said.
         expected = None if expected is None or not block_bytes else expected + _padded(n_bytes, alignment)
     if end > size:
@@ -250,7 +250,7 @@ class _Header:
             self.file.seek(self.tell())
             self.buffer, self.at = b"", 0
 
-    def number(self, fmt: str):
+    def number(self, fmt: str) -> Any:
         return struct.unpack("<" + fmt, self.take(struct.calcsize(fmt)))[0]
 
     def string(self) -> str:

@@ -3,14 +3,20 @@
 Knows Hugging Face: its addresses, its token, and what it says about a file on the way to it.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from .errors import KvsplitError
 from .gguf import part_names
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response, Session
 
 TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of the answer
 
@@ -126,7 +132,7 @@ class Stated:
     size: int | None = None
 
 
-def get(session, url: str, headers: dict[str, str]):
+def get(session: Session, url: str, headers: dict[str, str]) -> tuple[Response, Stated]:
     """GET with redirects followed by hand: the token goes to its own host only, and the hash stands on a redirect."""
     stated = Stated()
     for _ in range(10):
@@ -149,7 +155,7 @@ def get(session, url: str, headers: dict[str, str]):
     raise KvsplitError(f"{host(url)} sends the download round in circles: check the address.")
 
 
-def refusal(response, source: Source) -> Exception:
+def refusal(response: Response, source: Source) -> Exception:
     """What to raise for an answer without the file: Cut where trying again may help, else KvsplitError."""
     status = response.status_code
     hub, at_hub = (_origin(url) == _origin(_endpoint()) for url in (source.url, response.url))
@@ -190,12 +196,12 @@ def _token() -> str | None:
     return None
 
 
-def _bearer(token: str | None) -> Callable | None:
+def _bearer(token: str | None) -> Callable[[PreparedRequest], PreparedRequest] | None:
     """As requests' ``auth``, which takes precedence over what ~/.netrc has for the host."""
     if not token:
         return None
 
-    def sign(request):
+    def sign(request: PreparedRequest) -> PreparedRequest:
         request.headers["Authorization"] = f"Bearer {token}"
         return request
 

@@ -19,6 +19,7 @@ from ..errors import KvsplitError
 from ..kvtypes import CachePair
 
 if TYPE_CHECKING:
+    from ..engine.context import Context
     from ..engine.weights import Weights
 
 Done = Callable[[int], None]
@@ -92,7 +93,7 @@ def measure_with(weights: Weights, job: dict[str, Any], done: Done) -> dict[str,
     return _KINDS[job["kind"]](weights, tokens, job, done)
 
 
-def _open(weights: Weights, job: dict[str, Any]):
+def _open(weights: Weights, job: dict[str, Any]) -> Context:
     from ..engine.context import Context, ContextOptions
 
     return Context(weights, ContextOptions(_pair(job), job["n_ctx"], job["threads"]))

@@ -48,9 +48,9 @@ def run(
         click.echo(f"{len(jobs) - len(missing)} of {len(jobs)} measurements are there already.", err=True)
     if not missing:
         return
-    length, stderr = sum(job.tokens for job in missing), click.get_text_stream("stderr")
+    total = sum(job.tokens for job in missing)
     try:
-        with click.progressbar(length=length, label=_label(missing[0].words), file=stderr, show_pos=False) as bar:
+        with click.progressbar(length=total, label=_label(missing[0].words), file=sys.stderr, show_pos=False) as bar:
             for job in missing:
                 bar.label = _label(job.words)
                 finished = bar.pos + job.tokens

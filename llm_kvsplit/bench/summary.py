@@ -8,6 +8,9 @@ from typing import Any
 from ..units import size
 from .results import Results
 
+#: A table: the heads of the columns, then a row for each line.
+Rows = list[tuple[str, ...]]
+
 #: Damage in nats that a cache may do and still be recommended: all of its 95 % interval lies below. docs/evidence/verdict.md
 #: says what that is beside the quantization of weights.
 LARGEST_DAMAGE = 0.01
@@ -17,7 +20,7 @@ _HEAD = (
 )  # fmt: skip
 
 
-def rows(results: Results, n_ctx: int) -> list[tuple[str, ...]]:
+def rows(results: Results, n_ctx: int) -> Rows:
     """The table of one length: a row for each configuration, the first the heads of the columns."""
     cells = [results.cell(pair, n_ctx) for pair in results.pairs()]
     f16 = next((cell.get("kv_bytes") for cell in cells if cell["pair"] == "f16"), None)
@@ -62,9 +65,9 @@ def _share(interval: list[float] | None) -> str:
     return f"{100 * interval[0]:.1f} ± {50 * (interval[2] - interval[1]):.1f} %" if interval else ""
 
 
-def beside(results: Results, other: Results, n_ctx: int) -> list[tuple[str, ...]]:
+def beside(results: Results, other: Results, n_ctx: int) -> Rows:
     """A narrow table of one length: sizes and damage, and the median speeds with those of ``other`` in brackets."""
-    table = [("", "KV cache", "prompt t/s", "generation t/s", "perplexity", "damage")]
+    table: Rows = [("", "KV cache", "prompt t/s", "generation t/s", "perplexity", "damage")]
     for pair in results.pairs():
         cell, theirs = results.cell(pair, n_ctx), other.cell(pair, n_ctx)
         rates = (
@@ -76,7 +79,7 @@ def beside(results: Results, other: Results, n_ctx: int) -> list[tuple[str, ...]
     return table
 
 
-def plain(table: list[tuple[str, ...]]) -> str:
+def plain(table: Rows) -> str:
     """A table for the terminal, without columns that are empty."""
     table = _filled(table)
     widths = [max(map(len, column)) for column in zip(*table)]
@@ -87,13 +90,13 @@ def plain(table: list[tuple[str, ...]]) -> str:
     return "\n".join(lines)
 
 
-def markdown(table: list[tuple[str, ...]]) -> str:
+def markdown(table: Rows) -> str:
     table = _filled(table)
     lines = ["| " + " | ".join(row) + " |" for row in table]
     return "\n".join([lines[0], "| " + " | ".join(["---"] + ["---:"] * (len(table[0]) - 1)) + " |", *lines[1:]])
 
 
-def _filled(table: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def _filled(table: Rows) -> Rows:
     keep = [i for i in range(len(table[0])) if i == 0 or any(row[i] for row in table[1:])]
     return [tuple(row[i] for i in keep) for row in table]
 
@@ -160,7 +163,7 @@ def _tail(cell: dict[str, Any], f16: dict[str, Any]) -> str:
 @dataclass(frozen=True)
 class Table:
     title: str
-    rows: list[tuple[str, ...]]
+    rows: Rows
     #: What a reader has to know of it; empty for nothing.
     note: str = ""
 
@@ -187,7 +190,7 @@ def tables(results: Results) -> list[Table]:
 
 def _peaks(results: Results) -> Table:
     lengths = results.lengths()
-    table = [("", *(f"{n_ctx} tokens" for n_ctx in lengths))]
+    table: Rows = [("", *(f"{n_ctx} tokens" for n_ctx in lengths))]
     for pair in results.pairs():
         peaks = [results.cell(pair, n_ctx).get("peak_bytes") for n_ctx in lengths]
         table.append((pair, *(size(peak[0]) if peak else "" for peak in peaks)))
@@ -196,7 +199,7 @@ def _peaks(results: Results) -> Table:
 
 
 def _needles(cells: list[dict[str, Any]]) -> Table:
-    table = [("", "context", "numbers found")]
+    table: Rows = [("", "context", "numbers found")]
     table += [(cell["pair"], str(cell["n_ctx"]), f"{cell['needles'][0]} of {cell['needles'][1]}") for cell in cells]
     reference = [cell["needles"] for cell in cells if cell["pair"] == "f16"]
     poor = reference and sum(right for right, _ in reference) < sum(asked for _, asked in reference) / 2
@@ -228,8 +231,8 @@ def page(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _layer_rows(layers: dict[str, Any]) -> list[tuple[str, ...]]:
-    table = [("layer", "keys: KL", "keys: output error", "values: KL", "values: output error")]
+def _layer_rows(layers: dict[str, Any]) -> Rows:
+    table: Rows = [("layer", "keys: KL", "keys: output error", "values: KL", "values: output error")]
     for row in layers["rows"]:
         k, v = row["k"], row["v"]
         table.append((str(row["layer"]), *(f"{x:.5f}" for x in (k["kl"], k["error"], v["kl"], v["error"]))))

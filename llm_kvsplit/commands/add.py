@@ -1,5 +1,7 @@
 """``llm kvsplit add``: register a GGUF file as a model."""
 
+from __future__ import annotations
+
 import json
 import shlex
 from collections.abc import Callable
@@ -35,7 +37,7 @@ def registration(command: Callable) -> Callable:
 @click.command()
 @click.argument("model")
 @registration
-def command(model, name, aliases, **defaults):
+def command(model: str, name: str | None, aliases: tuple[str, ...], **defaults: Any) -> None:
     """Register MODEL, a GGUF file or a name that `llm kvsplit find` lists.
 
     A split model is registered by its first part. The file stays where it is.
@@ -153,7 +155,7 @@ def register(
         _register_embedding(model, names, bits, n_ctx=n_ctx, n_gpu_layers=n_gpu_layers, sha256=sha256, source=source)
         return model
     require_language_model(model)
-    key_bits, value_bits = (bits and int(bits) for bits in (kv_key_bits, kv_value_bits))
+    key_bits, value_bits = (int(bits) if bits else None for bits in (kv_key_bits, kv_value_bits))
     if refused := gguf.refusal(model, from_bits(key_bits or 16), from_bits(value_bits or 16)):
         raise KvsplitError(f"{file} {refused}.")
     refuse_what_llama_cpp_cannot_load(model)

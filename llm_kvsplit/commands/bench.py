@@ -11,7 +11,7 @@ from ..bench import grid
 from ..bench import target as targets
 from ..bench.quality import F16
 from ..errors import KvsplitError
-from ..kvtypes import USUAL
+from ..kvtypes import USUAL, CachePair
 from .parameters import positive, text, threads
 
 
@@ -82,7 +82,9 @@ def _lengths(text: str) -> list[int]:
     return lengths
 
 
-def _that_fit(target, pairs, lengths, text, *, strict: bool) -> set[tuple[str, int]]:
+def _that_fit(
+    target: targets.Target, pairs: list[CachePair], lengths: list[int], text: Path | None, *, strict: bool
+) -> set[tuple[str, int]]:
     """The cells that fit in memory: all of them if ``strict``, else those that do not are left out, and named."""
     have, fitting, reasons = fit.device_memory()[0], set(), []
     targets.refuse_pairs(target, pairs)

@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from ..bench.quality import F16
 from ..errors import KvsplitError
 from ..kvtypes import USUAL
 from .parameters import positive, text, threads
+
+if TYPE_CHECKING:
+    from ..bench.results import Results
 
 #: Short enough for a minute on two cores with a model of 135 million parameters.
 _N_CTX = 1024
@@ -81,7 +85,7 @@ def _made(folder: Path) -> Path:
         return Path(tempfile.mkdtemp(prefix="kvsplit-compare-"))
 
 
-def _show(target, measured, n_ctx) -> None:
+def _show(target: targets.Target, measured: Results, n_ctx: int) -> None:
     click.echo(f"{summary.caption(measured)}; {n_ctx} tokens of context.\n")
     click.echo(summary.plain(summary.rows(measured, n_ctx)))
     places = measured.runs[f"{F16}/{n_ctx}/quality"]["tokens"]
@@ -97,7 +101,7 @@ def _show(target, measured, n_ctx) -> None:
         click.echo(f"\n    {_how_to_set(target, pair.k.bits, pair.v.bits)}")
 
 
-def _how_to_set(target, key_bits: int, value_bits: int) -> str:
+def _how_to_set(target: targets.Target, key_bits: int, value_bits: int) -> str:
     if not target.registered:
         return f"llm kvsplit add {target.path} --kv-key-bits {key_bits} --kv-value-bits {value_bits}"
     return (

@@ -1,5 +1,9 @@
 """``llm kvsplit download``: fetch a GGUF file and register it as a model."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import click
 
 from .. import download, gguf, sources
@@ -13,7 +17,9 @@ from .add import free_names, register, registration
 @click.argument("file", required=False)
 @click.option("--sha256", help="What the file must have; Hugging Face's own is checked in any case.")
 @registration
-def command(spec, file, sha256, name, aliases, **defaults):
+def command(
+    spec: str, file: str | None, sha256: str | None, name: str | None, aliases: tuple[str, ...], **defaults: Any
+) -> None:
     """Fetch a GGUF file and register it as a model.
 
     SPEC is a URL, or owner/repo on Hugging Face with FILE in it. The same command goes on after a cut. A token for

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from .. import fit, gguf
 from ..bench import target as targets
 from ..errors import KvsplitError
-from ..kvtypes import LADDER
+from ..kvtypes import LADDER, CachePair
 from ..units import parse_size, size
 from .add import require_language_model
 from .parameters import positive
+
+if TYPE_CHECKING:
+    from ..engine.weights import Weights
 
 
 @click.command()
@@ -45,7 +50,7 @@ def command(model: str, memory: str | None, n_ctx: int | None) -> None:
     )
 
 
-def _most(weights, pairs, budget) -> None:
+def _most(weights: Weights, pairs: list[CachePair], budget: int) -> None:
     click.echo(f"\n  {'':6}{'context that fits':>20}{'KV cache':>14}{'buffers':>14}{'in all':>14}")
     for pair in pairs:
         found = fit.largest(weights, pair, budget)
@@ -59,7 +64,7 @@ def _most(weights, pairs, budget) -> None:
     click.echo(f"\nIt was trained for {weights.n_ctx_train} tokens.")
 
 
-def _wanted(weights, pairs, budget, n_ctx) -> None:
+def _wanted(weights: Weights, pairs: list[CachePair], budget: int, n_ctx: int) -> None:
     if n_ctx > weights.n_ctx_train:
         click.echo(
             f"Warning: it was trained for {weights.n_ctx_train} tokens; beyond that its answers get worse.", err=True
@@ -82,5 +87,5 @@ def _wanted(weights, pairs, budget, n_ctx) -> None:
         click.echo(f"\nNo pair fits: {fits}, or find {size(smallest.total - budget)} more memory.")
 
 
-def _row(pair, first: str, found: fit.Footprint) -> str:
+def _row(pair: CachePair, first: str, found: fit.Footprint) -> str:
     return f"  {pair!s:6}{first:>20}{size(found.kv):>14}{size(found.buffers):>14}{size(found.total):>14}"

@@ -1,8 +1,10 @@
 """``llm kvsplit info``: what a GGUF says about its model, and what its KV cache takes."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -19,7 +21,7 @@ USUAL = 4096
 @click.command()
 @click.argument("model")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def command(model, as_json):
+def command(model: str, as_json: bool) -> None:
     """Show what the file of MODEL says: its shape, and its KV cache in each configuration.
 
     MODEL is a registered name or a GGUF file. llama.cpp says what it would allocate; nothing is loaded.
@@ -97,7 +99,8 @@ def _kv_cache(model: gguf.Gguf) -> tuple[list[dict], list[str]]:
         return [], [f"It is {what}{use}."]
     refusals = {pair: gguf.refusal(model, pair.k, pair.v) for pair in LADDER}
     lengths = _lengths(model.n_ctx_train)
-    caches, notes = (), []
+    caches: Sequence[examine.Cache] = ()
+    notes = []
     try:
         answer = examine.ask(model.path, [pair for pair in LADDER if not refusals[pair]], lengths)
         caches = answer.caches
@@ -149,7 +152,7 @@ def _notes(model: gguf.Gguf, rows: list[dict]) -> list[str]:
     return notes
 
 
-def _counts(values) -> str:
+def _counts(values: Iterable[int]) -> str:
     """4, or for layers that differ: 8 (25 layers), 2 (5 layers)."""
     counts = Counter(values)
     if len(counts) < 2:

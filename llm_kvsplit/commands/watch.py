@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,8 +12,14 @@ from .. import fit
 from ..bench import grid, summary
 from ..bench import target as targets
 from ..errors import KvsplitError
+from ..kvtypes import CachePair
 from ..units import size
 from .parameters import positive, text, threads
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from ..bench.memory import Sample
 
 _KINDS = (".gif", ".svg", ".png")
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -62,17 +70,17 @@ def command(
             samples: list[memory.Sample] = []
             (job,) = grid.speeds([pair], [n_ctx], 1, common)
 
-            def heard(sample, pair=pair, samples=samples):
+            def heard(sample: memory.Sample, pair: CachePair = pair, samples: list[memory.Sample] = samples) -> None:
                 samples.append(sample)
                 screen.update(_chart({**{name: found for name, (_, found) in runs.items()}, str(pair): samples}, n_ctx))
 
             result, _ = memory.watch(job.order, heard)
             runs[str(pair)] = (result["kv_bytes"], samples)
     click.echo()
-    for pair, (kv_bytes, samples) in runs.items():
+    for name, (kv_bytes, samples) in runs.items():
         peak = max(sample.bytes for sample in samples)
         click.echo(
-            f"{pair:6} cache {size(kv_bytes):>11}, process at most {size(peak):>11}, {samples[-1].seconds:.1f} s"
+            f"{name:6} cache {size(kv_bytes):>11}, process at most {size(peak):>11}, {samples[-1].seconds:.1f} s"
         )
     facts = about.describe(target, text, threads, seed=0)
     for file in out:
@@ -83,7 +91,7 @@ def command(
         click.echo(file)
 
 
-def _live():
+def _live() -> Callable[[], Live]:
     try:
         from rich.live import Live
     except ImportError as error:
@@ -93,7 +101,7 @@ def _live():
     return lambda: Live(refresh_per_second=10, transient=False)
 
 
-def _chart(runs, n_ctx: int) -> str:
+def _chart(runs: dict[str, list[Sample]], n_ctx: int) -> str:
     """A line of blocks for each cache: memory over the tokens of the prompt, all on the same scale."""
     runs = {pair: [sample for sample in samples if sample.tokens] or samples[-1:] for pair, samples in runs.items()}
     bottom = 0.97 * min(samples[0].bytes for samples in runs.values())

@@ -117,7 +117,7 @@ def kv_size(parts: list[CachePart] | None, values: ValuesPerLayer | None) -> KvS
     """
     if parts is None:
         return KvSize(None, None)
-    total: float | None = 0.0
+    total = 0.0
     f16: float | None = 0.0
     for part in parts:
         for side, per_layer in ((part.k, values and values[0]), (part.v, values and values[1])):

@@ -42,7 +42,8 @@ def listing() -> Listing:
     """Every file once, however many names and links lead to it, with what its header says."""
     places, faults = _everywhere()
     names = _Names(places)
-    models, others = [], []
+    models: list[tuple[File, gguf.Gguf]] = []
+    others: list[tuple[File, str]] = []
     for identity, same in names.files.items():
         file = File(names.handle(identity), tuple(same))
         try:
@@ -74,10 +75,9 @@ def resolve(name: str) -> Place | None:
 def _everywhere() -> tuple[list[Place], list[Fault]]:
     from .places import everywhere
 
-    places, faults = [], []
-    for each in everywhere():
-        (places if isinstance(each, Place) else faults).append(each)
-    return list(dict.fromkeys(places)), list(dict.fromkeys(faults))
+    every = dict.fromkeys(everywhere())
+    places = [each for each in every if isinstance(each, Place)]
+    return places, [each for each in every if isinstance(each, Fault)]
 
 
 #: The same for two links to one file.

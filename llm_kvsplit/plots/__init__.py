@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from . import layers, memory, quality, speed, summary
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 #: File name -> what draws it: results -> figure or None.
-FIGURES = {
+FIGURES: dict[str, Callable[..., Figure | None]] = {
     "summary": summary.draw,
     "kv-memory": memory.by_context,
     "memory-quality": quality.pareto,

@@ -8,10 +8,12 @@ from ..bench.results import by_bits
 from . import style
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..bench.results import Results
 
 
-def heat(results: Results):
+def heat(results: Results) -> Figure | None:
     """KL divergence, and the attention output's error, when one side of one layer is quantized."""
     import numpy as np
     from matplotlib.colors import LogNorm, Normalize
@@ -45,7 +47,7 @@ def heat(results: Results):
     return drawn
 
 
-def attention(results: Results):
+def attention(results: Results) -> Figure | None:
     """Heads that 4-bit keys change most, under f16, K8V4 and K4V8."""
     from matplotlib.colors import PowerNorm
 

@@ -8,11 +8,12 @@ from . import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from ..bench.results import Results
 
 
-def by_context(results: Results):
+def by_context(results: Results) -> Figure | None:
     """KV cache as allocated, by length."""
     if not any("kv_bytes" in cell for cell in results.cells()):
         return None

@@ -8,6 +8,7 @@ from . import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from ..bench.results import Results
 
@@ -32,7 +33,7 @@ def _harm_words(cells: list[dict[str, Any]]) -> str:
     return "damage: KL above f16's own" if any("damage" in cell for cell in cells) else "mean KL divergence"
 
 
-def pareto(results: Results):
+def pareto(results: Results) -> Figure | None:
     """Cache size against KL divergence, with the front that nothing beats, at the longest length with most points."""
     if not quantized(results):
         return None
@@ -57,8 +58,8 @@ def size_against_divergence(results: Results, axes: Axes) -> int:
         axes.errorbar([x], [max(y, _FLOOR)], yerr=error, capsize=3, **shown)
         axes.annotate(cell["pair"], (x, max(y, _FLOOR)), textcoords="offset points", xytext=(9, 4))
         points.append((x, y))
-    steps = {"drawstyle": "steps-post", "label": "nothing is better on both"}
-    axes.plot(*zip(*_front(points)), color="#999999", linewidth=1, zorder=0, **steps)
+    front_x, front_y = zip(*_front(points))
+    axes.step(front_x, front_y, where="post", label="nothing is better on both", color="#999999", linewidth=1, zorder=0)
     style.log_axis(axes)
     axes.set_xlabel("KV cache (% of f16)" if f16 else "KV cache (MiB)")
     axes.set_ylabel(f"{_harm_words(cells)} (nats)")
@@ -76,7 +77,7 @@ def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def perplexity(results: Results):
+def perplexity(results: Results) -> Figure | None:
     """Change of perplexity against f16 with 95 % intervals, by length."""
     if not measured(results, "ppl_change"):
         return None
@@ -88,7 +89,7 @@ def perplexity(results: Results):
     return drawn
 
 
-def divergence(results: Results):
+def divergence(results: Results) -> Figure | None:
     """Mean KL divergence with 95 % intervals, by length."""
     if not measured(results):
         return None
@@ -121,7 +122,7 @@ def _bars(results: Results, axes: Axes, key: str, scale: float) -> None:
     axes.legend(ncols=len(pairs), loc="upper center", bbox_to_anchor=(0.5, -0.18), handlelength=1.8)
 
 
-def sides(results: Results):
+def sides(results: Results) -> Figure | None:
     """Which side needs the bits: the same bytes, once with 4-bit values and once with 4-bit keys."""
     lengths = [n for n in results.lengths() if all("kl_mean" in results.cell(p, n) for p in ("K8V4", "K4V8"))]
     if not lengths:
@@ -129,11 +130,12 @@ def sides(results: Results):
     drawn, axes = style.figure(results)
     for pair, words in (("K4V8", "keys in 4 bits, values in 8"), ("K8V4", "keys in 8 bits, values in 4")):
         values, error = style.errors([harm(results.cell(pair, n)) for n in lengths])
-        values = [max(value, _FLOOR) for value in values]
-        axes.errorbar(lengths, values, yerr=error, capsize=3, **(style.look(pair, results.pairs()) | {"label": words}))
+        shown = style.look(pair, results.pairs()) | {"label": words}
+        axes.errorbar(lengths, [max(value, _FLOOR) for value in values], yerr=error, capsize=3, **shown)
     for n in lengths:
-        keys, values = (max(harm(results.cell(pair, n))[0], _FLOOR) for pair in ("K4V8", "K8V4"))
-        axes.annotate(f"{keys / values:.1f}x", (n, (keys * values) ** 0.5), ha="center", va="center", fontsize=8)
+        few_keys, few_values = (max(harm(results.cell(pair, n))[0], _FLOOR) for pair in ("K4V8", "K8V4"))
+        between = (few_keys * few_values) ** 0.5
+        axes.annotate(f"{few_keys / few_values:.1f}x", (n, between), ha="center", va="center", fontsize=8)
     style.lengths_axis(axes, lengths)
     style.log_axis(axes)
     axes.margins(x=0.1)
@@ -143,7 +145,7 @@ def sides(results: Results):
     return drawn
 
 
-def needles(results: Results):
+def needles(results: Results) -> Figure | None:
     """Share of planted numbers that were found, by length."""
     cells = measured(results, "needles")
     if not cells:

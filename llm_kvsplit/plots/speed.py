@@ -8,11 +8,12 @@ from . import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from ..bench.results import Results
 
 
-def draw(results: Results, beside: Results | None = None):
+def draw(results: Results, beside: Results | None = None) -> Figure | None:
     if not any("prompt_tps" in cell for cell in results.cells()):
         return None
     drawn, (left, right) = style.figure(results, columns=2, width=8.5, height=3.9)

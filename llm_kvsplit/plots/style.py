@@ -73,7 +73,9 @@ def _place(pair: str, pairs: list[str]) -> int:
     return place % len(_LOOKS)
 
 
-def figure(results: Results, *, columns: int = 1, rows: int = 1, width: float = 6.0, height: float = 3.8):
+def figure(
+    results: Results, *, columns: int = 1, rows: int = 1, width: float = 6.0, height: float = 3.8
+) -> tuple[Figure, Any]:
     """A figure with its caption below, and its axes (an array for more than one)."""
     from matplotlib import pyplot
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from . import memory, quality, speed, style
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..bench.results import Results
 
 
-def draw(results: Results, beside: Results | None = None):
+def draw(results: Results, beside: Results | None = None) -> Figure | None:
     """Cache size, memory against quality, and both speeds; None unless size and quality were measured."""
     if not quality.quantized(results) or not any("kv_bytes" in cell for cell in results.cells()):
         return None

@@ -128,7 +128,7 @@ def read_state(session: Session) -> np.ndarray:
     from xxhash import xxh3_128_digest
 
     state = np.empty(session.size, np.uint8)
-    view = memoryview(state)
+    view = state.data
     with session.path.open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_ino != session.inode:
             raise FileNotFoundError(f"{session.path} was replaced meanwhile")

@@ -58,7 +58,7 @@ def keeper(context: Context, model_name: str, conversation: str) -> Callable[[],
     def write() -> store.Saved | None:
         try:
             key = _key(weights, options, compute=True)
-            return store.save(key, model_name, conversation, tokens, memoryview(state)) if key else None
+            return store.save(key, model_name, conversation, tokens, state.data) if key else None
         except OSError as ex:
             store.remember(f"A state could not be stored: {ex.strerror}.")
             return None

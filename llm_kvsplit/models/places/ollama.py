@@ -103,7 +103,7 @@ _MORE = {"adapter": "an adapter (LoRA)", "messages": "the beginning of a convers
 
 def _layers(folder: Path, manifest: dict) -> dict[str, Path] | None:
     """Kind of layer -> its blob; None for what is no manifest."""
-    layers = {}
+    layers: dict[str, Path] = {}
     try:
         for layer in manifest.get("layers") or ():
             kind, digest = layer["mediaType"], layer["digest"]
