@@ -85,7 +85,7 @@ def read_file(path: Path) -> File:
                     "download it again."
                 ) from None
     except FileNotFoundError:
-        raise KvsplitError(f"{path} does not exist: check the path, or fetch it with `llm kvsplit download`.") from None
+        raise KvsplitError(f"{path} does not exist: check the path, or fetch it with 'llm kvsplit download'.") from None
     except OSError as error:
         raise KvsplitError(
             f"{path} cannot be read ({error.strerror or error}): give the path of a GGUF file."

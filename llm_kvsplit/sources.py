@@ -75,7 +75,7 @@ def _from_url(url: str) -> list[Source]:
     if not last.endswith(".gguf"):
         raise KvsplitError(
             f"{public(url)} does not end in .gguf: give the file's own address, or download it another way and "
-            "use `llm kvsplit add FILE`."
+            "use 'llm kvsplit add FILE'."
         )
     sources = []
     for name in part_names(unquote(last)):
@@ -116,7 +116,7 @@ def _only_file(repo: str) -> str:
         raise KvsplitError(f"{repo} has no GGUF files: choose another repository.")
     if len(models) > 1:
         raise KvsplitError(
-            f"{repo} has {', '.join(models)}: name one, such as `llm kvsplit download {repo} {models[0]}`."
+            f"{repo} has {', '.join(models)}: name one, such as 'llm kvsplit download {repo} {models[0]}'."
         )
     return models[0]
 
@@ -174,7 +174,7 @@ def refusal(response: Response, source: Source) -> Exception:
             )
         return KvsplitError(f"{what}: accept the terms on {page} with the account of your HF_TOKEN.")
     if status in (401, 403):
-        return KvsplitError(f"{what}: download it the way its site asks for, then use `llm kvsplit add FILE`.")
+        return KvsplitError(f"{what}: download it the way its site asks for, then use 'llm kvsplit add FILE'.")
     if status == 404:
         return KvsplitError(f"{what}: it does not exist there, check the spelling of {public(source.url)}.")
     return KvsplitError(f"{what}: check the address {public(source.url)}.")

@@ -36,7 +36,7 @@ def find(model: str) -> Target:
     """The model of that name, or the GGUF file. Raises KvsplitError for neither, and for a damaged file."""
     entry = registry.get(model)
     if not entry and not Path(model).exists():
-        raise KvsplitError(f"{model} is neither a registered model nor a file: `llm kvsplit models` lists the models.")
+        raise KvsplitError(f"{model} is neither a registered model nor a file: 'llm kvsplit models' lists the models.")
     path = entry.path if entry else Path(model)
     layers = -1 if entry is None or entry.n_gpu_layers is None else entry.n_gpu_layers
     return Target(entry.name if entry else path.stem, path, entry is not None, layers, gguf.read(path))

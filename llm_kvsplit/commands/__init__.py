@@ -8,7 +8,7 @@ import click
 
 #: Command -> what ``--help`` says of it, so that listing them imports none.
 COMMANDS = {
-    "add": "Register a GGUF file, or what `find` lists, as a model.",
+    "add": "Register a GGUF file, or what 'find' lists, as a model.",
     "backend": "Install, build, list, choose and remove builds of the patch series.",
     "bench": "Measure pairs of cache bits at several lengths, into a folder of results.",
     "compare": "Measure five pairs of cache bits on a model, and recommend one.",

@@ -23,7 +23,7 @@ _bits = click.Choice([str(bits) for bits in BITS])
 def registration(command: Callable) -> Callable:
     """The options of a command that registers a model."""
     for option in reversed([
-        click.option("--name", help="Name for `llm -m`; the file's own, in lower case, if not given."),
+        click.option("--name", help="Name for 'llm -m'; the file's own, in lower case, if not given."),
         click.option("-a", "--alias", "aliases", multiple=True, help="Another name for it; may be repeated."),
         click.option("--kv-key-bits", type=_bits, help="Bits of the keys in the KV cache, unless -o says otherwise."),
         click.option("--kv-value-bits", type=_bits, help="The same for the values."),
@@ -38,7 +38,7 @@ def registration(command: Callable) -> Callable:
 @click.argument("model")
 @registration
 def command(model: str, name: str | None, aliases: tuple[str, ...], **defaults: Any) -> None:
-    """Register MODEL, a GGUF file or a name that `llm kvsplit find` lists.
+    """Register MODEL, a GGUF file or a name that 'llm kvsplit find' lists.
 
     A split model is registered by its first part. The file stays where it is.
     """
@@ -60,8 +60,8 @@ def _place(model: str) -> Place | None:
         place = find.resolve(model)
         if place is None and not path.exists():
             raise KvsplitError(
-                f"{model} is neither a file nor a name that `llm kvsplit find` lists: check the spelling, or fetch it "
-                "with `llm kvsplit download`."
+                f"{model} is neither a file nor a name that 'llm kvsplit find' lists: check the spelling, or fetch it "
+                "with 'llm kvsplit download'."
             )
         return place
     if not path.is_absolute() and not model.startswith("."):
@@ -77,7 +77,7 @@ def _warn_of_namesake(model: str, path: Path) -> None:
     except (KvsplitError, OSError):  # several, or one that went away
         pass
     click.echo(
-        f"{model} is taken as the file of that name here; `llm kvsplit find` lists another: "
+        f"{model} is taken as the file of that name here; 'llm kvsplit find' lists another: "
         "give its whole name for that.",
         err=True,
     )

@@ -65,7 +65,7 @@ def list_builds() -> None:
 @command.command()
 @click.argument("name")
 def use(name: str) -> None:
-    """Load the build NAME (an id or its beginning), or `stock`, from now on."""
+    """Load the build NAME (an id or its beginning), or 'stock', from now on."""
     from ..builds import shelf
 
     click.echo(f"Using {shelf.use(name)}.")

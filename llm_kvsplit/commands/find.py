@@ -21,7 +21,7 @@ def command(as_json: bool) -> None:
     """List the models that other programs keep on this machine, and whether they fit its memory.
 
     Looks at what Ollama, Hugging Face, llama.cpp, LM Studio, Jan, GPT4All and other plugins of llm have downloaded.
-    `llm kvsplit add NAME` uses one where it lies. Nothing is changed or copied.
+    'llm kvsplit add NAME' uses one where it lies. Nothing is changed or copied.
     """
     listing = find.listing()
     memory = fit.memory_bytes()
@@ -36,11 +36,11 @@ def command(as_json: bool) -> None:
         _table(models)
         click.echo(
             f"\n{size(memory)} of memory, less {size(BESIDES)} for buffers, for the weights and a K8V4 cache of all the "
-            "tokens it was trained for. `llm kvsplit fit` asks llama.cpp.\n"
+            "tokens it was trained for. 'llm kvsplit fit' asks llama.cpp.\n"
             f"Use one where it lies: llm kvsplit add {_word(_first_new(models)['name'])}"
         )
     else:
-        click.echo("No models of other programs lie here: `llm kvsplit download` fetches one.")
+        click.echo("No models of other programs lie here: 'llm kvsplit download' fetches one.")
     if listing.others:
         click.echo("\nNot language models:")
         for file, what in listing.others:

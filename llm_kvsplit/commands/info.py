@@ -28,7 +28,7 @@ def command(model: str, as_json: bool) -> None:
     """
     entry = registry.get(model)
     if not entry and not Path(model).exists():
-        raise KvsplitError(f"{model} is neither a registered model nor a file: `llm kvsplit models` lists the models.")
+        raise KvsplitError(f"{model} is neither a registered model nor a file: 'llm kvsplit models' lists the models.")
     header = gguf.read(entry.path if entry else Path(model))
     facts = describe(header)
     if as_json:

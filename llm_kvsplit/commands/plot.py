@@ -19,7 +19,7 @@ from ..errors import KvsplitError
 @click.option("--beside", type=click.Path(path_type=Path), help="Other results, whose speeds are drawn faintly behind.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default: beside the results).")
 def command(results: Path, html: bool, formats: tuple[str, ...], beside: Path | None, out: Path | None) -> None:
-    """Draw the RESULTS of `llm kvsplit bench`: its folder, or the results.json in it."""
+    """Draw the RESULTS of 'llm kvsplit bench': its folder, or the results.json in it."""
     file = _file(results)
     found = store.read(file)
     behind = store.read(_file(beside)) if beside else None

@@ -191,8 +191,8 @@ def test_the_hash_on_the_redirect(hub, fetch, target):
 @pytest.mark.parametrize(
     "code, words",
     [
-        (401, "use `llm kvsplit add FILE`"),
-        (403, "use `llm kvsplit add FILE`"),
+        (401, "use 'llm kvsplit add FILE'"),
+        (403, "use 'llm kvsplit add FILE'"),
         (404, "does not exist there"),
         (410, "HTTP 410"),
         (416, "HTTP 416"),

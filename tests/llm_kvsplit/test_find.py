@@ -462,7 +462,7 @@ def test_the_folders_of_other_systems(home, monkeypatch, system, dirs, llama, gp
 
 
 def test_nothing_at_all(run, listed):
-    assert run("find") == "No models of other programs lie here: `llm kvsplit download` fetches one.\n"
+    assert run("find") == "No models of other programs lie here: 'llm kvsplit download' fetches one.\n"
     assert not listed()["models"] and not listed()["left_out"]
 
 
@@ -586,7 +586,7 @@ def test_each_name_that_is_listed_means_its_file(listed, home, ollamas):
 
 
 def test_a_name_of_nothing(run):
-    assert "is neither a file nor a name that `llm kvsplit find` lists" in run("add", "nothing", code=1)
+    assert "is neither a file nor a name that 'llm kvsplit find' lists" in run("add", "nothing", code=1)
 
 
 def test_a_file_goes_before_a_name(run, home, tmp_path, monkeypatch):
@@ -595,7 +595,7 @@ def test_a_file_goes_before_a_name(run, home, tmp_path, monkeypatch):
     write(home / ".lmstudio/models/p/r/m.gguf", model("there"))
     output = run("add", "m.gguf")
     assert registry.get("m").path == here
-    assert output.startswith("m.gguf is taken as the file of that name here; `llm kvsplit find` lists another: ")
+    assert output.startswith("m.gguf is taken as the file of that name here; 'llm kvsplit find' lists another: ")
     assert "is taken as" not in run("add", "./m.gguf", "--name", "again")
     write(home / ".lmstudio/models/p/q/m.gguf", model("third"))
     assert run("add", "m.gguf", "--name", "once-more").startswith("m.gguf is taken as the file")
