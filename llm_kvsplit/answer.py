@@ -107,7 +107,7 @@ def generated(
             logged = _logged(context, outcome, restored)
             report(outcome, logged)
         if question.session is not None:
-            _keep(recall.keeper(context, question.entry.name, question.session), logged, wait=question.stream)
+            _keep(recall.deferred_save(context, question.entry.name, question.session), logged, wait=question.stream)
 
 
 def _note_speed(chosen: Build, settings: Settings, conversation: str | None) -> None:

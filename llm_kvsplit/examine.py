@@ -37,13 +37,13 @@ class Cache:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Examination:
     #: Why llama.cpp cannot load the file, in its own words; None if it can.
     refused: str | None
     caches: tuple[Cache, ...] = ()
 
 
-def ask(path: Path, pairs: Sequence[CachePair] = (), lengths: Sequence[int] = ()) -> Answer:
+def ask(path: Path, pairs: Sequence[CachePair] = (), lengths: Sequence[int] = ()) -> Examination:
     """Whether llama.cpp loads ``path``, and the cache of each pair at each length.
 
     Raises KvsplitError when there is no library to ask.
@@ -63,26 +63,28 @@ def ask(path: Path, pairs: Sequence[CachePair] = (), lengths: Sequence[int] = ()
             timeout=_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return Answer(f"it took more than {_SECONDS} s to look at it")
+        return Examination(f"it took more than {_SECONDS} s to look at it")
     if child.returncode < 0:
-        return Answer(f"it crashed on it ({signal.Signals(-child.returncode).name})")
+        return Examination(f"it crashed on it ({signal.Signals(-child.returncode).name})")
     if child.returncode != 0:
         words = child.stderr.strip().splitlines()
         raise KvsplitError(words[-1].removeprefix("Error: ") if words else f"exit code {child.returncode}")
     answer = json.loads(child.stdout.splitlines()[-1])
-    return Answer(answer["refused"], tuple(Cache(**cache) for cache in answer["caches"]))
+    return Examination(answer["refused"], tuple(Cache(**cache) for cache in answer["caches"]))
 
 
-def _child(order: dict[str, Any]) -> Answer:
+def _child(order: dict[str, Any]) -> Examination:
     from . import fit
     from .engine.weights import LoadError, LoadOptions
 
     try:
         with fit.simulation(LoadOptions(Path(order["path"]))) as weights:
             pairs = [CachePair.from_bits(*bits) for bits in order["bits"]]
-            return Answer(None, tuple(_cache(weights, pair, n_ctx) for pair in pairs for n_ctx in order["lengths"]))
+            return Examination(
+                None, tuple(_cache(weights, pair, n_ctx) for pair in pairs for n_ctx in order["lengths"])
+            )
     except LoadError as error:
-        return Answer(error.cause)
+        return Examination(error.cause)
 
 
 def _cache(weights: Any, pair: CachePair, n_ctx: int) -> Cache:

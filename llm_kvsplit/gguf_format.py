@@ -55,7 +55,7 @@ MAX_KEPT_ARRAY = 1 << 12
 
 
 @dataclass(frozen=True)
-class File:
+class GgufFile:
     meta: dict[str, object]
     #: Bytes of weights in each ggml type.
     weights: dict[str, int]
@@ -63,7 +63,7 @@ class File:
     size: int
 
 
-def read_file(path: Path) -> File:
+def read_file(path: Path) -> GgufFile:
     """One file, whole or a part of a split model.
 
     Raises KvsplitError: missing, no regular file, empty, not GGUF, a version or byte order that llama.cpp does not read,
@@ -92,7 +92,7 @@ def read_file(path: Path) -> File:
         ) from error
 
 
-def _parse(path: Path, header: "_Header", size: int) -> File:
+def _parse(path: Path, header: "_Header", size: int) -> GgufFile:
     if not size:
         raise KvsplitError(f"{path} is empty: download it again.")
     first_bytes = header.peek(foreign.BYTES)
@@ -152,7 +152,7 @@ def _parse(path: Path, header: "_Header", size: int) -> File:
         expected = None if expected is None or not block_bytes else expected + _padded(n_bytes, alignment)
     if end > size:
         raise KvsplitError(f"{path} is cut short: {end - size} of its {end} bytes are missing; download it again.")
-    return File(meta, weights, len(infos), size)
+    return GgufFile(meta, weights, len(infos), size)
 
 
 def _padded(n: int, alignment: int) -> int:

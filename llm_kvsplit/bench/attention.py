@@ -88,7 +88,7 @@ def patterns(
     return np.stack([_layer(header, tap, state, layer, pair) for layer in range(header.n_layer)])
 
 
-def _layer(header: Any, tap: Tap, state: rows.State, layer: int, pair: CachePair) -> np.ndarray:
+def _layer(header: Any, tap: Tap, state: rows.SequenceState, layer: int, pair: CachePair) -> np.ndarray:
     shape, n_head = header.layers[layer], header.n_head
     dim, n = shape.head_dim_k, len(state.k[layer].view)
     keys = rows.values(state.k[layer])

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..kvtypes import CachePair
 from . import quality
-from .grid import Job
+from .jobs import Job
 from .quality import F16
 from .results import Results
 

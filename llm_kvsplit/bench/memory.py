@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import cell
+from . import child
 
 #: Seconds between two looks.
 _PERIOD = 0.02
@@ -26,7 +26,7 @@ class Sample:
 def watch(job: dict[str, Any], heard: Callable[[Sample], None]) -> tuple[dict[str, Any], list[Sample]]:
     """Do the job in a child process; ``heard`` gets each sample as it is taken. Returns the result and all samples.
 
-    Raises KvsplitError as ``cell.run`` does.
+    Raises KvsplitError as ``child.run`` does.
     """
     import psutil
 
@@ -59,7 +59,7 @@ def watch(job: dict[str, Any], heard: Callable[[Sample], None]) -> tuple[dict[st
             over.set()  # what follows is the process giving everything back
 
     try:
-        result = cell.run(job, done, started)
+        result = child.run(job, done, started)
     finally:
         over.set()
         if thread:

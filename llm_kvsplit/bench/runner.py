@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from . import cell
-from .grid import Job
+from . import child
+from .jobs import Job
 from .results import Results
 
 #: Columns of the words beside the bar.
@@ -37,7 +37,7 @@ def _label(words: str) -> str:
 
 
 def run(
-    results: Results, jobs: list[Job], measure: Callable[[dict[str, Any], Progress], dict[str, Any]] = cell.run
+    results: Results, jobs: list[Job], measure: Callable[[dict[str, Any], Progress], dict[str, Any]] = child.run
 ) -> None:
     """Measure what is missing in ``results``. Ctrl-C leaves what is done; the same call goes on from there.
 

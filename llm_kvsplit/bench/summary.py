@@ -161,20 +161,20 @@ def _tail(cell: dict[str, Any], f16: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Table:
+class TitledTable:
     title: str
     rows: Rows
     #: What a reader has to know of it; empty for nothing.
     note: str = ""
 
 
-def tables(results: Results) -> list[Table]:
+def tables(results: Results) -> list[TitledTable]:
     """Everything that was measured."""
     trained = results.about["model"]["n_ctx_train"]
     found = []
     for n_ctx in results.lengths():
         note = f"The model was trained for {trained} tokens, so quality ends there." if n_ctx > trained else ""
-        found.append(Table(f"{n_ctx} tokens of context", rows(results, n_ctx), note))
+        found.append(TitledTable(f"{n_ctx} tokens of context", rows(results, n_ctx), note))
     if any("peak_bytes" in cell for cell in results.cells()):
         found.append(_peaks(results))
     if cells := [cell for cell in results.cells() if "needles" in cell]:
@@ -184,27 +184,27 @@ def tables(results: Results) -> list[Table]:
             f"Mean KL divergence in nats when {layers['cache_type']} blocks replace the f16 rows of that layer and side "
             "alone, and the relative error of that layer's attention output."
         )
-        found.append(Table("One layer and side at a time", _layer_rows(layers), note))
+        found.append(TitledTable("One layer and side at a time", _layer_rows(layers), note))
     return found
 
 
-def _peaks(results: Results) -> Table:
+def _peaks(results: Results) -> TitledTable:
     lengths = results.lengths()
     table: Rows = [("", *(f"{n_ctx} tokens" for n_ctx in lengths))]
     for pair in results.pairs():
         peaks = [results.cell(pair, n_ctx).get("peak_bytes") for n_ctx in lengths]
         table.append((pair, *(size(peak[0]) if peak else "" for peak in peaks)))
     note = "Of each run's own process: Python and the library, weights, cache and buffers; median of the runs."
-    return Table("Peak memory of the process", table, note)
+    return TitledTable("Peak memory of the process", table, note)
 
 
-def _needles(cells: list[dict[str, Any]]) -> Table:
+def _needles(cells: list[dict[str, Any]]) -> TitledTable:
     table: Rows = [("", "context", "numbers found")]
     table += [(cell["pair"], str(cell["n_ctx"]), f"{cell['needles'][0]} of {cell['needles'][1]}") for cell in cells]
     reference = [cell["needles"] for cell in cells if cell["pair"] == "f16"]
     poor = reference and sum(right for right, _ in reference) < sum(asked for _, asked in reference) / 2
     note = "With f16 this model finds few of them itself, so this says nothing of the caches." if poor else ""
-    return Table("Numbers planted in the text, asked for at its end", table, note)
+    return TitledTable("Numbers planted in the text, asked for at its end", table, note)
 
 
 #: How to read the tables of ``rows``.

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from .. import download, gguf, sources
+from .. import gguf
 from ..errors import KvsplitError
+from ..models import download, remote
 from ..paths import models_dir
 from .add import free_names, register, registration
 
@@ -25,7 +26,7 @@ def command(
     SPEC is a URL, or owner/repo on Hugging Face with FILE in it. The same command goes on after a cut. A token for
     files behind a login is taken from HF_TOKEN.
     """
-    files = sources.resolve(spec, file)
+    files = remote.resolve(spec, file)
     names = free_names(files[0].name, name, aliases)  # before the download, which may take an hour
     try:
         fetched = [download.fetch(source, models_dir(), sha256 if source is files[0] else None) for source in files]
@@ -42,4 +43,4 @@ def command(
     first = fetched[0]
     if first.reused:
         click.echo(f"{first.path} was here already and is what the server has.")
-    register(first.path, names, **defaults, sha256=first.sha256, source=sources.public(files[0].url))
+    register(first.path, names, **defaults, sha256=first.sha256, source=remote.public(files[0].url))

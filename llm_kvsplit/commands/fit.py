@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import fit, gguf
-from ..bench import target as targets
+from ..bench import subject as subjects
 from ..errors import KvsplitError
 from ..kvtypes import LADDER, CachePair
 from ..units import parse_size, size
@@ -27,17 +27,17 @@ def command(model: str, memory: str | None, n_ctx: int | None) -> None:
 
     MODEL is a registered name or a GGUF file. Nothing is loaded or measured.
     """
-    target = targets.find(model)
-    require_language_model(target.header)
+    subject = subjects.named(model)
+    require_language_model(subject.header)
     budget, where = (parse_size(memory), "--memory") if memory else fit.device_memory()
     if budget <= 0:
         raise KvsplitError("--memory must be more than nothing: write it like 16GB.")
-    pairs = [pair for pair in LADDER if not gguf.refusal(target.header, pair.k, pair.v)]
-    with fit.simulation(target.load_options()) as weights:
-        click.echo(f"{target.name}: {size(weights.size)} of weights, {size(budget)} of memory ({where}).")
+    pairs = [pair for pair in LADDER if not gguf.refusal(subject.header, pair.k, pair.v)]
+    with fit.simulation(subject.load_options()) as weights:
+        click.echo(f"{subject.name}: {size(weights.size)} of weights, {size(budget)} of memory ({where}).")
         if weights.size >= budget:
             raise KvsplitError(
-                f"The weights of {target.name} alone take {size(weights.size)}, and there are {size(budget)}: choose a "
+                f"The weights of {subject.name} alone take {size(weights.size)}, and there are {size(budget)}: choose a "
                 "smaller quantization of the model."
             )
         if n_ctx is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import click
 
-from .. import examine, gguf, registry
+from .. import examine, gguf
+from ..bench import subject
 from ..errors import KvsplitError
 from ..kvtypes import LADDER, CachePair
 from ..units import size
@@ -26,10 +26,7 @@ def command(model: str, as_json: bool) -> None:
 
     MODEL is a registered name or a GGUF file. llama.cpp says what it would allocate; nothing is loaded.
     """
-    entry = registry.get(model)
-    if not entry and not Path(model).exists():
-        raise KvsplitError(f"{model} is neither a registered model nor a file: 'llm kvsplit models' lists the models.")
-    header = gguf.read(entry.path if entry else Path(model))
+    header = subject.named(model).header
     facts = describe(header)
     if as_json:
         click.echo(json.dumps(facts, indent=2))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import fit
-from ..bench import grid, summary
-from ..bench import target as targets
+from .. import fit, machine
+from ..bench import jobs, summary
+from ..bench import subject as subjects
 from ..errors import KvsplitError
 from ..kvtypes import CachePair
 from ..units import size
@@ -41,34 +41,33 @@ def command(
     MODEL is a registered name or a GGUF file.
     """
     from ..bench import about, memory
-    from ..engine.context import physical_cores
 
-    target = targets.find(model)
-    wanted = targets.pairs(pairs)
-    n_ctx = min(8192, target.header.n_ctx_train or 8192) if n_ctx is None else n_ctx
-    if n_ctx < grid.SHORTEST:
-        raise KvsplitError(f"--n-ctx must be {grid.SHORTEST} or more, not {n_ctx}.")
+    subject = subjects.named(model)
+    wanted = subjects.parse_pairs(pairs)
+    n_ctx = min(8192, subject.header.n_ctx_train or 8192) if n_ctx is None else n_ctx
+    if n_ctx < jobs.SHORTEST:
+        raise KvsplitError(f"--n-ctx must be {jobs.SHORTEST} or more, not {n_ctx}.")
     for file in out:
         if file.suffix not in _KINDS:
             raise KvsplitError(
                 f"{file} cannot be drawn: its name must end in {', '.join(_KINDS[:-1])} or {_KINDS[-1]}."
             )
-    targets.refuse_pairs(target, wanted)
-    targets.read_text(text)
-    with fit.simulation(target.load_options()) as weights:
-        grid.refuse_unless_it_fits(weights, wanted, n_ctx, fit.device_memory()[0])
+    subjects.refuse_unmeasurable(subject, wanted)
+    subjects.read_text(text)
+    with fit.simulation(subject.load_options()) as weights:
+        jobs.refuse_unless_it_fits(weights, wanted, n_ctx, fit.device_memory()[0])
     live = _live()
     if out:
         from ..plots import style
 
         style.load()
-    threads = threads or physical_cores()
-    common = targets.orders(target, text, threads)
+    threads = threads or machine.physical_cores()
+    common = subjects.common_order(subject, text, threads)
     runs: dict[str, tuple[int, list[memory.Sample]]] = {}
     with live() as screen:
         for pair in wanted:
             samples: list[memory.Sample] = []
-            (job,) = grid.speeds([pair], [n_ctx], 1, common)
+            (job,) = jobs.speeds([pair], [n_ctx], 1, common)
 
             def heard(sample: memory.Sample, pair: CachePair = pair, samples: list[memory.Sample] = samples) -> None:
                 samples.append(sample)
@@ -82,7 +81,7 @@ def command(
         click.echo(
             f"{name:6} cache {size(kv_bytes):>11}, process at most {size(peak):>11}, {samples[-1].seconds:.1f} s"
         )
-    facts = about.describe(target, text, threads, seed=0)
+    facts = about.describe(subject, text, threads, seed=0)
     for file in out:
         from ..bench.results import Results
         from ..plots import watch

@@ -32,7 +32,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class State:
+class SequenceState:
     """A sequence's state and, by layer, the views into it."""
 
     data: np.ndarray
@@ -40,7 +40,7 @@ class State:
     v: list[Rows]
 
 
-def parse(data: np.ndarray, n_tokens: int) -> State:
+def parse(data: np.ndarray, n_tokens: int) -> SequenceState:
     """Find the rows in ``Context.state()``. Raises KvsplitError for a cache that is not a plain one."""
     reader = _Reader(data)
     reader.take("<u4", 3)  # magic, sequence, number of streams follow one another
@@ -54,7 +54,7 @@ def parse(data: np.ndarray, n_tokens: int) -> State:
     v = [reader.rows(n_tokens) for _ in range(n_layer)]
     if reader.at != len(data):
         raise _unknown()
-    return State(data, k, v)
+    return SequenceState(data, k, v)
 
 
 def repeated(data: np.ndarray, n_tokens: int, times: int) -> np.ndarray:
@@ -151,6 +151,6 @@ def rotated(floats: np.ndarray, width: int) -> np.ndarray:
     return (floats.reshape(-1, width) @ matrix.astype(np.float32)).reshape(floats.shape)
 
 
-def of(context: Context) -> State:
+def of(context: Context) -> SequenceState:
     """The rows of a context, as a copy. Raises KvsplitError for a cache that is not a plain one."""
     return parse(context.state(), len(context.tokens))

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from llm_kvsplit import demo
-from llm_kvsplit.bench import grid, results, summary, target
+from llm_kvsplit.bench import jobs, results, subject, summary
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.kvtypes import USUAL
 
@@ -215,14 +215,14 @@ def test_a_text_shorter_than_the_context(llm, tmp_path, command):
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(monkeypatch):
     from llm_kvsplit import fit
 
-    found = target.find("kvsplit-demo")
+    found = subject.named("kvsplit-demo")
     with (
         fit.simulation(found.load_options()) as weights,
         pytest.raises(
             KvsplitError, match=r"K8V4 at 2048 tokens takes 37.\d+ MiB with the weights, and there are 10.00 MiB"
         ),
     ):
-        grid.refuse_unless_it_fits(weights, [target.pairs("8/4")[0]], 2048, 10 * 2**20)
+        jobs.refuse_unless_it_fits(weights, [subject.parse_pairs("8/4")[0]], 2048, 10 * 2**20)
 
 
 def test_latent_attention_refuses_unequal_bits(llm, tmp_path):
@@ -234,21 +234,21 @@ def test_latent_attention_refuses_unequal_bits(llm, tmp_path):
 
 
 def test_the_usual_lengths_and_the_deep_ones():
-    assert grid.lengths(None) == [128, 2048, 4096, 8192]
-    assert grid.lengths(131072)[4:] == [16384, 32768, 65536, 131072]
-    assert grid.lengths(20000)[4:] == [16384]
+    assert jobs.lengths(None) == [128, 2048, 4096, 8192]
+    assert jobs.lengths(131072)[4:] == [16384, 32768, 65536, 131072]
+    assert jobs.lengths(20000)[4:] == [16384]
 
 
 def test_speeds_are_measured_in_turns():
-    jobs = list(grid.jobs(target.find("kvsplit-demo"), list(USUAL), [128], 2, {}, layers=False))
-    assert [job.name for job in jobs[:6]] == [
+    planned = list(jobs.planned(subject.named("kvsplit-demo"), list(USUAL), [128], 2, {}, layers=False))
+    assert [job.name for job in planned[:6]] == [
         "f16/128/speed/0", "K8V8/128/speed/0", "K8V4/128/speed/0", "K4V8/128/speed/0", "K4V4/128/speed/0", "f16/128/speed/1",
     ]  # fmt: skip
 
 
 def test_a_measurement_whose_parent_is_gone_says_nothing():
     done = subprocess.run(
-        [sys.executable, "-m", "llm_kvsplit.bench.cell"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [sys.executable, "-m", "llm_kvsplit.bench.child"], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
@@ -256,11 +256,11 @@ def test_a_measurement_whose_parent_is_gone_says_nothing():
 @pytest.mark.parametrize("when", ["at once", "at work"])
 def test_a_measurement_that_is_killed_is_told(when):
     """As the system does it when memory runs out."""
-    from llm_kvsplit.bench import cell
+    from llm_kvsplit.bench import child
 
-    found = target.find("kvsplit-demo")
-    common = target.orders(found, None, 1)
-    (job,) = grid.speeds(target.pairs("8/4"), [8192], 1, common)
+    found = subject.named("kvsplit-demo")
+    common = subject.common_order(found, None, 1)
+    (job,) = jobs.speeds(subject.parse_pairs("8/4"), [8192], 1, common)
     pids = []
 
     def started(pid):
@@ -274,7 +274,7 @@ def test_a_measurement_that_is_killed_is_told(when):
     with pytest.raises(
         KvsplitError, match="^Measuring K8V4 at 8192 tokens was killed by signal 9: memory may have run out"
     ):
-        cell.run(job.order, done, started)
+        child.run(job.order, done, started)
 
 
 # --- compare -------------------------------------------------------------------------------------
@@ -358,9 +358,9 @@ def test_compare_and_bench_measure_the_same(whole):
     from llm_kvsplit.bench import comparison, quality
     from llm_kvsplit.engine.weights import Weights
 
-    found = target.find("kvsplit-demo")
-    weights, pairs = Weights(found.load_options()), [quality.F16, *target.pairs("8/4")]
-    tokens = target.text_tokens(weights, target.read_text(None))
+    found = subject.named("kvsplit-demo")
+    weights, pairs = Weights(found.load_options()), [quality.F16, *subject.parse_pairs("8/4")]
+    tokens = subject.text_tokens(weights, subject.read_text(None))
 
     class Silent:
         says = __call__ = lambda self, *_: None

@@ -20,9 +20,9 @@ from llm_kvsplit.commands import kvsplit
 from llm_kvsplit.engine.weights import LoadOptions
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.models import find
+from llm_kvsplit.models.estimate import RESERVED, estimate
 from llm_kvsplit.models.place import Fault
 from llm_kvsplit.models.places import everywhere, huggingface, ollama
-from llm_kvsplit.models.room import BESIDES, room
 
 from . import ggufs, hub
 from .test_gguf import part
@@ -614,24 +614,24 @@ def test_what_is_said_to_fit_is_what_llama_cpp_would_allocate(tmp_path):
     file = ggufs.write_llama(tmp_path / "m.gguf", n_layer=4, n_embd=256, n_head=4, n_head_kv=4, n_ctx=1 << 17)
     header = gguf.read(file)
     with fit.simulation(LoadOptions(file)) as weights:
-        for memory in (BESIDES + (1 << 25), BESIDES + (1 << 27), BESIDES + (1 << 31)):
-            fits = room(header, memory)
+        for memory in (RESERVED + (1 << 25), RESERVED + (1 << 27), RESERVED + (1 << 31)):
+            fits = estimate(header, memory)
             assert fits.n_ctx and fit.footprint(weights, fits.pair, fits.n_ctx).total <= memory
             if not fits.whole:
                 more = fit.footprint(weights, fits.pair, fits.n_ctx + 512)
-                assert more.weights + more.kv > memory - BESIDES - (1 << 20)
+                assert more.weights + more.kv > memory - RESERVED - (1 << 20)
     assert fits.whole and str(fits) == "fits"
-    assert str(room(header, BESIDES)) == "too large"
-    assert str(room(header, BESIDES + header.size)) == "too large"
-    assert str(room(header, BESIDES + (1 << 25))).startswith("fits with ")
+    assert str(estimate(header, RESERVED)) == "too large"
+    assert str(estimate(header, RESERVED + header.size)) == "too large"
+    assert str(estimate(header, RESERVED + (1 << 25))).startswith("fits with ")
 
 
 def test_models_of_other_kinds_are_judged_honestly(tmp_path):
     latent = gguf.read(ggufs.write_deepseek2(tmp_path / "d.gguf"))
-    assert str(room(latent, 1 << 33)) == "fits (K8V8)"
+    assert str(estimate(latent, 1 << 33)) == "fits (K8V8)"
     indexer = change_arch("glm-dsa", {"attention.indexer.head_count": 2})
     hidden = gguf.read(write(tmp_path / "h.gguf", model("h", indexer)))
-    assert str(room(hidden, 1 << 33)) == "weights fit"
-    assert str(room(hidden, 1000)) == "too large"
+    assert str(estimate(hidden, 1 << 33)) == "weights fit"
+    assert str(estimate(hidden, 1000)) == "too large"
     recurrent = gguf.read(ggufs.write_mamba(tmp_path / "r.gguf"))
-    assert str(room(recurrent, 1 << 33)) == "fits"
+    assert str(estimate(recurrent, 1 << 33)) == "fits"

@@ -9,7 +9,7 @@ from llm_kvsplit import demo, registry
 from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.kvtypes import CachePair
-from llm_kvsplit.sessions import recall, store
+from llm_kvsplit.sessions import recall, states
 
 from ..ggufs import CHAT, write_gemma2, write_lfm2, write_llama, write_mamba, write_scripted
 
@@ -226,20 +226,20 @@ def test_two_questions_about_one_book(llm, logged, book):
 @pytest.mark.parametrize("how", [("--no-log",), ("-o", "kv_sessions", "false")])
 def test_nothing_is_stored_when_nothing_is_to_be(llm, book, how):
     llm("-m", "reader", *how, "-f", str(book), "Is it?")
-    assert store.files() == []
+    assert states.state_files() == []
 
 
 def test_nothing_is_stored_with_logging_off(llm, book):
     llm("logs", "off")
     llm("-m", "reader", "-f", str(book), "Is it?")
-    assert store.files() == []
+    assert states.state_files() == []
     llm("-m", "reader", "--log", "-f", str(book), "Is it?")
-    assert len(store.files()) == 1
+    assert len(states.state_files()) == 1
 
 
 def test_an_answer_that_is_not_streamed_is_stored_too(llm, book):
     llm("-m", "reader", "--no-stream", "-f", str(book), "Is it?")
-    assert len(store.files()) == 1
+    assert len(states.state_files()) == 1
 
 
 def test_the_commands(llm, book, logged):
@@ -249,18 +249,18 @@ def test_the_commands(llm, book, logged):
     assert conversation in listed and "q8_0/q4_0" in listed
     shown = llm("kvsplit", "sessions", "show", conversation).stdout
     assert "reader, SHA-256" in shown
-    (path,) = store.files()
+    (path,) = states.state_files()
     assert str(path) in shown
-    assert llm("kvsplit", "sessions", "path").stdout.strip() == str(store.folder())
+    assert llm("kvsplit", "sessions", "path").stdout.strip() == str(states.folder())
     assert "of 9.31 GiB used" in llm("kvsplit", "sessions", "budget", "10GB").stdout
     assert "Removed 1 stored state." in llm("kvsplit", "sessions", "clear").stdout
-    assert store.files() == []
+    assert states.state_files() == []
 
 
 def test_the_size_is_the_arithmetic(llm, book, logged):
     llm("-m", "reader", "-f", str(book), "Is it?")
     response = logged()["response_json"]
     per_token = response["kv_cache"]["bytes"] / response["kv_cache"]["n_ctx"]
-    n = len(next(store.listed()).tokens)
+    n = len(next(states.sessions()).tokens)
     assert response["session"]["saved_bytes"] == pytest.approx(n * per_token, rel=0.05)
     assert json.dumps(response)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
-from .errors import KvsplitError
-from .gguf import part_names
+from ..errors import KvsplitError
+from ..gguf import part_names
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session
@@ -22,7 +22,7 @@ TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of the answer
 
 
 @dataclass(frozen=True)
-class Source:
+class RemoteFile:
     """One file to fetch."""
 
     url: str
@@ -34,7 +34,7 @@ class Source:
         return self.place.rpartition("/")[2]
 
 
-class Cut(Exception):
+class TransferCut(Exception):
     """The transfer ended early in a way that may pass; the message completes "… : run the command again"."""
 
     def __init__(self, message: str, wait: float | None = None):
@@ -42,7 +42,7 @@ class Cut(Exception):
         self.wait = wait
 
 
-def resolve(spec: str, file: str | None = None) -> list[Source]:
+def resolve(spec: str, file: str | None = None) -> list[RemoteFile]:
     """The file that ``spec`` names, or all parts of a split model.
 
     ``spec`` is a URL, ``owner/repo/file.gguf`` on Hugging Face, or ``owner/repo`` with the file beside it; without
@@ -60,7 +60,7 @@ def resolve(spec: str, file: str | None = None) -> list[Source]:
     return _from_url(f"{_endpoint()}/{repo}/resolve/main/{quote(inside)}")
 
 
-def _from_url(url: str) -> list[Source]:
+def _from_url(url: str) -> list[RemoteFile]:
     try:
         split = urlsplit(url)
         usable = split.scheme in ("http", "https") and split.hostname and split.port != 0
@@ -80,7 +80,7 @@ def _from_url(url: str) -> list[Source]:
     sources = []
     for name in part_names(unquote(last)):
         path = split.path if name == unquote(last) else f"{folder}/{quote(name)}"
-        sources.append(Source(urlunsplit(split._replace(path=path)), _place(split.netloc, unquote(path))))
+        sources.append(RemoteFile(urlunsplit(split._replace(path=path)), _place(split.netloc, unquote(path))))
     return sources
 
 
@@ -94,7 +94,7 @@ def _only_file(repo: str) -> str:
     """The one GGUF (or split model) of a Hugging Face repository."""
     import requests
 
-    source = Source(f"{_endpoint()}/{repo}", repo)
+    source = RemoteFile(f"{_endpoint()}/{repo}", repo)
     try:
         with requests.Session() as session:
             response, _ = get(session, f"{_endpoint()}/api/models/{repo}", {})
@@ -105,7 +105,7 @@ def _only_file(repo: str) -> str:
         raise KvsplitError(
             f"{_endpoint()} cannot be reached for the files of {repo}: check the network, and try again."
         ) from error
-    except (requests.RequestException, Cut) as error:
+    except (requests.RequestException, TransferCut) as error:
         raise KvsplitError(
             f"{_endpoint()} cannot be asked for the files of {repo} ({error}): name the file."
         ) from error
@@ -125,23 +125,23 @@ def _only_file(repo: str) -> str:
 
 
 @dataclass(frozen=True)
-class Stated:
+class FileFacts:
     """What Hugging Face says about a large file, on the redirect to where it lies."""
 
     sha256: str | None = None
     size: int | None = None
 
 
-def get(session: Session, url: str, headers: dict[str, str]) -> tuple[Response, Stated]:
+def get(session: Session, url: str, headers: dict[str, str]) -> tuple[Response, FileFacts]:
     """GET with redirects followed by hand: the token goes to its own host only, and the hash stands on a redirect."""
-    stated = Stated()
+    stated = FileFacts()
     for _ in range(10):
         token = _token() if _origin(url) == _origin(_endpoint()) else None
         response = session.get(
             url, headers=headers, auth=_bearer(token), stream=True, allow_redirects=False, timeout=TIMEOUT
         )
         linked = response.headers.get("X-Linked-Size", "")
-        stated = Stated(
+        stated = FileFacts(
             as_sha256(response.headers.get("X-Linked-Etag", "").strip('"')) or stated.sha256,
             int(linked) if linked.isdecimal() else stated.size,
         )
@@ -155,16 +155,16 @@ def get(session: Session, url: str, headers: dict[str, str]) -> tuple[Response, 
     raise KvsplitError(f"{host(url)} sends the download round in circles: check the address.")
 
 
-def refusal(response: Response, source: Source) -> Exception:
-    """What to raise for an answer without the file: Cut where trying again may help, else KvsplitError."""
+def refusal(response: Response, source: RemoteFile) -> Exception:
+    """What to raise for an answer without the file: TransferCut where trying again may help, else KvsplitError."""
     status = response.status_code
     hub, at_hub = (_origin(url) == _origin(_endpoint()) for url in (source.url, response.url))
     what = f"{host(response.url)} answers HTTP {status} for {source.name}"
     if status == 429 or status >= 500:
         after = response.headers.get("Retry-After", "")
-        return Cut(what, wait=int(after) if after.isdecimal() else None)
+        return TransferCut(what, wait=int(after) if after.isdecimal() else None)
     if status in (401, 403) and hub and not at_hub:
-        return Cut(what)  # the address that the hub signed has run out: it will sign another
+        return TransferCut(what)  # the address that the hub signed has run out: it will sign another
     if status in (401, 403) and hub:
         page = "/".join(source.url.split("/")[:5])
         if not _token():

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import files
-from .errors import KvsplitError
-from .gguf_format import MAGIC, not_gguf
-from .progress import transfer
-from .sources import Cut, Source, as_sha256, get, host, public, refusal
-from .units import size as as_size
+from .. import files
+from ..errors import KvsplitError
+from ..gguf_format import MAGIC, not_gguf
+from ..progress import transfer
+from ..units import size as as_size
+from .remote import RemoteFile, TransferCut, as_sha256, get, host, public, refusal
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -41,7 +41,7 @@ class Download:
     reused: bool = False
 
 
-def fetch(source: Source, folder: Path, sha256: str | None = None, pause: float = 1.0) -> Download:
+def fetch(source: RemoteFile, folder: Path, sha256: str | None = None, pause: float = 1.0) -> Download:
     """Download ``source`` to its place under ``folder``, going on where an earlier attempt was cut.
 
     ``sha256`` is what the file must have; without it, what the server states (Hugging Face does) is held against
@@ -85,7 +85,7 @@ class _Notes:
     sha256: str | None
 
 
-def _fetch_locked(source: Source, target: Path, sha256: str | None, pause: float) -> Download:
+def _fetch_locked(source: RemoteFile, target: Path, sha256: str | None, pause: float) -> Download:
     import requests
 
     part = Path(f"{target}.part")
@@ -96,7 +96,7 @@ def _fetch_locked(source: Source, target: Path, sha256: str | None, pause: float
             before = _size(part)
             try:
                 return _attempt(session, source, target, part, sha256)
-            except Cut as cut:
+            except TransferCut as cut:
                 failures = 0 if _size(part) > before else failures + 1
                 if failures == TRIES or (cut.wait or 0) > PATIENCE:
                     raise KvsplitError(f"{cut}: run the same command again later, it goes on from there.") from cut
@@ -105,7 +105,7 @@ def _fetch_locked(source: Source, target: Path, sha256: str | None, pause: float
                 time.sleep(wait)
 
 
-def _attempt(session: Session, source: Source, target: Path, part: Path, sha256: str | None) -> Download:
+def _attempt(session: Session, source: RemoteFile, target: Path, part: Path, sha256: str | None) -> Download:
     import requests
 
     notes = _load_notes(part)
@@ -123,11 +123,11 @@ def _attempt(session: Session, source: Source, target: Path, part: Path, sha256:
                 # Either all of it is here and only the renaming was missed, or this is part of something else.
                 if response.headers.get("Content-Range") != f"bytes */{offset}":
                     _forget(part)
-                    raise Cut(f"{source.name} has changed on the server", wait=0)
+                    raise TransferCut(f"{source.name} has changed on the server", wait=0)
                 return _finish(target, part, offset, sha256 or notes.sha256)
             if response.status_code == 206 and notes.validator not in (None, _validator(response)):
                 _forget(part)
-                raise Cut(f"{source.name} has changed on the server", wait=0)
+                raise TransferCut(f"{source.name} has changed on the server", wait=0)
             offset, total = _extent(response, source, part, offset, stated.size)
             if sha256 and stated.sha256 and sha256 != stated.sha256:
                 raise KvsplitError(
@@ -150,21 +150,21 @@ def _attempt(session: Session, source: Source, target: Path, part: Path, sha256:
             "or set REQUESTS_CA_BUNDLE to your network's own."
         ) from error
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise Cut(f"The connection to {host(source.url)} failed at {as_size(_size(part))}") from error
+        raise TransferCut(f"The connection to {host(source.url)} failed at {as_size(_size(part))}") from error
     except (requests.RequestException, ValueError) as error:  # ValueError: a redirect to no address at all
         raise KvsplitError(f"{public(source.url)} cannot be fetched ({error}): check the address.") from error
     return _finish(target, part, total, expected)
 
 
 def _extent(
-    response: Response, source: Source, part: Path, offset: int, linked_size: int | None
+    response: Response, source: RemoteFile, part: Path, offset: int, linked_size: int | None
 ) -> tuple[int, int | None]:
     """Where the body of the answer begins in the file, and how long the whole file is if that is known."""
     if response.status_code == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if not match or int(match[1]) != offset:
             _forget(part)
-            raise Cut(f"{host(source.url)} sent another piece of {source.name} than asked for", wait=0)
+            raise TransferCut(f"{host(source.url)} sent another piece of {source.name} than asked for", wait=0)
         return offset, int(match[2]) if match[2] != "*" else linked_size
     if response.status_code != 200:
         raise refusal(response, source)
@@ -177,7 +177,7 @@ def _extent(
     return 0, total
 
 
-def _receive(response: Response, source: Source, part: Path, offset: int, total: int | None) -> None:
+def _receive(response: Response, source: RemoteFile, part: Path, offset: int, total: int | None) -> None:
     with part.open("ab" if offset else "wb") as out, transfer(source.name, total) as advance:
         advance(offset)
         at = offset
@@ -190,7 +190,7 @@ def _receive(response: Response, source: Source, part: Path, offset: int, total:
         out.flush()
         os.fsync(out.fileno())
     if total and at < total:
-        raise Cut(f"The connection to {host(source.url)} ended at {as_size(at)} of {as_size(total)}")
+        raise TransferCut(f"The connection to {host(source.url)} ended at {as_size(at)} of {as_size(total)}")
 
 
 def _finish(target: Path, part: Path, total: int | None, expected: str | None) -> Download:

@@ -25,12 +25,12 @@ def free() -> int:
     return shutil.disk_usage(there).free
 
 
-def files() -> list[Path]:
+def state_files() -> list[Path]:
     """Every stored state, least recently used first."""
-    found = []
+    used = []
     for path in folder().glob("*/*.kv"):
         try:
-            found.append((path.stat().st_mtime, path))
+            used.append((path.stat().st_mtime, path))
         except FileNotFoundError:
             continue
-    return [path for _, path in sorted(found)]
+    return [path for _, path in sorted(used)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Target:
+class Subject:
     """A model to measure. ``name`` is what the person calls it."""
 
     name: str
@@ -32,17 +32,17 @@ class Target:
         return LoadOptions(self.path, self.n_gpu_layers, probe.result(choice.ensure()).extra_bufts)
 
 
-def find(model: str) -> Target:
+def named(model: str) -> Subject:
     """The model of that name, or the GGUF file. Raises KvsplitError for neither, and for a damaged file."""
     entry = registry.get(model)
     if not entry and not Path(model).exists():
         raise KvsplitError(f"{model} is neither a registered model nor a file: 'llm kvsplit models' lists the models.")
     path = entry.path if entry else Path(model)
     layers = -1 if entry is None or entry.n_gpu_layers is None else entry.n_gpu_layers
-    return Target(entry.name if entry else path.stem, path, entry is not None, layers, gguf.read(path))
+    return Subject(entry.name if entry else path.stem, path, entry is not None, layers, gguf.read(path))
 
 
-def pairs(text: str) -> list[CachePair]:
+def parse_pairs(text: str) -> list[CachePair]:
     """ "8/4,5/5" or "K8V4" as cache pairs. Raises KvsplitError with what is allowed."""
     found = []
     for part in text.split(","):
@@ -59,13 +59,13 @@ def pairs(text: str) -> list[CachePair]:
     return list(dict.fromkeys(found))
 
 
-def refuse_pairs(target: Target, wanted: list[CachePair]) -> None:
+def refuse_unmeasurable(subject: Subject, wanted: list[CachePair]) -> None:
     """Raise KvsplitError for a model or a pair that cannot be measured."""
-    if not target.header.causal:
-        raise KvsplitError(f"{target.name} embeds text and writes none: there is nothing to measure.")
+    if not subject.header.causal:
+        raise KvsplitError(f"{subject.name} embeds text and writes none: there is nothing to measure.")
     for pair in wanted:
-        if reason := gguf.refusal(target.header, pair.k, pair.v):
-            raise KvsplitError(f"{pair} cannot be measured: {target.name} {reason}.")
+        if reason := gguf.refusal(subject.header, pair.k, pair.v):
+            raise KvsplitError(f"{pair} cannot be measured: {subject.name} {reason}.")
 
 
 def read_text(file: Path | None) -> str:
@@ -88,10 +88,10 @@ def refuse_short_text(weights: Weights, file: Path | None, n_ctx: int, count: in
     windows(text_tokens(weights, read_text(file)), n_ctx, count)
 
 
-def orders(target: Target, text: Path | None, threads: int) -> dict[str, Any]:
-    """What every measurement of a bench is told: see ``cell``."""
+def common_order(subject: Subject, text: Path | None, threads: int) -> dict[str, Any]:
+    """What every measurement of a bench is told: see ``child``."""
     return {
-        "load": asdict(target.load_options()) | {"path": str(target.path.resolve())},
+        "load": asdict(subject.load_options()) | {"path": str(subject.path.resolve())},
         "text": str((text or demo.SMOKE_TEXT).resolve()),
         "threads": threads,
         "seed": 0,

@@ -28,7 +28,7 @@ Done = Callable[[int], None]
 def run(job: dict[str, Any], done: Done, started: Callable[[int], None] = lambda pid: None) -> dict[str, Any]:
     """Measure in a child process; ``done`` hears of tokens, ``started`` of the child's id. Raises KvsplitError."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "llm_kvsplit.bench.cell"],
+        [sys.executable, "-m", "llm_kvsplit.bench.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -87,9 +87,9 @@ def measure(job: dict[str, Any], done: Done) -> dict[str, Any]:
 
 def measure_with(weights: Weights, job: dict[str, Any], done: Done) -> dict[str, Any]:
     """Do the job on a loaded model; the result is what stands in the results file."""
-    from . import target
+    from . import subject
 
-    tokens = target.text_tokens(weights, target.read_text(Path(job["text"])))
+    tokens = subject.text_tokens(weights, subject.read_text(Path(job["text"])))
     return _KINDS[job["kind"]](weights, tokens, job, done)
 
 
