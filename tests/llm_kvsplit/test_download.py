@@ -55,7 +55,7 @@ def refused(fetch, words, **kwargs):
     with pytest.raises(KvsplitError) as error:
         fetch(**kwargs)
     assert words in error.value.message
-    assert "\n" not in error.value.message and error.value.message.endswith((".", ").", "`."))
+    assert "\n" not in error.value.message and error.value.message.endswith((".", ").", "'."))
     return error.value.message
 
 
