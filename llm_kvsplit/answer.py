@@ -141,7 +141,7 @@ def _context(
             file=sys.stderr,
         )
     cache, may_grow = replace(cache, n_ctx=n_ctx), settings.n_ctx is None
-    if not loaded.serves(cache, may_grow=may_grow):
+    if not loaded.is_reusable(cache, may_grow=may_grow):
         fit.refuse_unless_it_fits(weights.options.path, settings.pair, n_ctx)
     return loaded.context(cache, may_grow=may_grow)
 

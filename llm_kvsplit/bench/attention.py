@@ -82,7 +82,7 @@ def patterns(
     try:
         context.evaluate(tokens)  # one batch, so that a query stands for each token
         done(len(tokens))
-        state = rows.of(context)
+        state = rows.of_context(context)
     finally:
         context.close()
     return np.stack([_layer(header, tap, state, layer, pair) for layer in range(header.n_layer)])
@@ -94,7 +94,7 @@ def _layer(header: Any, tap: Tap, state: rows.SequenceState, layer: int, pair: C
     keys = rows.values(state.k[layer])
     if pair.k.bits != 16:
         keys = rows.rotated(keys, rows.rotation(dim, keys=True))  # back to where the queries are
-    queries = tap.found[f"Qcur-{layer}"].reshape(n, n_head, dim)
+    queries = tap.values[f"Qcur-{layer}"].reshape(n, n_head, dim)
     keys = np.repeat(keys.reshape(n, shape.n_head_kv, dim), n_head // shape.n_head_kv, axis=1)
     scores = np.einsum("qhd,khd->hqk", queries, keys) / dim**0.5
     scores = np.where(np.tril(np.ones((n, n), bool)), scores, -np.inf)

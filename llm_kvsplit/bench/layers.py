@@ -39,7 +39,7 @@ class Rounding:
         self.context = Context(weights, ContextOptions(F16, n_ctx, n_threads, flash_attn=True), self.tap)
         self.context.evaluate([0])
         self.context.synchronize()
-        self.tap.steps = dict(self.tap.seen)
+        self.tap.steps = dict(self.tap.computed)
         if weights.header.mla or names != self.tap.steps.keys():
             self.context.close()
             raise KvsplitError(
@@ -55,8 +55,8 @@ class Rounding:
         Returns the second half's log-probabilities, shape (tokens, n_vocab), and the attention outputs of its last
         batch by llama.cpp's name.
         """
-        self.tap.seen.clear()
-        self.tap.change = {
+        self.tap.computed.clear()
+        self.tap.changes = {
             f"{_NAMES[side]}-{layer}": partial(_rounded, self.weights, layer, side, cache_type)
             for layer, side in chosen
         }
@@ -64,9 +64,9 @@ class Rounding:
         self.context.clear()
         self.context.evaluate(window[:half])
         parts = [self.context.logits(window[start : start + 256]) for start in range(half, len(window), 256)]
-        if self.tap.failed:
-            raise self.tap.failed
-        outputs = {name: values for name, values in self.tap.found.items() if name.startswith("kqv_out")}
+        if self.tap.error:
+            raise self.tap.error
+        outputs = {name: values for name, values in self.tap.values.items() if name.startswith("kqv_out")}
         return log_softmax(np.concatenate(parts)), outputs
 
 

@@ -209,8 +209,8 @@ def window(
         for pair, context in contexts.items():
             with step(pair, what, stop - start):
                 logits = context.logits(tokens[start:stop])
-            if context.tap and context.tap.failed:
-                raise context.tap.failed
+            if context.tap and context.tap.error:
+                raise context.tap.error
             # Half the bits take an eighth of the time, and a sum over 50 000 tokens is still right to 0.0000003 nats.
             log_p = log_softmax(logits.astype(np.float32))
             if pair is None:

@@ -42,7 +42,7 @@ def compile_series(*, cuda: bool = False, vulkan: bool = False) -> Path:
 
     Raises click.ClickException where it cannot be compiled, click.Abort on Ctrl-C.
     """
-    compiler = companion.offer("compile")
+    compiler = companion.function("compile")
     try:
         with _progress() as echo:
             return compiler(echo, cuda=cuda, vulkan=vulkan)

@@ -41,7 +41,7 @@ class PairTrial:
 def command(as_json: bool, metal: bool) -> None:
     """Say which library is loaded, its devices, and which cache types it can run where."""
     if metal:
-        companion.offer("metal")()
+        companion.function("metal")()
         return
     report = _report()
     if as_json:

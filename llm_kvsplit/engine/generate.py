@@ -137,9 +137,9 @@ def _until_stop(pieces: Iterator[str], stop: tuple[str, ...], outcome: Outcome) 
     held = ""
     for piece in pieces:
         held += piece
-        found = [at for s in stop if (at := held.find(s)) >= 0]
-        if found:
-            if text := held[: min(found)]:
+        stops = [at for s in stop if (at := held.find(s)) >= 0]
+        if stops:
+            if text := held[: min(stops)]:
                 yield text
             outcome.finish_reason = "stop"
             return

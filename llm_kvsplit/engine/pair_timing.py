@@ -35,18 +35,18 @@ def measure(weights: Weights, pair: CachePair) -> PairSpeed:
         seconds = [(_seconds(contexts[0]), _seconds(contexts[-1])) for _ in range(_TURNS)]
         if _factor(seconds) >= SLOW:
             seconds += [(_seconds(contexts[0]), _seconds(contexts[-1])) for _ in range(_TURNS)]
-        return PairSpeed(_factor(seconds) if pair.quantized else 1.0, *_place(contexts[-1]))
+        return PairSpeed(_factor(seconds) if pair.quantized else 1.0, *_attention_device(contexts[-1]))
     finally:
         for context in contexts:
             context.close()
 
 
 def _factor(seconds: list[tuple[float, float]]) -> float:
-    of_f16, of_pair = map(min, zip(*seconds))
-    return of_pair / of_f16
+    f16_seconds, pair_seconds = map(min, zip(*seconds))
+    return pair_seconds / f16_seconds
 
 
-def _place(context: Context) -> tuple[str | None, str]:
+def _attention_device(context: Context) -> tuple[str | None, str]:
     """The device of attention, and the GPU that it fell from."""
     gpus = [device["description"] for device in library.devices() if device["type"] in ("gpu", "igpu")]
     if context.attention is None:
@@ -68,18 +68,18 @@ def _filled(context: Context) -> Context:
 
 def _seconds(context: Context) -> float:
     """Seconds that a batch takes behind the filled cache, which is as before afterwards."""
-    began = time.perf_counter()
+    started = time.perf_counter()
     context.evaluate(list(range(200, 200 + _BATCH)))
     context.synchronize()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     context.keep_prefix([*context.tokens[:_DEPTH], 0])
     return seconds
 
 
-def _child(key_bits: int, value_bits: int) -> None:
+def _print_speed(key_bits: int, value_bits: int) -> None:
     weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=probe.result(choice.ensure()).extra_bufts))
     print(json.dumps(asdict(measure(weights, CachePair.from_bits(key_bits, value_bits)))))
 
 
 if __name__ == "__main__":
-    _child(*map(int, sys.argv[1:]))
+    _print_speed(*map(int, sys.argv[1:]))
