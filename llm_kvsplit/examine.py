@@ -31,15 +31,15 @@ class Cache:
     value_bits: int
     #: As many as asked for, rounded up as llama.cpp does.
     n_ctx: int
-    #: None where llama.cpp refuses, for the reason in ``refused``.
+    #: None where llama.cpp refuses, for the reason in ``refusal``.
     bytes: int | None
-    refused: str | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)
 class Examination:
     #: Why llama.cpp cannot load the file, in its own words; None if it can.
-    refused: str | None
+    refusal: str | None
     caches: tuple[Cache, ...] = ()
 
 
@@ -70,7 +70,7 @@ def ask(path: Path, pairs: Sequence[CachePair] = (), lengths: Sequence[int] = ()
         words = child.stderr.strip().splitlines()
         raise KvsplitError(words[-1].removeprefix("Error: ") if words else f"exit code {child.returncode}")
     reply = json.loads(child.stdout.splitlines()[-1])
-    return Examination(reply["refused"], tuple(Cache(**cache) for cache in reply["caches"]))
+    return Examination(reply["refusal"], tuple(Cache(**cache) for cache in reply["caches"]))
 
 
 def _examined(request: dict[str, Any]) -> Examination:

@@ -34,10 +34,10 @@ def measure(
 
     The patterns are packed, see ``pack``.
     """
-    found = {pair: patterns(weights, pair, tokens, n_threads, done) for pair in PAIRS}
-    plain = found[PAIRS[0]]
+    attention = {pair: patterns(weights, pair, tokens, n_threads, done) for pair in PAIRS}
+    f16 = attention[PAIRS[0]]
     # Half the sum of differences: the share of a query's attention that went elsewhere.
-    moved = {pair: np.abs(found[pair] - plain).sum(axis=-1).mean(axis=-1) / 2 for pair in PAIRS}
+    moved = {pair: np.abs(attention[pair] - f16).sum(axis=-1).mean(axis=-1) / 2 for pair in PAIRS}
     order = np.argsort(moved[PAIRS[2]], axis=None)[::-1][:_SHOWN]
     heads = [tuple(map(int, np.unravel_index(each, moved[PAIRS[2]].shape))) for each in order]
     return {
@@ -47,7 +47,7 @@ def measure(
                 "layer": layer,
                 "head": head,
                 "moved": {str(pair): float(moved[pair][layer, head]) for pair in PAIRS[1:]},
-                "patterns": {str(pair): pack(found[pair][layer, head]) for pair in PAIRS},
+                "patterns": {str(pair): pack(attention[pair][layer, head]) for pair in PAIRS},
             }
             for layer, head in heads
         ],
@@ -99,5 +99,5 @@ def _layer(header: Any, tap: Tap, state: rows.SequenceState, layer: int, pair: C
     scores = np.einsum("qhd,khd->hqk", queries, keys) / dim**0.5
     scores = np.where(np.tril(np.ones((n, n), bool)), scores, -np.inf)
     scores -= scores.max(axis=-1, keepdims=True)
-    found = np.exp(scores)
-    return found / found.sum(axis=-1, keepdims=True)
+    weights = np.exp(scores)
+    return weights / weights.sum(axis=-1, keepdims=True)

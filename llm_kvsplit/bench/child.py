@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from ..engine.context import Context
     from ..engine.weights import Weights
 
+#: Called with the number of tokens that were just evaluated.
 Done = Callable[[int], None]
 
 
 def run(job: dict[str, Any], done: Done, started: Callable[[int], None] = lambda pid: None) -> dict[str, Any]:
-    """Measure in a child process; ``done`` hears of tokens, ``started`` of the child's id. Raises KvsplitError."""
+    """Measure in a child process. ``done`` gets numbers of evaluated tokens, ``started`` the child's id. Raises KvsplitError."""
     child = subprocess.Popen(
         [sys.executable, "-m", "llm_kvsplit.bench.child"],
         stdin=subprocess.PIPE,
@@ -40,17 +41,17 @@ def run(job: dict[str, Any], done: Done, started: Callable[[int], None] = lambda
         with suppress(BrokenPipeError), child.stdin:  # if it is dead already, its exit code tells more
             child.stdin.write(json.dumps(job))
         for line in child.stdout:
-            said = json.loads(line)
-            if "done" in said:
-                done(said["done"])
-            elif "error" in said:
-                raise KvsplitError(said["error"])
+            message = json.loads(line)
+            if "done" in message:
+                done(message["done"])
+            elif "error" in message:
+                raise KvsplitError(message["error"])
             else:
-                return said["result"]
+                return message["result"]
         code = child.wait()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         raise KvsplitError(
-            f"Measuring {job['pair']} at {job['n_ctx']} tokens {how}: memory may have run out; measure a shorter context."
+            f"Measuring {job['pair']} at {job['n_ctx']} tokens {end}: memory may have run out; measure a shorter context."
         )
     finally:
         child.kill()
@@ -61,16 +62,16 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints must not come between our lines
 
-    def say(**words: Any) -> None:
-        out.write(json.dumps(words) + "\n")
+    def send(**message: Any) -> None:
+        out.write(json.dumps(message) + "\n")
 
-    order = sys.stdin.read()
-    if not order:
+    job = sys.stdin.read()
+    if not job:
         sys.exit(130)  # the parent was interrupted before it could say what to measure
     try:
-        say(result=measure(json.loads(order), lambda tokens: say(done=tokens)))
+        send(result=measure(json.loads(job), lambda tokens: send(done=tokens)))
     except KvsplitError as error:
-        say(error=str(error))
+        send(error=str(error))
     except BrokenPipeError:
         os._exit(130)  # the parent is gone
 

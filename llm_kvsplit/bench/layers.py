@@ -89,23 +89,26 @@ def measure(
 ) -> dict[str, Any]:
     """For each layer and side: mean KL divergence from f16 in nats, and the attention output's relative error."""
     rounding = Rounding(weights, n_ctx, n_threads)
-    found: dict[tuple[int, str], list[tuple[float, float]]] = {}
+    #: (layer, side) -> KL divergence and relative error of each window.
+    measured: dict[tuple[int, str], list[tuple[float, float]]] = {}
     try:
         for window in windows(tokens, n_ctx, count):
-            plain, outputs = rounding.run(window, (), cache_type)
+            log_q, outputs = rounding.run(window, (), cache_type)
             done(len(window))
             for layer in rounding.layers:
                 for side in _NAMES:
-                    ours, changed = rounding.run(window, [(layer, side)], cache_type)
+                    log_p, changed = rounding.run(window, [(layer, side)], cache_type)
                     done(len(window))
                     before, after = (each[f"kqv_out-{layer}"] for each in (outputs, changed))
                     error = np.linalg.norm(after - before) / np.linalg.norm(before)
-                    found.setdefault((layer, side), []).append((float(divergences(ours, plain).mean()), float(error)))
+                    measured.setdefault((layer, side), []).append(
+                        (float(divergences(log_p, log_q).mean()), float(error))
+                    )
     finally:
         rounding.context.close()
 
     def mean(layer: int, side: str) -> dict[str, float]:
-        kl, error = np.mean(found[layer, side], axis=0)
+        kl, error = np.mean(measured[layer, side], axis=0)
         return {"kl": float(kl), "error": float(error)}
 
     table = [{"layer": layer, "k": mean(layer, "k"), "v": mean(layer, "v")} for layer in rounding.layers]

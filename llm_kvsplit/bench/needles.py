@@ -33,19 +33,19 @@ def haystack(weights: Weights, tokens: list[int], n_ctx: int, seed: int) -> Hays
     names = chance.sample(_NAMES, len(DEPTHS))
     numbers = [str(chance.randrange(10000, 100000)) for _ in DEPTHS]
 
-    def words(text: str) -> list[int]:
+    def split(text: str) -> list[int]:
         return weights.tokenize(text, add_special=False, parse_special=False)
 
-    facts = [words(f"\nThe code of {name} is {number}.\n") for name, number in zip(names, numbers)]
+    facts = [split(f"\nThe code of {name} is {number}.\n") for name, number in zip(names, numbers)]
     hay = tokens[: n_ctx - _ROOM - sum(map(len, facts))]
     planted: list[int] = []
     at = 0
     for depth, fact in zip(DEPTHS, facts):
-        stop = int(depth * len(hay))
-        planted += [*hay[at:stop], *fact]
-        at = stop
+        next_at = int(depth * len(hay))
+        planted += [*hay[at:next_at], *fact]
+        at = next_at
     planted += hay[at:]
-    questions = [(d, words(f"\nThe code of {name} is"), number) for d, name, number in zip(DEPTHS, names, numbers)]
+    questions = [(d, split(f"\nThe code of {name} is"), number) for d, name, number in zip(DEPTHS, names, numbers)]
     return Haystack(planted, questions)
 
 
@@ -60,14 +60,14 @@ def ask(context: Context, hay: Haystack, done: Callable[[int], None] = lambda to
         for depth, question, number in hay.questions:
             prompt = [*hay.tokens, *question]
             context.evaluate(prompt[context.keep_prefix(prompt) :])
-            said = b""
+            answer = b""
             for _ in range(8):
                 token = sampler.sample(context)
                 if weights.is_end(token):
                     break
-                said += weights.piece(token, special=False)
+                answer += weights.piece(token, special=False)
                 context.evaluate([token])
-            text = said.decode("utf-8", "replace").strip()
+            text = answer.decode("utf-8", "replace").strip()
             answers.append({"depth": depth, "expected": number, "said": text, "right": text.startswith(number)})
     finally:
         sampler.close()

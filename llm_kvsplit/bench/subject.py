@@ -44,26 +44,26 @@ def named(model: str) -> Subject:
 
 def parse_pairs(text: str) -> list[CachePair]:
     """ "8/4,5/5" or "K8V4" as cache pairs. Raises KvsplitError with what is allowed."""
-    found = []
+    pairs = []
     for part in text.split(","):
         words = part.strip().upper()
         words = {"F16": "16/16"}.get(words, words.removeprefix("K").replace("V", "/"))
         try:
             key_bits, value_bits = map(int, words.split("/"))
-            found.append(CachePair.from_bits(key_bits, value_bits))
+            pairs.append(CachePair.from_bits(key_bits, value_bits))
         except ValueError:
             raise KvsplitError(
                 f"{part.strip()!r} is not a pair of cache bits: write key bits/value bits, such as 8/4, each one of "
                 f"{', '.join(map(str, BITS))}."
             ) from None
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(pairs))
 
 
-def refuse_unmeasurable(subject: Subject, wanted: list[CachePair]) -> None:
+def refuse_unmeasurable(subject: Subject, pairs: list[CachePair]) -> None:
     """Raise KvsplitError for a model or a pair that cannot be measured."""
     if not subject.header.causal:
         raise KvsplitError(f"{subject.name} embeds text and writes none: there is nothing to measure.")
-    for pair in wanted:
+    for pair in pairs:
         if reason := gguf.refusal(subject.header, pair.k, pair.v):
             raise KvsplitError(f"{pair} cannot be measured: {subject.name} {reason}.")
 
@@ -89,7 +89,7 @@ def refuse_short_text(weights: Weights, file: Path | None, n_ctx: int, count: in
 
 
 def common_order(subject: Subject, text: Path | None, threads: int) -> dict[str, Any]:
-    """What every measurement of a bench is told: see ``child``."""
+    """What the jobs of a bench have in common, see ``child``."""
     return {
         "load": asdict(subject.load_options()) | {"path": str(subject.path.resolve())},
         "text": str((text or demo.SMOKE_TEXT).resolve()),

@@ -128,7 +128,7 @@ def _by_size(cell: dict[str, Any]) -> tuple[int, float]:
 
 
 def advice(results: Results, n_ctx: int) -> str:
-    """``recommended`` in words, what it does in the worst of a thousand places, and what could not be decided."""
+    """``recommended`` in words: what it does in the worst of a thousand places, and what could not be decided."""
     best, f16 = recommended(results, n_ctx), results.cell("f16", n_ctx)
     smaller = [
         cell for cell in _judged(results, n_ctx)
@@ -147,7 +147,7 @@ def advice(results: Results, n_ctx: int) -> str:
     for cell in sorted(smaller, key=_by_size):
         words.append(
             f"{cell['pair']} is smaller still, and its damage ({_plus_minus(cell['damage'])}) too near the limit to tell: "
-            "'llm kvsplit bench' looks at more places."
+            "'llm kvsplit bench' measures more places."
         )
     return "\n".join(words)
 
@@ -171,21 +171,21 @@ class TitledTable:
 def tables(results: Results) -> list[TitledTable]:
     """Everything that was measured."""
     trained = results.about["model"]["n_ctx_train"]
-    found = []
+    tables = []
     for n_ctx in results.lengths():
         note = f"The model was trained for {trained} tokens, so quality ends there." if n_ctx > trained else ""
-        found.append(TitledTable(f"{n_ctx} tokens of context", rows(results, n_ctx), note))
+        tables.append(TitledTable(f"{n_ctx} tokens of context", rows(results, n_ctx), note))
     if any("peak_bytes" in cell for cell in results.cells()):
-        found.append(_peaks(results))
+        tables.append(_peaks(results))
     if cells := [cell for cell in results.cells() if "needles" in cell]:
-        found.append(_needles(cells))
+        tables.append(_needles(cells))
     if layers := results.runs.get("layers"):
         note = (
             f"Mean KL divergence in nats when {layers['cache_type']} blocks replace the f16 rows of that layer and side "
             "alone, and the relative error of that layer's attention output."
         )
-        found.append(TitledTable("One layer and side at a time", _layer_rows(layers), note))
-    return found
+        tables.append(TitledTable("One layer and side at a time", _layer_rows(layers), note))
+    return tables
 
 
 def _peaks(results: Results) -> TitledTable:

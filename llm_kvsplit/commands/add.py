@@ -50,7 +50,7 @@ def command(model: str, name: str | None, aliases: tuple[str, ...], **defaults: 
     defaults |= {key: value for key, value in _defaults(place).items() if defaults[key] is None}
     header = register(file, names, **defaults)
     if place:
-        _say_what_else(place, header, names[0], defaults)
+        _report_other_options(place, header, names[0], defaults)
 
 
 def _place(model: str) -> Place | None:
@@ -93,15 +93,15 @@ def _defaults(place: Place | None) -> dict[str, int]:
     return kept
 
 
-def _say_what_else(place: Place, model: gguf.Gguf, name: str, defaults: dict) -> None:
-    """How the program uses the model, where that is not taken over."""
+def _report_other_options(place: Place, model: gguf.Gguf, name: str, defaults: dict) -> None:
+    """Say which of the program's options were taken over, which llm can be given, and which it cannot."""
     kept = [f"{key} {value}" for key, value in _defaults(place).items() if defaults[key] == value]
     if kept:
         click.echo(f"{' and '.join(kept)}, as {place.program} has it.")
     for key, value in place.options.items():
         if key in defaults:
             continue
-        text = _as_word(value)
+        text = _shell_word(value)
         if text is None:
             click.echo(f"{place.program} sets {key} to {json.dumps(value)}, which llm cannot keep for a model.")
         else:
@@ -112,7 +112,7 @@ def _say_what_else(place: Place, model: gguf.Gguf, name: str, defaults: dict) ->
         click.echo(f"Its file has no chat template: here it completes text, whatever {place.program} does with it.")
 
 
-def _as_word(value: object) -> str | None:
+def _shell_word(value: object) -> str | None:
     """An option's value as a word for the shell; None for what is no single one."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -156,8 +156,8 @@ def register(
         return model
     require_language_model(model)
     key_bits, value_bits = (int(bits) if bits else None for bits in (kv_key_bits, kv_value_bits))
-    if refused := gguf.refusal(model, from_bits(key_bits or 16), from_bits(value_bits or 16)):
-        raise KvsplitError(f"{file} {refused}.")
+    if reason := gguf.refusal(model, from_bits(key_bits or 16), from_bits(value_bits or 16)):
+        raise KvsplitError(f"{file} {reason}.")
     refuse_what_llama_cpp_cannot_load(model)
     registry.add(
         registry.Entry(names[0], model.path, names[1:], key_bits, value_bits, n_ctx, n_gpu_layers, sha256, source)
@@ -195,13 +195,13 @@ def require_language_model(model: gguf.Gguf) -> None:
 def refuse_what_llama_cpp_cannot_load(model: gguf.Gguf) -> None:
     """Raises KvsplitError for an architecture that this llama.cpp does not know, and warns of any other hindrance."""
     try:
-        refused = examine.ask(model.path).refused
+        refusal = examine.ask(model.path).refusal
     except KvsplitError:
         return  # without a library there is nobody to ask; a prompt will say what to do about that
-    if refused and "unknown model architecture" in refused:
+    if refusal and "unknown model architecture" in refusal:
         raise KvsplitError(
             f"{model.path} is not a language model that llama.cpp knows (architecture {model.architecture}): use a newer "
             "llama.cpp, or give a model of another architecture."
         )
-    if refused:
-        click.echo(f"Warning: llama.cpp cannot load it: {refused}.", err=True)
+    if refusal:
+        click.echo(f"Warning: llama.cpp cannot load it: {refusal}.", err=True)

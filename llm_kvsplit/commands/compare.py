@@ -44,14 +44,14 @@ def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, thread
 
     subject = subjects.named(model)
     n_ctx = min(_N_CTX, subject.header.n_ctx_train or _N_CTX) if n_ctx is None else n_ctx
-    wanted = list(dict.fromkeys([F16, *subjects.parse_pairs(pairs)]))
+    compared = list(dict.fromkeys([F16, *subjects.parse_pairs(pairs)]))
     count = comparison.windows(n_ctx)
     if n_ctx < jobs.SHORTEST:
         raise KvsplitError(f"--n-ctx must be {jobs.SHORTEST} or more, not {n_ctx}.")
-    subjects.refuse_unmeasurable(subject, wanted)
+    subjects.refuse_unmeasurable(subject, compared)
     with fit.simulation(subject.load_options()) as weights:
         subjects.refuse_short_text(weights, text, n_ctx, count)
-        jobs.refuse_unless_side_by_side(weights, wanted, n_ctx, fit.device_memory()[0])
+        jobs.refuse_unless_side_by_side(weights, compared, n_ctx, fit.device_memory()[0])
     threads = threads or machine.physical_cores()
     facts = about.describe(subject, text, threads, seed=0)
     # Kept only until the comparison is whole, so that Ctrl-C loses nothing and another call measures anew.
@@ -62,17 +62,17 @@ def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, thread
     try:
         tokens = subjects.text_tokens(weights, subjects.read_text(text))
         texts = quality.windows(tokens, n_ctx, count)
-        with quality.caches(weights, wanted, n_ctx, threads) as contexts:
+        with quality.caches(weights, compared, n_ctx, threads) as contexts:
             comparison.warm_up(contexts, tokens)
             runner.run(
                 kept,
-                comparison.jobs(wanted, n_ctx),
+                comparison.jobs(compared, n_ctx),
                 lambda order, progress: comparison.measure(contexts, texts[order["window"]], progress),
             )
     finally:
         weights.close()
     shutil.rmtree(folder, ignore_errors=True)
-    _show(subject, comparison.whole(kept, wanted, n_ctx), n_ctx)
+    _show(subject, comparison.whole(kept, compared, n_ctx), n_ctx)
 
 
 def _made(folder: Path) -> Path:

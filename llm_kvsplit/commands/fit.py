@@ -41,51 +41,51 @@ def command(model: str, memory: str | None, n_ctx: int | None) -> None:
                 "smaller quantization of the model."
             )
         if n_ctx is None:
-            _most(weights, pairs, budget)
+            _print_largest(weights, pairs, budget)
         else:
-            _wanted(weights, pairs, budget, n_ctx)
+            _print_at(weights, pairs, budget, n_ctx)
     click.echo(
         "Cache and buffers as llama.cpp says it would allocate them (it was asked, without allocating); weights are the "
         "sum of the file's tensors; the process itself takes about 100 MiB more. Nothing was measured."
     )
 
 
-def _most(weights: Weights, pairs: list[CachePair], budget: int) -> None:
+def _print_largest(weights: Weights, pairs: list[CachePair], budget: int) -> None:
     click.echo(f"\n  {'':6}{'context that fits':>20}{'KV cache':>14}{'buffers':>14}{'in all':>14}")
     for pair in pairs:
-        found = fit.largest(weights, pair, budget)
-        if found is None:
+        footprint = fit.largest(weights, pair, budget)
+        if footprint is None:
             click.echo(f"  {pair!s:6}{'none':>20}")
             continue
         # The cache is padded to whole blocks of cells; a person cannot use more than the model was trained for.
-        whole = found.n_ctx >= weights.n_ctx_train
-        tokens = f"{weights.n_ctx_train} (all)" if whole else str(found.n_ctx)
-        click.echo(_row(pair, tokens, found))
+        whole = footprint.n_ctx >= weights.n_ctx_train
+        tokens = f"{weights.n_ctx_train} (all)" if whole else str(footprint.n_ctx)
+        click.echo(_row(pair, tokens, footprint))
     click.echo(f"\nIt was trained for {weights.n_ctx_train} tokens.")
 
 
-def _wanted(weights: Weights, pairs: list[CachePair], budget: int, n_ctx: int) -> None:
+def _print_at(weights: Weights, pairs: list[CachePair], budget: int, n_ctx: int) -> None:
     if n_ctx > weights.n_ctx_train:
         click.echo(
             f"Warning: it was trained for {weights.n_ctx_train} tokens; beyond that its answers get worse.", err=True
         )
     click.echo(f"\n  {'':6}{f'{n_ctx} tokens':>20}{'KV cache':>14}{'buffers':>14}{'in all':>14}")
-    found = [fit.footprint(weights, pair, n_ctx) for pair in pairs]
-    for each in found:
+    footprints = [fit.footprint(weights, pair, n_ctx) for pair in pairs]
+    for each in footprints:
         lacking = each.total - budget
         click.echo(_row(each.pair, "fits" if lacking <= 0 else f"lacks {size(lacking)}", each))
-    fitting = [each.pair for each in found if each.total <= budget]
+    fitting = [each.pair for each in footprints if each.total <= budget]
     if fitting and fitting[0] == pairs[0]:
         click.echo("\nNothing must be given up: the f16 cache fits.")
     elif fitting:
         bits = f"-o kv_key_bits {fitting[0].k.bits} -o kv_value_bits {fitting[0].v.bits}"
         click.echo(f"\nThe most precise pair that fits is {fitting[0]}: {bits}.")
     else:
-        smallest = min(found, key=lambda each: each.total)
+        smallest = min(footprints, key=lambda each: each.total)
         most = fit.largest(weights, smallest.pair, budget)
         fits = f"{most.n_ctx} tokens fit with {smallest.pair}" if most else "no context fits"
         click.echo(f"\nNo pair fits: {fits}, or find {size(smallest.total - budget)} more memory.")
 
 
-def _row(pair: CachePair, first: str, found: fit.Footprint) -> str:
-    return f"  {pair!s:6}{first:>20}{size(found.kv):>14}{size(found.buffers):>14}{size(found.total):>14}"
+def _row(pair: CachePair, first: str, footprint: fit.Footprint) -> str:
+    return f"  {pair!s:6}{first:>20}{size(footprint.kv):>14}{size(footprint.buffers):>14}{size(footprint.total):>14}"

@@ -99,11 +99,11 @@ def _kv_cache(model: gguf.Gguf) -> tuple[list[dict], list[str]]:
     caches: Sequence[examine.Cache] = ()
     notes = []
     try:
-        answer = examine.ask(model.path, [pair for pair in LADDER if not refusals[pair]], lengths)
-        caches = answer.caches
-        if answer.refused:
+        examination = examine.ask(model.path, [pair for pair in LADDER if not refusals[pair]], lengths)
+        caches = examination.caches
+        if examination.refusal:
             notes.append(
-                f"The size of its KV cache is not known, since llama.cpp cannot load the file: {answer.refused}."
+                f"The size of its KV cache is not known, since llama.cpp cannot load the file: {examination.refusal}."
             )
     except KvsplitError as error:
         notes.append(f"The size of its KV cache is not known, since llama.cpp cannot be asked: {error}")
@@ -120,7 +120,7 @@ def _lengths(n_ctx_train: int) -> list[int]:
 
 def _row(pair: CachePair, refused: str | None, caches: Sequence[examine.Cache], lengths: list[int]) -> dict:
     own = [cache for cache in caches if (cache.key_bits, cache.value_bits) == (pair.k.bits, pair.v.bits)]
-    refused = refused or next((f"is refused by llama.cpp ({cache.refused})" for cache in own if cache.refused), None)
+    refused = refused or next((f"is refused by llama.cpp ({cache.refusal})" for cache in own if cache.refusal), None)
     taken = [cache.bytes for cache in own] if own and not refused else [None] * len(lengths)
     per_token = {cache.bytes / cache.n_ctx for cache in own if cache.bytes is not None}
     return {

@@ -43,7 +43,7 @@ def command(
     from ..bench import about, memory
 
     subject = subjects.named(model)
-    wanted = subjects.parse_pairs(pairs)
+    watched = subjects.parse_pairs(pairs)
     n_ctx = min(8192, subject.header.n_ctx_train or 8192) if n_ctx is None else n_ctx
     if n_ctx < jobs.SHORTEST:
         raise KvsplitError(f"--n-ctx must be {jobs.SHORTEST} or more, not {n_ctx}.")
@@ -52,10 +52,10 @@ def command(
             raise KvsplitError(
                 f"{file} cannot be drawn: its name must end in {', '.join(_KINDS[:-1])} or {_KINDS[-1]}."
             )
-    subjects.refuse_unmeasurable(subject, wanted)
+    subjects.refuse_unmeasurable(subject, watched)
     subjects.read_text(text)
     with fit.simulation(subject.load_options()) as weights:
-        jobs.refuse_unless_it_fits(weights, wanted, n_ctx, fit.device_memory()[0])
+        jobs.refuse_unless_it_fits(weights, watched, n_ctx, fit.device_memory()[0])
     live = _live()
     if out:
         from ..plots import style
@@ -65,15 +65,15 @@ def command(
     common = subjects.common_order(subject, text, threads)
     runs: dict[str, tuple[int, list[memory.Sample]]] = {}
     with live() as screen:
-        for pair in wanted:
+        for pair in watched:
             samples: list[memory.Sample] = []
             (job,) = jobs.speeds([pair], [n_ctx], 1, common)
 
-            def heard(sample: memory.Sample, pair: CachePair = pair, samples: list[memory.Sample] = samples) -> None:
+            def received(sample: memory.Sample, pair: CachePair = pair, samples: list[memory.Sample] = samples) -> None:
                 samples.append(sample)
-                screen.update(_chart({**{name: found for name, (_, found) in runs.items()}, str(pair): samples}, n_ctx))
+                screen.update(_chart({**{name: done for name, (_, done) in runs.items()}, str(pair): samples}, n_ctx))
 
-            result, _ = memory.watch(job.order, heard)
+            result, _ = memory.watch(job.order, received)
             runs[str(pair)] = (result["kv_bytes"], samples)
     click.echo()
     for name, (kv_bytes, samples) in runs.items():
@@ -112,10 +112,12 @@ def _chart(runs: dict[str, list[Sample]], n_ctx: int) -> str:
             column = min(_WIDTH - 1, sample.tokens * _WIDTH // n_ctx)
             columns[column] = max(columns[column], sample.bytes)
         last = samples[-1].tokens * _WIDTH // n_ctx
-        before, drawn = 0, ""
+        bytes_before, drawn = 0, ""
         for column, held in enumerate(columns):
-            before = held or before
-            level = 1 + round((len(_BLOCKS) - 2) * max(0, before - bottom) / (top - bottom)) if column <= last else 0
+            bytes_before = held or bytes_before
+            level = (
+                1 + round((len(_BLOCKS) - 2) * max(0, bytes_before - bottom) / (top - bottom)) if column <= last else 0
+            )
             drawn += _BLOCKS[level]
-        lines.append(f"{pair:5} {drawn} {size(before):>11}  {samples[-1].tokens} tokens")
+        lines.append(f"{pair:5} {drawn} {size(bytes_before):>11}  {samples[-1].tokens} tokens")
     return "\n".join(lines)
