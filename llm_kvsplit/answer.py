@@ -40,7 +40,7 @@ class Question:
 
 def session(prompt: Any, conversation: Any) -> str | None:
     """The conversation to keep the KV state for. To be called in the thread of llm's command, whose options it looks at."""
-    return conversation.id if conversation is not None and recall.wanted(prompt.options.kv_sessions) else None
+    return conversation.id if conversation is not None and recall.should_store(prompt.options.kv_sessions) else None
 
 
 def prepare(entry: Entry, prompt: Any, conversation: Any, *, session: str | None, stream: bool) -> Question:

@@ -43,8 +43,8 @@ class Outcome:
 
 def context_size(n_prompt: int, max_tokens: int | None, limit: int) -> int:
     """Tokens of context to allocate: what prompt and answer need, padded, at most ``limit``."""
-    wanted = n_prompt + (ANSWER_ROOM if max_tokens is None else max_tokens)
-    return min(-(-wanted // PADDING) * PADDING, max(limit, PADDING))
+    needed = n_prompt + (ANSWER_ROOM if max_tokens is None else max_tokens)
+    return min(-(-needed // PADDING) * PADDING, max(limit, PADDING))
 
 
 def generate(

@@ -20,7 +20,7 @@ from ..errors import KvsplitError
 from ..gguf_format import MAGIC, not_gguf
 from ..progress import transfer
 from ..units import size as as_size
-from .remote import RemoteFile, TransferCut, as_sha256, get, host, public, refusal
+from .remote import RemoteFile, TransferCut, answer_error, as_sha256, get, host, public
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 CHUNK = 1 << 18
 #: Attempts in a row that bring nothing; any progress starts the count again.
 TRIES = 5
-#: Seconds that a server may ask to be left alone and still be waited for.
-PATIENCE = 120
+#: Seconds that a server may ask to be left alone; one that asks for more ends the download.
+LONGEST_WAIT = 120
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def fetch(source: RemoteFile, folder: Path, sha256: str | None = None, pause: fl
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{target}.lock", timeout=0)
         with lock:
-            done = _fetch_locked(source, target, sha256 and sha256.lower(), pause)
+            download = _fetch_locked(source, target, sha256 and sha256.lower(), pause)
         # Whoever waits for this lock looks for the finished file first, so the lock file may go.
         with suppress(OSError):
             os.unlink(lock.lock_file)
-        return done
+        return download
     except Timeout:
         raise KvsplitError(f"Another process is downloading {target}: wait until it is done.") from None
     except OSError as error:
@@ -76,8 +76,8 @@ def fetch(source: RemoteFile, folder: Path, sha256: str | None = None, pause: fl
 
 
 @dataclass(frozen=True)
-class _Notes:
-    """What is kept beside a partial file, to know on resuming that it is part of the same thing."""
+class _PartNotes:
+    """What is kept beside a partial file, so that resuming knows what it is a part of."""
 
     url: str
     #: A strong ETag or a date, for the If-Range header.
@@ -98,7 +98,7 @@ def _fetch_locked(source: RemoteFile, target: Path, sha256: str | None, pause: f
                 return _attempt(session, source, target, part, sha256)
             except TransferCut as cut:
                 failures = 0 if _size(part) > before else failures + 1
-                if failures == TRIES or (cut.wait or 0) > PATIENCE:
+                if failures == TRIES or (cut.wait or 0) > LONGEST_WAIT:
                     raise KvsplitError(f"{cut}: run the same command again later, it goes on from there.") from cut
                 wait = pause * 2**failures if cut.wait is None else cut.wait
                 click.echo(f"{cut}; trying again" + (f" in {wait:.0f} s." if wait >= 1 else "."), err=True)
@@ -110,31 +110,31 @@ def _attempt(session: Session, source: RemoteFile, target: Path, part: Path, sha
 
     notes = _load_notes(part)
     if not notes or notes.url != public(source.url) or not (notes.validator or notes.sha256 or sha256):
-        _forget(part)
-        notes = _Notes(public(source.url), None, None)
+        _delete_part(part)
+        notes = _PartNotes(public(source.url), None, None)
     offset = _size(part)
     headers = {"Range": f"bytes={offset}-"} if offset else {}
     if offset and notes.validator:
         headers["If-Range"] = notes.validator
     try:
-        response, stated = get(session, source.url, headers)
+        response, facts = get(session, source.url, headers)
         with response:
             if response.status_code == 416 and offset:
                 # Either all of it is here and only the renaming was missed, or this is part of something else.
                 if response.headers.get("Content-Range") != f"bytes */{offset}":
-                    _forget(part)
+                    _delete_part(part)
                     raise TransferCut(f"{source.name} has changed on the server", wait=0)
                 return _finish(target, part, offset, sha256 or notes.sha256)
             if response.status_code == 206 and notes.validator not in (None, _validator(response)):
-                _forget(part)
+                _delete_part(part)
                 raise TransferCut(f"{source.name} has changed on the server", wait=0)
-            offset, total = _extent(response, source, part, offset, stated.size)
-            if sha256 and stated.sha256 and sha256 != stated.sha256:
+            offset, total = _extent(response, source, part, offset, facts.size)
+            if sha256 and facts.sha256 and sha256 != facts.sha256:
                 raise KvsplitError(
-                    f"The server states SHA-256 {stated.sha256} for {source.name}, not {sha256}: "
+                    f"The server states SHA-256 {facts.sha256} for {source.name}, not {sha256}: "
                     "check the hash and the file's name."
                 )
-            expected = sha256 or stated.sha256 or (notes.sha256 if offset else None)
+            expected = sha256 or facts.sha256 or (notes.sha256 if offset else None)
             if target.exists():
                 return _reuse(target, total, expected)
             if total and (total - offset) > (free := shutil.disk_usage(part.parent).free):
@@ -142,7 +142,7 @@ def _attempt(session: Session, source: RemoteFile, target: Path, part: Path, sha
                     f"{source.name} needs {as_size(total - offset)} more, but {part.parent} has {as_size(free)} free: "
                     "make room first."
                 )
-            _save_notes(part, _Notes(public(source.url), _validator(response), expected))
+            _save_notes(part, _PartNotes(public(source.url), _validator(response), expected))
             _receive(response, source, part, offset, total)
     except requests.exceptions.SSLError as error:
         raise KvsplitError(
@@ -163,11 +163,11 @@ def _extent(
     if response.status_code == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if not match or int(match[1]) != offset:
-            _forget(part)
+            _delete_part(part)
             raise TransferCut(f"{host(source.url)} sent another piece of {source.name} than asked for", wait=0)
         return offset, int(match[2]) if match[2] != "*" else linked_size
     if response.status_code != 200:
-        raise refusal(response, source)
+        raise answer_error(response, source)
     length = response.headers.get("Content-Length", "")
     total = int(length) if length.isdecimal() else linked_size
     if total and linked_size and total != linked_size:
@@ -196,17 +196,17 @@ def _receive(response: Response, source: RemoteFile, part: Path, offset: int, to
 def _finish(target: Path, part: Path, total: int | None, expected: str | None) -> Download:
     size = _size(part)
     if total is not None and size != total:
-        _forget(part)
+        _delete_part(part)
         raise KvsplitError(f"{target.name} came as {size} bytes instead of {total} and was deleted: try again.")
     digest = files.sha256(part)
     if expected and digest != expected:
-        _forget(part)
+        _delete_part(part)
         raise KvsplitError(
             f"{target.name} came with SHA-256 {digest} instead of {expected} and was deleted: try again, "
             "or check the hash you gave."
         )
     os.replace(part, target)
-    _forget(part)
+    _delete_part(part)
     return Download(target, size, digest)
 
 
@@ -238,17 +238,17 @@ def _notes_file(part: Path) -> Path:
     return Path(f"{part}.json")
 
 
-def _load_notes(part: Path) -> _Notes | None:
+def _load_notes(part: Path) -> _PartNotes | None:
     try:
-        return _Notes(**json.loads(_notes_file(part).read_text(encoding="utf-8")))
+        return _PartNotes(**json.loads(_notes_file(part).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _save_notes(part: Path, notes: _Notes) -> None:
+def _save_notes(part: Path, notes: _PartNotes) -> None:
     _notes_file(part).write_text(json.dumps(asdict(notes)), encoding="utf-8")
 
 
-def _forget(part: Path) -> None:
+def _delete_part(part: Path) -> None:
     part.unlink(missing_ok=True)
     _notes_file(part).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Where a model can be fetched from: what a person may write for it, and asking a server for it.
+"""A model on a server: what a person may write for it, and asking for it.
 
-Knows Hugging Face: its addresses, its token, and what it says about a file on the way to it.
+This file knows Hugging Face: its addresses, its token, and what it says about a file on the way to it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def resolve(spec: str, file: str | None = None) -> list[RemoteFile]:
     """The file that ``spec`` names, or all parts of a split model.
 
     ``spec`` is a URL, ``owner/repo/file.gguf`` on Hugging Face, or ``owner/repo`` with the file beside it; without
-    one the repository is asked, which settles it if it has one GGUF only. Raises KvsplitError with what is wrong.
+    one the repository is asked, which answers where it has one GGUF only. Raises KvsplitError with what is wrong.
     """
     if "://" in spec:
         if file:
@@ -99,7 +99,7 @@ def _only_file(repo: str) -> str:
         with requests.Session() as session:
             response, _ = get(session, f"{_endpoint()}/api/models/{repo}", {})
             if response.status_code != 200:
-                raise refusal(response, source)
+                raise answer_error(response, source)
             names = [each["rfilename"] for each in response.json()["siblings"]]
     except (requests.ConnectionError, requests.Timeout) as error:
         raise KvsplitError(
@@ -134,19 +134,19 @@ class FileFacts:
 
 def get(session: Session, url: str, headers: dict[str, str]) -> tuple[Response, FileFacts]:
     """GET with redirects followed by hand: the token goes to its own host only, and the hash stands on a redirect."""
-    stated = FileFacts()
+    facts = FileFacts()
     for _ in range(10):
         token = _token() if _origin(url) == _origin(_endpoint()) else None
         response = session.get(
             url, headers=headers, auth=_bearer(token), stream=True, allow_redirects=False, timeout=TIMEOUT
         )
         linked = response.headers.get("X-Linked-Size", "")
-        stated = FileFacts(
-            as_sha256(response.headers.get("X-Linked-Etag", "").strip('"')) or stated.sha256,
-            int(linked) if linked.isdecimal() else stated.size,
+        facts = FileFacts(
+            as_sha256(response.headers.get("X-Linked-Etag", "").strip('"')) or facts.sha256,
+            int(linked) if linked.isdecimal() else facts.size,
         )
         if not response.is_redirect:
-            return response, stated
+            return response, facts
         to = urljoin(url, response.headers["Location"])
         response.close()
         if urlsplit(to).scheme != "https" and urlsplit(url).scheme == "https":
@@ -155,8 +155,8 @@ def get(session: Session, url: str, headers: dict[str, str]) -> tuple[Response, 
     raise KvsplitError(f"{host(url)} sends the download round in circles: check the address.")
 
 
-def refusal(response: Response, source: RemoteFile) -> Exception:
-    """What to raise for an answer without the file: TransferCut where trying again may help, else KvsplitError."""
+def answer_error(response: Response, source: RemoteFile) -> Exception:
+    """What to raise for an answer without the file: TransferCut where another try may help, else KvsplitError."""
     status = response.status_code
     hub, at_hub = (_origin(url) == _origin(_endpoint()) for url in (source.url, response.url))
     what = f"{host(response.url)} answers HTTP {status} for {source.name}"

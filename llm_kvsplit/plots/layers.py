@@ -19,10 +19,10 @@ def heat(results: Results) -> Figure | None:
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.ticker import LogLocator
 
-    found = results.runs.get("layers")
-    if not found:
+    analysis = results.runs.get("layers")
+    if not analysis:
         return None
-    rows = found["rows"]
+    rows = analysis["rows"]
     width = max(6.0, 0.42 * len(rows) + 2)
     drawn, panels = style.figure(results, rows=2, width=width, height=4.4)
     for axes, key, scale, norm, words in (
@@ -42,7 +42,7 @@ def heat(results: Results) -> Figure | None:
             axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if norm(value) < 0.5 else "black")
     panels[1].set_xlabel("layer")
     panels[0].set_title(
-        f"Only this layer's keys or values in {found['cache_type']} ({found['n_ctx']} tokens of context)"
+        f"Only this layer's keys or values in {analysis['cache_type']} ({analysis['n_ctx']} tokens of context)"
     )
     return drawn
 
@@ -53,10 +53,10 @@ def attention(results: Results) -> Figure | None:
 
     from ..bench.attention import unpack
 
-    found = results.runs.get("heads")
-    if not found:
+    analysis = results.runs.get("heads")
+    if not analysis:
         return None
-    heads = found["heads"]
+    heads = analysis["heads"]
     names = sorted(heads[0]["patterns"], key=by_bits)
     drawn, panels = style.figure(
         results, rows=len(heads), columns=len(names), width=8.0, height=2.45 * len(heads) + 0.6

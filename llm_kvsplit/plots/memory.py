@@ -28,7 +28,9 @@ def bytes_by_context(results: Results, axes: Axes) -> None:
     for pair in results.pairs():
         cells = [cell for n in results.lengths() if "kv_bytes" in (cell := results.cell(pair, n))]
         axes.plot(
-            [c["n_ctx"] for c in cells], [c["kv_bytes"] / 2**20 for c in cells], **style.look(pair, results.pairs())
+            [c["n_ctx"] for c in cells],
+            [c["kv_bytes"] / 2**20 for c in cells],
+            **style.line_style(pair, results.pairs()),
         )
     style.lengths_axis(axes, results.lengths())
     axes.set_yscale("log", base=2)

@@ -54,7 +54,7 @@ def size_against_divergence(results: Results, axes: Axes) -> int:
             continue
         x = 100 * cell["kv_bytes"] / f16 if f16 else cell["kv_bytes"] / 2**20
         (y,), error = style.errors([harm(cell)])
-        shown = style.look(cell["pair"], results.pairs()) | {"linestyle": "none"}
+        shown = style.line_style(cell["pair"], results.pairs()) | {"linestyle": "none"}
         axes.errorbar([x], [max(y, _FLOOR)], yerr=error, capsize=3, **shown)
         axes.annotate(cell["pair"], (x, max(y, _FLOOR)), textcoords="offset points", xytext=(9, 4))
         points.append((x, y))
@@ -114,7 +114,7 @@ def _bars(results: Results, axes: Axes, key: str, scale: float) -> None:
         values, error = style.errors([cell[key] for _, cell in cells], scale)
         places = [at + (i - (len(pairs) - 1) / 2) * width for at, _ in cells]
         # The hatch is drawn in the colour of the edge, and so would the error bar be: it is drawn by itself.
-        axes.bar(places, values, width * 0.95, label=pair, **style.bar(pair, results.pairs()))
+        axes.bar(places, values, width * 0.95, label=pair, **style.bar_style(pair, results.pairs()))
         axes.errorbar(places, values, yerr=error, fmt="none", ecolor="black", elinewidth=1, capsize=2.5)
     axes.set_xticks(range(len(lengths)), [str(n) for n in lengths])
     axes.set_xlabel("context (tokens)")
@@ -130,7 +130,7 @@ def sides(results: Results) -> Figure | None:
     drawn, axes = style.figure(results)
     for pair, words in (("K4V8", "keys in 4 bits, values in 8"), ("K8V4", "keys in 8 bits, values in 4")):
         values, error = style.errors([harm(results.cell(pair, n)) for n in lengths])
-        shown = style.look(pair, results.pairs()) | {"label": words}
+        shown = style.line_style(pair, results.pairs()) | {"label": words}
         axes.errorbar(lengths, [max(value, _FLOOR) for value in values], yerr=error, capsize=3, **shown)
     for n in lengths:
         few_keys, few_values = (max(harm(results.cell(pair, n))[0], _FLOOR) for pair in ("K4V8", "K8V4"))
@@ -155,11 +155,13 @@ def needles(results: Results) -> Figure | None:
     lengths = sorted({cell["n_ctx"] for cell in cells})
     width = 0.8 / len(pairs)
     for i, pair in enumerate(pairs):
-        found = [(at, cell["needles"]) for at, n in enumerate(lengths) if "needles" in (cell := results.cell(pair, n))]
-        places = [at + (i - (len(pairs) - 1) / 2) * width for at, _ in found]
-        shares = [100 * right / asked for _, (right, asked) in found]
-        bars = axes.bar(places, shares, width * 0.95, label=pair, **style.bar(pair, results.pairs()))
-        axes.bar_label(bars, [str(right) for _, (right, _) in found], padding=1, fontsize=8)
+        answers = [
+            (at, cell["needles"]) for at, n in enumerate(lengths) if "needles" in (cell := results.cell(pair, n))
+        ]
+        places = [at + (i - (len(pairs) - 1) / 2) * width for at, _ in answers]
+        shares = [100 * right / asked for _, (right, asked) in answers]
+        bars = axes.bar(places, shares, width * 0.95, label=pair, **style.bar_style(pair, results.pairs()))
+        axes.bar_label(bars, [str(right) for _, (right, _) in answers], padding=1, fontsize=8)
     axes.set_xticks(range(len(lengths)), [str(n) for n in lengths])
     axes.set_ylim(0, 108)
     axes.grid(axis="x", visible=False)

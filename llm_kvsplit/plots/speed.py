@@ -37,12 +37,14 @@ def rate(results: Results, axes: Axes, key: str, words: str, beside: Results | N
     if beside is not None:
         for pair in beside.pairs():
             cells = [cell for n in beside.lengths() if key in (cell := beside.cell(pair, n))]
-            look = style.look(pair, beside.pairs()) | {"label": None, "alpha": 0.3}
-            axes.plot([c["n_ctx"] for c in cells], [c[key][0] for c in cells], **look)
+            shown = style.line_style(pair, beside.pairs()) | {"label": None, "alpha": 0.3}
+            axes.plot([c["n_ctx"] for c in cells], [c[key][0] for c in cells], **shown)
     for pair in results.pairs():
         cells = [cell for n in results.lengths() if key in (cell := results.cell(pair, n))]
         values, error = style.errors([cell[key] for cell in cells])
-        axes.errorbar([c["n_ctx"] for c in cells], values, yerr=error, capsize=3, **style.look(pair, results.pairs()))
+        axes.errorbar(
+            [c["n_ctx"] for c in cells], values, yerr=error, capsize=3, **style.line_style(pair, results.pairs())
+        )
     style.lengths_axis(axes, results.lengths())
     style.log_axis(axes)
     axes.set_ylabel(words)

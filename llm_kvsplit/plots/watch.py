@@ -34,7 +34,7 @@ def _draw(runs: Runs, caption: str) -> tuple[Figure, list[tuple[Line2D, list[flo
     drawn, axes = pyplot.subplots(figsize=(6.4, 3.8), layout="constrained")
     lines = []
     for pair, (kv_bytes, samples) in runs.items():
-        shown = style.look(pair, list(runs)) | {"label": f"{pair}: cache of {size(kv_bytes)}", "markersize": 4}
+        shown = style.line_style(pair, list(runs)) | {"label": f"{pair}: cache of {size(kv_bytes)}", "markersize": 4}
         xs, ys = [s.seconds for s in samples], [s.bytes / 2**20 for s in samples]
         (line,) = axes.plot(xs, ys, markevery=max(1, len(xs) // 12), **shown)
         # Beyond the last line's end there is room for its peak.

@@ -66,7 +66,7 @@ def deferred_save(context: Context, model_name: str, conversation: str) -> Calla
     return write
 
 
-def wanted(option: bool | None) -> bool:
+def should_store(option: bool | None) -> bool:
     """Whether to store the state: only what llm logs is kept, and nothing with ``-o kv_sessions false``.
 
     Called where llm's command runs; from Python, where llm logs nothing by itself, only on request.

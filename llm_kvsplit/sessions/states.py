@@ -35,14 +35,14 @@ def find(key: state_file.Key, tokens: list[int], longest: int) -> tuple[state_fi
     """
     import numpy as np
 
-    wanted = np.array(tokens, np.uint32)
+    prompt = np.array(tokens, np.uint32)
     best: tuple[state_file.Session, int] | None = None
     for path in (folder() / key.folder_name()).glob("*.kv"):
         session = _sound(path, lambda path: state_file.read_head(path, key))
         if session is None or len(session.tokens) > longest:
             continue
-        n = min(len(wanted), len(session.tokens))
-        different = np.flatnonzero(wanted[:n] != session.tokens[:n])
+        n = min(len(prompt), len(session.tokens))
+        different = np.flatnonzero(prompt[:n] != session.tokens[:n])
         common = int(different[0]) if len(different) else n
         if common >= MIN_TOKENS and (best is None or common > best[1]):
             best = session, common

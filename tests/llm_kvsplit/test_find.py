@@ -21,6 +21,7 @@ from llm_kvsplit.engine.weights import LoadOptions
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.models import find
 from llm_kvsplit.models.estimate import RESERVED, estimate
+from llm_kvsplit.models.folders import places_below
 from llm_kvsplit.models.place import Fault
 from llm_kvsplit.models.places import everywhere, huggingface, ollama
 
@@ -521,9 +522,11 @@ def test_folders_that_may_not_be_read(home):
         (base / "lms/p").chmod(0)
         os.seteuid(65534)
         try:
-            from llm_kvsplit.models.place import files
-
-            every = [*ollama.places_in(base / "ollama"), *ollama.places_in(base / "hidden"), *files("x", base / "lms")]
+            every = [
+                *ollama.places_in(base / "ollama"),
+                *ollama.places_in(base / "hidden"),
+                *places_below("x", base / "lms"),
+            ]
             with pytest.raises(KvsplitError, match="Permission denied"):
                 gguf.read(blob)
         finally:

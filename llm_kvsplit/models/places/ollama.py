@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..place import Fault, Place, begins_like_gguf, below, home, read_json, read_text
+from ..folders import begins_like_gguf, children, home, read_json, read_text
+from ..place import Fault, Place
 
 PROGRAM = "Ollama"
 
@@ -53,12 +54,12 @@ def places() -> Iterator[Place | Fault]:
 
 
 def places_in(folder: Path) -> Iterator[Place | Fault]:
-    for manifest in below(folder / "manifests", 4):
+    for manifest in children(folder / "manifests", 4):
         if isinstance(manifest, Fault):
             yield manifest
         elif not manifest.name.startswith("."):  # macOS leaves .DS_Store everywhere
             yield from _model(folder, manifest)
-    for blob in below(folder / "blobs"):
+    for blob in children(folder / "blobs"):
         if isinstance(blob, Fault):
             yield blob
         elif blob.name.endswith("-partial") and begins_like_gguf(blob):
