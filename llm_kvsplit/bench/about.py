@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def describe(subject: Subject, text: Path | None, threads: int, seed: int) -> dict[str, Any]:
-    """Model, text, machine, backend and settings; files are named by their SHA-256, and the machine not at all."""
+    """Model, text, machine, library and settings. Files are named by their SHA-256; the machine has no name."""
     from ..engine import library
 
     header = subject.header

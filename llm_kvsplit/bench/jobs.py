@@ -83,7 +83,7 @@ def speeds(pairs: list[CachePair], lengths: list[int], repeats: int, common: dic
 
 
 def quality(pairs: list[CachePair], n_ctx: int, windows: int, common: dict[str, Any]) -> Iterator[Job]:
-    """Every pair against f16; first f16 itself, nudged, which the damage of the others is counted from."""
+    """Every pair against f16. The nudged f16 comes first, since the damage of the others is counted from it."""
     for pair in dict.fromkeys([F16, *pairs]):
         words = f"{'f16 nudged' if pair == F16 else pair}, {n_ctx} tokens: predictions"
         order = common | {"windows": windows}
@@ -110,14 +110,14 @@ def too_large(weights: Weights, pair: CachePair, n_ctx: int, memory: int) -> str
 
 
 def refuse_unless_it_fits(weights: Weights, pairs: list[CachePair], n_ctx: int, memory: int) -> None:
-    """Raise KvsplitError, with the numbers, unless every pair fits; asked before anything is loaded."""
+    """Raise KvsplitError, with the numbers, unless every pair fits. Nothing is loaded for it."""
     for pair in pairs:
         if reason := too_large(weights, pair, n_ctx, memory):
             raise too_large_error(reason)
 
 
 def refuse_unless_side_by_side(weights: Weights, pairs: list[CachePair], n_ctx: int, memory: int) -> None:
-    """The same for all pairs and the f16 cache that they are held against, in memory at once."""
+    """The same for all pairs and the f16 cache that they are compared with, in memory at once."""
     taken = [fit.footprint(weights, pair, n_ctx) for pair in (F16, *pairs)]
     total = taken[0].total + sum(each.kv + each.buffers for each in taken[1:])
     if total > memory:

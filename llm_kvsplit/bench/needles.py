@@ -28,7 +28,7 @@ class Haystack:
 
 
 def haystack(weights: Weights, tokens: list[int], n_ctx: int, seed: int) -> Haystack:
-    """``n_ctx`` tokens of the text with a number planted at each depth; the same for the same seed."""
+    """``n_ctx`` tokens of the text with a number planted at each depth. The same seed gives the same ones."""
     chance = random.Random(seed)
     names = chance.sample(_NAMES, len(DEPTHS))
     numbers = [str(chance.randrange(10000, 100000)) for _ in DEPTHS]
@@ -50,7 +50,7 @@ def haystack(weights: Weights, tokens: list[int], n_ctx: int, seed: int) -> Hays
 
 
 def ask(context: Context, hay: Haystack, done: Callable[[int], None] = lambda tokens: None) -> list[dict[str, Any]]:
-    """Evaluate the haystack once, then each question behind it; greedy answers, right when the number stands first."""
+    """Evaluate the haystack once, then each question behind it. An answer is greedy, and right when it begins with the number."""
     weights = context.weights
     sampler = Sampler(weights, Sampling(temperature=0))
     answers = []

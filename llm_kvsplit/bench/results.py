@@ -79,7 +79,7 @@ class Results:
 
 
 def by_bits(pair: str) -> tuple[int, int]:
-    """Sorts configurations: f16 first, then from most to least bits, of as many those with more for the keys."""
+    """The sort key of a configuration: f16 first, then from most to least bits, then from most to least for the keys."""
     if pair == "f16":
         return (-32, -16)
     key_bits, value_bits = map(int, pair[1:].split("V"))
@@ -172,7 +172,7 @@ _COLUMNS = {
 
 
 def write_csv(results: Results, file: Path) -> None:
-    """A row for each configuration and length; an empty field where nothing was measured."""
+    """Write a row for each configuration and length. A field is empty where nothing was measured."""
     import io
 
     out = io.StringIO()

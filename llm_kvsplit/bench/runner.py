@@ -19,15 +19,15 @@ _WIDTH = 34
 
 @dataclass(frozen=True)
 class Progress:
-    """Called with the tokens that were evaluated; ``says`` what is measured now."""
+    """A progress bar, called with the number of tokens that were just evaluated."""
 
     bar: Any
 
     def __call__(self, tokens: int) -> None:
         self.bar.update(tokens)
 
-    def says(self, words: str) -> None:
-        """On a terminal alone: elsewhere each change would be a line."""
+    def describe(self, words: str) -> None:
+        """Show what is measured now. On a terminal alone, since elsewhere each change would be a line."""
         if sys.stderr.isatty():
             self.bar.label = _label(words)
 

@@ -1,4 +1,4 @@
-"""How fast a cache is filled and read, measured as llama-bench does: the given tokens, no sampling."""
+"""How fast a cache is filled and read, measured as llama-bench does: with given tokens, without sampling."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def run(context: Context, tokens: list[int], done: Callable[[int], None] = lambd
 
 
 class _Clock:
-    """Adds up time in llama.cpp; a GPU works on after ``evaluate`` has returned, so it is waited for."""
+    """Adds up the time in llama.cpp. A GPU works on after ``evaluate`` has returned, so the clock waits for it."""
 
     def __init__(self, context: Context) -> None:
         self.context, self.total = context, 0.0
 
     def evaluate(self, tokens: list[int]) -> float:
-        """Append ``tokens``; the seconds that took."""
+        """Append ``tokens``, and return the seconds that it took."""
         started = time.perf_counter()
         self.context.evaluate(tokens)
         self.context.synchronize()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import demo, gguf, registry
-from ..builds import choice, probe
+from ..builds import choice
 from ..errors import KvsplitError
 from ..kvtypes import BITS, CachePair
 
@@ -29,7 +29,7 @@ class Subject:
     def load_options(self) -> LoadOptions:
         from ..engine.weights import LoadOptions
 
-        return LoadOptions(self.path, self.n_gpu_layers, probe.result(choice.ensure()).extra_bufts)
+        return LoadOptions(self.path, self.n_gpu_layers, choice.extra_bufts())
 
 
 def named(model: str) -> Subject:

@@ -81,7 +81,7 @@ def beside(results: Results, other: Results, n_ctx: int) -> Rows:
 
 def plain(table: Rows) -> str:
     """A table for the terminal, without columns that are empty."""
-    table = _filled(table)
+    table = _without_empty_columns(table)
     widths = [max(map(len, column)) for column in zip(*table)]
     lines = []
     for row in table:
@@ -91,12 +91,12 @@ def plain(table: Rows) -> str:
 
 
 def markdown(table: Rows) -> str:
-    table = _filled(table)
+    table = _without_empty_columns(table)
     lines = ["| " + " | ".join(row) + " |" for row in table]
     return "\n".join([lines[0], "| " + " | ".join(["---"] + ["---:"] * (len(table[0]) - 1)) + " |", *lines[1:]])
 
 
-def _filled(table: Rows) -> Rows:
+def _without_empty_columns(table: Rows) -> Rows:
     keep = [i for i in range(len(table[0])) if i == 0 or any(row[i] for row in table[1:])]
     return [tuple(row[i] for i in keep) for row in table]
 
@@ -137,12 +137,12 @@ def advice(results: Results, n_ctx: int) -> str:
     if best["pair"] == "f16":
         words = [f"Recommended: stay with f16, since no other pair's damage is surely below {LARGEST_DAMAGE} nats."]
         if judged := _judged(results, n_ctx):
-            words.append(_tail(min(judged, key=lambda cell: cell["damage"][0]), f16))
+            words.append(_worst_places(min(judged, key=lambda cell: cell["damage"][0]), f16))
     else:
         words = [
             f"Recommended: {best['pair']}, the smallest cache whose damage is surely below {LARGEST_DAMAGE} nats: it takes "
             f"{best['kv_bytes'] / f16['kv_bytes']:.0%} of f16's bytes.",
-            _tail(best, f16),
+            _worst_places(best, f16),
         ]
     for cell in sorted(smaller, key=_by_size):
         words.append(
@@ -152,7 +152,7 @@ def advice(results: Results, n_ctx: int) -> str:
     return "\n".join(words)
 
 
-def _tail(cell: dict[str, Any], f16: dict[str, Any]) -> str:
+def _worst_places(cell: dict[str, Any], f16: dict[str, Any]) -> str:
     return (
         f"In one of a thousand places {cell['pair']} moves at least {cell['moved_999'][0]:.0%} of the probability to other "
         f"tokens (99.9 % KL {cell['kl_999'][0]:.3f}); the model's own roundings move {f16['moved_999'][0]:.0%} "

@@ -50,7 +50,7 @@ class Archive:
     size: int
 
 
-def here() -> str:
+def platform_name() -> str:
     """This machine as the list names it, such as ``macos-arm64``."""
     system = {"darwin": "macos"}.get(sys.platform, sys.platform)
     return f"{system}-{platform.machine().lower()}"
@@ -63,7 +63,7 @@ def base_url() -> str:
 
 def find() -> Archive:
     """The archive for this machine and the installed bindings. Raises NothingFits."""
-    machine, bindings = here(), bindings_version()
+    machine, bindings = platform_name(), bindings_version()
     try:
         builds = json.loads(_get(f"{base_url()}/backends.json", _LIST))["builds"]
         fitting = [each for each in builds if (each["platform"], each["bindings_version"]) == (machine, bindings)]

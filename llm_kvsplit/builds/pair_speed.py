@@ -1,4 +1,4 @@
-"""How long a prompt takes with a pair of cache types against f16: what a build is remembered for, and a word on it.
+"""How long a prompt takes with a pair of cache types, as a multiple of f16's time: remembered for each library.
 
 ``engine/pair_timing.py`` measures it, with the library at hand on this machine.
 """
@@ -20,7 +20,7 @@ from .shelf import Build
 #: The prompt that the figure is for, in tokens.
 PROMPT = 8192
 MEND = "llm kvsplit backend install"
-#: A pair that takes so much longer than f16 is worth a word; less is noise or a fair price.
+#: A person is told of a pair that takes so many times as long as f16. Less is noise, or a fair price.
 SLOW = 1.5
 
 

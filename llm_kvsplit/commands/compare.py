@@ -72,7 +72,7 @@ def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, thread
     finally:
         weights.close()
     shutil.rmtree(folder, ignore_errors=True)
-    _show(subject, comparison.whole(kept, compared, n_ctx), n_ctx)
+    _show(subject, comparison.combined(kept, compared, n_ctx), n_ctx)
 
 
 def _made(folder: Path) -> Path:

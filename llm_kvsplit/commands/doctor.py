@@ -159,14 +159,14 @@ def _print(report: dict[str, Any]) -> None:
         click.echo("\nEverything that was tried works.")
 
 
-def _child() -> None:
+def _print_trials() -> None:
     """A line of JSON with what the library is, then one for each pair."""
     from ..engine import library
     from ..engine.weights import LoadOptions, Weights
 
     library.load()
     print(json.dumps({"series": library.kvsplit_info(), "devices": library.devices()}), flush=True)
-    weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=probe.result(choice.ensure()).extra_bufts))
+    weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=choice.extra_bufts()))
     for pair in (CachePair.from_bits(k, v) for k in BITS for v in BITS):
         print(json.dumps({"pairs": [dataclasses.asdict(_try(weights, pair))]}), flush=True)
 
@@ -182,4 +182,4 @@ def _try(weights: Any, pair: CachePair) -> PairTrial:
 
 
 if __name__ == "__main__":
-    _child()
+    _print_trials()

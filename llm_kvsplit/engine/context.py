@@ -122,9 +122,9 @@ class Context:
         stopped: Callable[[], bool] = lambda: False,
         done: Callable[[int], None] = lambda tokens: None,
     ) -> None:
-        """Append ``tokens`` to the cache, in batches; ``stopped`` is asked before each, ``done`` is told its tokens after it.
+        """Append ``tokens`` to the cache, in batches. Where ``stopped()`` is true before one, no more are evaluated.
 
-        Raises KvsplitError when llama.cpp refuses; the cache then holds what ``self.tokens`` says.
+        ``done`` gets the number of tokens after each batch. Raises KvsplitError when llama.cpp refuses; the cache then holds what ``self.tokens`` says.
         """
         size = self.lib.llama_n_batch(self.pointer)
         for start in range(0, len(tokens), size):

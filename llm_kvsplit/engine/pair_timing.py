@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict
 
 from .. import demo
-from ..builds import choice, probe
+from ..builds import choice
 from ..builds.pair_speed import PROMPT, SLOW, PairSpeed
 from ..kvtypes import CachePair
 from . import library, rows
@@ -25,13 +25,13 @@ _COMPUTED, _DEPTH, _BATCH, _TURNS = 64, PROMPT // 2, 64, 4
 
 
 def measure(weights: Weights, pair: CachePair) -> PairSpeed:
-    """Raises KvsplitError when llama.cpp cannot make the cache."""
+    """How long a prompt takes with ``pair``, against f16. Raises KvsplitError when llama.cpp cannot make the cache."""
     contexts: list[Context] = []
     try:
         for each in dict.fromkeys((F16, pair)):
             contexts.append(_filled(Context(weights, ContextOptions(each, _DEPTH + _BATCH))))
-        # In turns, and the best of each: whatever else the machine does only ever adds time. What looks slow is looked
-        # at twice, since it is remembered.
+        # In turns, and the best of each: whatever else the machine does only ever adds time. What seems slow is
+        # measured twice, since it is remembered.
         seconds = [(_seconds(contexts[0]), _seconds(contexts[-1])) for _ in range(_TURNS)]
         if _factor(seconds) >= SLOW:
             seconds += [(_seconds(contexts[0]), _seconds(contexts[-1])) for _ in range(_TURNS)]
@@ -77,7 +77,7 @@ def _seconds(context: Context) -> float:
 
 
 def _print_speed(key_bits: int, value_bits: int) -> None:
-    weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=probe.result(choice.ensure()).extra_bufts))
+    weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=choice.extra_bufts()))
     print(json.dumps(asdict(measure(weights, CachePair.from_bits(key_bits, value_bits)))))
 
 

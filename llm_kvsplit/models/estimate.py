@@ -23,7 +23,7 @@ _STEP = 256
 
 @dataclass(frozen=True)
 class Estimate:
-    """What of a model fits."""
+    """How much of a model's context fits."""
 
     #: None where the header does not tell the cache's size: the weights fit, and ``llm kvsplit fit`` knows the rest.
     n_ctx: int | None
@@ -41,7 +41,7 @@ class Estimate:
 
 
 def estimate(model: gguf.Gguf, memory: int) -> Estimate:
-    """What of ``model`` fits into ``memory`` bytes with a K8V4 cache, or the nearest that it can have."""
+    """How much context of ``model`` fits into ``memory`` bytes with a K8V4 cache, or with the nearest that it can have."""
     pair = next((each for each in _PAIRS if not gguf.refusal(model, each.k, each.v)), _PAIRS[-1])
     left = memory - model.size - RESERVED
     if left < 0:
@@ -56,6 +56,6 @@ def estimate(model: gguf.Gguf, memory: int) -> Estimate:
 
 
 def _bytes_per_token(model: gguf.Gguf, pair: CachePair) -> float:
-    """Of keys and values in all layers: the most they can take, since layers with a sliding window count in full."""
+    """Bytes of keys and values in all layers, at most: layers with a sliding window count in full."""
     k, v = (cache.bits_per_value / 8 for cache in (pair.k, pair.v))
     return sum(layer.n_head_kv * (layer.head_dim_k * k + layer.head_dim_v * v) for layer in model.layers)

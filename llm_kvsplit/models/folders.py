@@ -53,7 +53,7 @@ def gguf_files(folder: Path) -> Iterator[Path | Fault]:
 
 
 def _model_or_fault(path: Path, regular: bool, names: set[str]) -> Iterator[Path | Fault]:
-    """``path`` if it is a model, a fault if it nearly is; ``names`` are in the same folder."""
+    """``path`` if it is a model, a fault if it nearly is one. ``names``: what the same folder holds."""
     if UNFINISHED.search(path.name):
         if ".gguf" in path.name.lower():
             yield Fault(path, "is an unfinished download")
@@ -82,7 +82,7 @@ def home() -> Path:
 
 
 def begins_like_gguf(path: Path) -> bool:
-    """Whether a file whose name does not say so is (the beginning of) a GGUF file; False if it cannot be read."""
+    """Whether a file is a GGUF file or the beginning of one, whatever its name; False if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(4) == b"GGUF"

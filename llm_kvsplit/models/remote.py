@@ -133,7 +133,7 @@ class FileFacts:
 
 
 def get(session: Session, url: str, headers: dict[str, str]) -> tuple[Response, FileFacts]:
-    """GET with redirects followed by hand: the token goes to its own host only, and the hash stands on a redirect."""
+    """GET, following redirects here: the token goes to its own host only, and the hash stands on a redirect."""
     facts = FileFacts()
     for _ in range(10):
         token = _token() if _origin(url) == _origin(_endpoint()) else None
@@ -185,7 +185,7 @@ def _endpoint() -> str:
 
 
 def _token() -> str | None:
-    """The person's token. Secrets often come with a line end, as from a file; one inside makes no header and is refused."""
+    """The person's token, without the line end that a secret from a file often has. Raises KvsplitError for one inside."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         token = os.environ.get(name, "").strip()
         if not token:

@@ -1,4 +1,4 @@
-"""Pictures of a bench: each draws what it finds in the results, or returns None where there is nothing of its kind."""
+"""Pictures of a bench. Each is drawn from what the results hold, and is None where they hold nothing of its kind."""
 
 from __future__ import annotations
 

@@ -370,7 +370,7 @@ def test_compare_and_bench_measure_the_same(whole):
         runs = {f"window/{i}": comparison.measure(contexts, text, Silent()) for i, text in enumerate(texts)}
         direct = quality.measure(weights, pairs, texts)
     weights.close()
-    compared = comparison.whole(results.Results("unused", {}, runs), pairs, 600)
+    compared = comparison.combined(results.Results("unused", {}, runs), pairs, 600)
     ours = compared.cell("K8V4", 600)
     assert ours["kl_mean"][0] == pytest.approx(direct[pairs[1]].mean_kl, rel=0.02)  # the last 16 come one by one
     assert ours["kv_bytes"] == results.read(whole / "results.json").cell("K8V4", 600)["kv_bytes"]
