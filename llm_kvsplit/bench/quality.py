@@ -50,10 +50,6 @@ class Divergence:
     moved: np.ndarray
 
     @property
-    def mean_kl(self) -> float:
-        return float(self.kl.mean())
-
-    @property
     def perplexity(self) -> float:
         return float(np.exp(self.nll.mean()))
 

@@ -135,12 +135,6 @@ def open_folder(folder: Path, about: dict[str, Any]) -> Results:
     return kept
 
 
-def untimed(whole: dict[str, Any]) -> dict[str, Any]:
-    """The part of a results file that does not depend on the moment."""
-    runs = {name: {k: v for k, v in run.items() if k != "timed"} for name, run in whole["runs"].items()}
-    return {**whole, "runs": runs}
-
-
 #: Column of the CSV -> key of a cell, and which of [value, low, high].
 _COLUMNS = {
     "kv_bytes": ("kv_bytes", None),

@@ -22,12 +22,12 @@ from urllib.parse import quote
 
 from .. import files
 from ..errors import KvsplitError
+from ..models.remote import TIMEOUT
 from ..paths import backends_dir
 from . import probe, shelf
 from .shelf import bindings_version
 
 _RELEASE = "https://github.com/llm-kvsplit/llm-kvsplit/releases/latest/download"
-_TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of the answer
 #: More than any build takes: bytes of a list, of an archive, of what is in it, and of its manifest.
 _LIST, _ARCHIVE, _UNPACKED, _MANIFEST = 1 << 20, 1 << 30, 4 << 30, 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,150}")
@@ -136,7 +136,7 @@ def _get(url: str, limit: int, file: IO[bytes] | None = None) -> bytes:
     import requests
 
     try:
-        with requests.get(url, stream=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
+        with requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
             if not answer.ok:
                 raise NothingFits(f"{url} cannot be had (HTTP {answer.status_code}).")
             pieces, size = [], 0

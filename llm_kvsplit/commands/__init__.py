@@ -25,7 +25,7 @@ COMMANDS = {
 }
 
 
-class _Lazy(click.Group):
+class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -39,6 +39,6 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Lazy)
+@click.group(cls=_LazyGroup)
 def kvsplit() -> None:
     """Local GGUF models with separate bits for keys and values in the KV cache."""

@@ -93,11 +93,11 @@ def _fetch_locked(source: RemoteFile, target: Path, sha256: str | None, pause: f
     with requests.Session() as session:
         session.headers.update({"User-Agent": "llm-kvsplit", "Accept-Encoding": "identity"})
         while True:
-            before = _size(part)
+            before = files.size(part)
             try:
                 return _attempt(session, source, target, part, sha256)
             except TransferCut as cut:
-                failures = 0 if _size(part) > before else failures + 1
+                failures = 0 if files.size(part) > before else failures + 1
                 if failures == TRIES or (cut.wait or 0) > LONGEST_WAIT:
                     raise KvsplitError(f"{cut}: run the same command again later, it goes on from there.") from cut
                 wait = pause * 2**failures if cut.wait is None else cut.wait
@@ -112,7 +112,7 @@ def _attempt(session: Session, source: RemoteFile, target: Path, part: Path, sha
     if not notes or notes.url != public(source.url) or not (notes.validator or notes.sha256 or sha256):
         _delete_part(part)
         notes = _PartNotes(public(source.url), None, None)
-    offset = _size(part)
+    offset = files.size(part)
     headers = {"Range": f"bytes={offset}-"} if offset else {}
     if offset and notes.validator:
         headers["If-Range"] = notes.validator
@@ -150,7 +150,7 @@ def _attempt(session: Session, source: RemoteFile, target: Path, part: Path, sha
             "or set REQUESTS_CA_BUNDLE to your network's own."
         ) from error
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise TransferCut(f"The connection to {host(source.url)} failed at {as_size(_size(part))}") from error
+        raise TransferCut(f"The connection to {host(source.url)} failed at {as_size(files.size(part))}") from error
     except (requests.RequestException, ValueError) as error:  # ValueError: a redirect to no address at all
         raise KvsplitError(f"{public(source.url)} cannot be fetched ({error}): check the address.") from error
     return _finish(target, part, total, expected)
@@ -194,7 +194,7 @@ def _receive(response: Response, source: RemoteFile, part: Path, offset: int, to
 
 
 def _finish(target: Path, part: Path, total: int | None, expected: str | None) -> Download:
-    size = _size(part)
+    size = files.size(part)
     if total is not None and size != total:
         _delete_part(part)
         raise KvsplitError(f"{target.name} came as {size} bytes instead of {total} and was deleted: try again.")
@@ -211,10 +211,10 @@ def _finish(target: Path, part: Path, total: int | None, expected: str | None) -
 
 
 def _reuse(target: Path, total: int | None, expected: str | None) -> Download:
-    if total == _size(target):
+    if total == files.size(target):
         digest = files.sha256(target)
         if not expected or digest == expected:
-            return Download(target, _size(target), digest, reused=True)
+            return Download(target, files.size(target), digest, reused=True)
     raise KvsplitError(f"{target} exists and is not what the server has: move it away, or delete it.")
 
 
@@ -225,13 +225,6 @@ def _validator(response: Response) -> str | None:
 
 
 # Files.
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _notes_file(part: Path) -> Path:

@@ -18,7 +18,8 @@ from ..gguf import part_names
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session
 
-TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of the answer
+#: Seconds to connect, and between two pieces of an answer.
+TIMEOUT = (15, 60)
 
 
 @dataclass(frozen=True)

@@ -35,14 +35,7 @@ def set_budget(n_bytes: int | None) -> None:
 
 
 def used() -> int:
-    return sum(_size(path) for path in state_files())
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    return sum(files.size(path) for path in state_files())
 
 
 def make_room(n_bytes: int, keep: Path | None = None) -> bool:
@@ -61,11 +54,11 @@ def make_room(n_bytes: int, keep: Path | None = None) -> bool:
             if not _is_running(leftover):
                 leftover.unlink(missing_ok=True)
         stored = [path for path in state_files() if path != keep]
-        total = sum(map(_size, stored))
+        total = sum(map(files.size, stored))
         for path in stored:
             if total + n_bytes <= limit:
                 break
-            total -= _size(path)
+            total -= files.size(path)
             path.unlink(missing_ok=True)
     return True
 

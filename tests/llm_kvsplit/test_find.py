@@ -20,8 +20,8 @@ from llm_kvsplit.commands import kvsplit
 from llm_kvsplit.engine.weights import LoadOptions
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.models import find
+from llm_kvsplit.models.browse import places_below
 from llm_kvsplit.models.estimate import RESERVED, estimate
-from llm_kvsplit.models.folders import places_below
 from llm_kvsplit.models.place import Fault
 from llm_kvsplit.models.places import everywhere, huggingface, ollama
 

@@ -33,7 +33,7 @@ def tokens(weights):
 def test_rounding_every_layer_is_a_quantized_cache(weights, tokens, bits, side, cache_type):
     pair = CachePair.from_bits(*bits)
     texts = quality.windows(tokens, N_CTX, 4)
-    really = quality.measure(weights, [pair], texts)[pair].mean_kl
+    really = quality.measure(weights, [pair], texts)[pair].kl.mean()
     rounding = layers.Rounding(weights, N_CTX, None)
     found = []
     for window in texts:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..folders import home, places_below, read_text, unreadable
+from ..browse import home, places_below, read_text, unreadable
 from ..place import Fault, Place
 
 PROGRAM = "GPT4All"

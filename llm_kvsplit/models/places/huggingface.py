@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..folders import begins_like_gguf, children, gguf_files, home, read_text
+from ..browse import begins_like_gguf, children, gguf_files, home, read_text
 from ..place import Fault, Place
 
 PROGRAM = "Hugging Face"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..folders import home, places_below, read_json, read_text, unreadable
+from ..browse import home, places_below, read_json, read_text, unreadable
 from ..place import Fault, Place
 
 PROGRAM = "Jan"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..folders import places_below
+from ..browse import places_below
 from ..place import Fault, Place
 from . import huggingface
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...paths import models_dir
-from ..folders import places_below, read_json
+from ..browse import places_below, read_json
 from ..place import Fault, Place
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..folders import home, places_below, read_json, read_text
+from ..browse import home, places_below, read_json, read_text
 from ..place import Fault, Place
 
 PROGRAM = "LM Studio"

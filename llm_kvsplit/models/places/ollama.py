@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..folders import begins_like_gguf, children, home, read_json, read_text
+from ..browse import begins_like_gguf, children, home, read_json, read_text
 from ..place import Fault, Place
 
 PROGRAM = "Ollama"
