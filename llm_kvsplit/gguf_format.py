@@ -4,6 +4,7 @@ The ``gguf`` package can read it too, but builds numpy views of every token: sec
 gigabyte of memory, for a large vocabulary. Here arrays of strings are stepped over. Layout: ggml/include/gguf.h.
 """
 
+import math
 import os
 import stat
 import struct
@@ -99,11 +100,7 @@ def _parse(path: Path, header: "_Header", size: int) -> GgufFile:
     if not first_bytes.startswith(MAGIC):
         raise KvsplitError(f"{path} {not_gguf(first_bytes)}.")
     header.skip(len(MAGIC))
-    version = header.number("I")
-    if version & 0xFFFF == 0:
-        raise KvsplitError(f"{path} has the byte order of another machine: convert it with gguf-convert-endian first.")
-    if version not in (2, 3):
-        raise KvsplitError(f"{path} is GGUF version {version}, but versions 2 and 3 can be read: convert it again.")
+    _check_version(path, header.number("I"))
     n_tensors, n_values = header.number("Q"), header.number("Q")
     if max(n_tensors, n_values) > MAX_ENTRIES:
         raise damaged(path, f"it claims {n_tensors} tensors and {n_values} values")
@@ -114,45 +111,74 @@ def _parse(path: Path, header: "_Header", size: int) -> GgufFile:
         if key in meta:
             raise damaged(path, f"it states {key[:64]!r} twice")
         meta[key] = _value(path, header, key)
-
-    infos: dict[str, tuple[list[int], int, int]] = {}
+    tensors: dict[str, _Tensor] = {}
     for _ in range(n_tensors):
         name = header.string()
-        if name in infos:
+        if name in tensors:
             raise damaged(path, f"it has two tensors {name[:64]!r}")
-        if len(name.encode()) >= _MAX_NAME:
-            raise damaged(path, f"the name of tensor {name[:64]!r} is too long")
-        dims = header.number("I")
-        if dims > 4:
-            raise damaged(path, f"tensor {name[:64]!r} has {dims} dimensions")
-        shape = [header.number("Q") for _ in range(dims)]
-        infos[name] = shape, header.number("I"), header.number("Q")
+        tensors[name] = _tensor(path, header, name)
 
     alignment = count(path, meta, "general.alignment", 32)
     if alignment == 0 or alignment & (alignment - 1):
         raise damaged(path, f"its alignment is {alignment}")
-    data = _padded(header.tell(), alignment)
-    weights: Counter[str] = Counter()
-    end = data if infos else 0
-    expected: int | None = 0
-    for name, (shape, type_id, offset) in infos.items():
-        # A type newer than this table counts as nothing: llama.cpp will say if it cannot read it.
-        type_name, block, block_bytes = TENSOR_TYPES.get(type_id, (f"type {type_id}", 1, 0))
-        values = 1
-        for extent in shape:
-            values *= extent
-        if values >= 1 << 63 or offset >= 1 << 63 or (shape and shape[0] % block):
-            raise damaged(path, f"tensor {name[:64]!r} has an impossible size")
-        if expected is not None and offset != expected:
-            raise damaged(path, f"tensor {name[:64]!r} stands at {offset} where {expected} is its place")
-        n_bytes = values // block * block_bytes
-        weights[type_name] += n_bytes
-        end = max(end, data + offset + n_bytes)
-        # Tensors follow each other without gaps; behind one of unknown size nothing can be said.
-        expected = None if expected is None or not block_bytes else expected + _padded(n_bytes, alignment)
+    n_bytes = _place_all(path, tensors, alignment)
+    end = _padded(header.tell(), alignment) + n_bytes if tensors else 0
     if end > size:
         raise KvsplitError(f"{path} is cut short: {end - size} of its {end} bytes are missing; download it again.")
-    return GgufFile(meta, weights, len(infos), size)
+    weights: Counter[str] = Counter()
+    for tensor in tensors.values():
+        weights[tensor.type_name] += tensor.n_bytes
+    return GgufFile(meta, weights, len(tensors), size)
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version & 0xFFFF == 0:
+        raise KvsplitError(f"{path} has the byte order of another machine: convert it with gguf-convert-endian first.")
+    if version not in (2, 3):
+        raise KvsplitError(f"{path} is GGUF version {version}, but versions 2 and 3 can be read: convert it again.")
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    type_name: str
+    #: None for a type that is newer than TENSOR_TYPES.
+    known_bytes: int | None
+    #: Where it begins, in bytes after the header.
+    offset: int
+
+    @property
+    def n_bytes(self) -> int:
+        """A type that is not known counts as nothing: llama.cpp will say if it cannot read it."""
+        return self.known_bytes or 0
+
+
+def _tensor(path: Path, header: "_Header", name: str) -> _Tensor:
+    if len(name.encode()) >= _MAX_NAME:
+        raise damaged(path, f"the name of tensor {name[:64]!r} is too long")
+    n_dims = header.number("I")
+    if n_dims > 4:
+        raise damaged(path, f"tensor {name[:64]!r} has {n_dims} dimensions")
+    shape = [header.number("Q") for _ in range(n_dims)]
+    type_id, offset = header.number("I"), header.number("Q")
+    type_name, block, block_bytes = TENSOR_TYPES.get(type_id, (f"type {type_id}", 1, 0))
+    n_values = math.prod(shape)
+    if n_values >= 1 << 63 or offset >= 1 << 63 or (shape and shape[0] % block):
+        raise damaged(path, f"tensor {name[:64]!r} has an impossible size")
+    return _Tensor(type_name, n_values // block * block_bytes if block_bytes else None, offset)
+
+
+def _place_all(path: Path, tensors: dict[str, _Tensor], alignment: int) -> int:
+    """Bytes that all tensors take after the header. Raises KvsplitError where one does not stand at its place."""
+    end = 0
+    # Tensors follow each other without gaps. Behind one of unknown size nothing can be said.
+    expected: int | None = 0
+    for name, tensor in tensors.items():
+        if expected is not None and tensor.offset != expected:
+            raise damaged(path, f"tensor {name[:64]!r} stands at {tensor.offset} where {expected} is its place")
+        end = max(end, tensor.offset + tensor.n_bytes)
+        if expected is not None:
+            expected = None if tensor.known_bytes is None else expected + _padded(tensor.known_bytes, alignment)
+    return end
 
 
 def _padded(n: int, alignment: int) -> int:
