@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +45,8 @@ class Download:
 def fetch(source: RemoteFile, folder: Path, sha256: str | None = None, pause: float = 1.0) -> Download:
     """Download ``source`` to its place under ``folder``, going on where an earlier attempt was cut.
 
-    ``sha256`` is what the file must have; without it, what the server states (Hugging Face does) is held against
-    the file. ``pause`` is the first wait between attempts, in seconds, doubled each time. Ctrl-C leaves what came.
+    ``sha256`` is what the file must have. Without it, the file is compared with what the server states (Hugging Face
+    does). ``pause`` is the first wait between attempts, in seconds, doubled each time. Ctrl-C leaves what came.
     Raises KvsplitError: no access, no such file, no space, another file there, not a GGUF, a wrong hash or size.
     """
     from filelock import FileLock, Timeout
@@ -106,28 +107,21 @@ def _fetch_locked(source: RemoteFile, target: Path, sha256: str | None, pause: f
 
 
 def _attempt(session: Session, source: RemoteFile, target: Path, part: Path, sha256: str | None) -> Download:
-    import requests
-
-    notes = _load_notes(part)
-    if not notes or notes.url != public(source.url) or not (notes.validator or notes.sha256 or sha256):
-        _delete_part(part)
-        notes = _PartNotes(public(source.url), None, None)
+    notes = _resumable_notes(source, part, sha256)
     offset = files.size(part)
     headers = {"Range": f"bytes={offset}-"} if offset else {}
     if offset and notes.validator:
         headers["If-Range"] = notes.validator
-    try:
+    with _transfer_errors(source, part):
         response, facts = get(session, source.url, headers)
         with response:
             if response.status_code == 416 and offset:
                 # Either all of it is here and only the renaming was missed, or this is part of something else.
                 if response.headers.get("Content-Range") != f"bytes */{offset}":
-                    _delete_part(part)
-                    raise TransferCut(f"{source.name} has changed on the server", wait=0)
+                    raise _changed(source, part)
                 return _finish(target, part, offset, sha256 or notes.sha256)
             if response.status_code == 206 and notes.validator not in (None, _validator(response)):
-                _delete_part(part)
-                raise TransferCut(f"{source.name} has changed on the server", wait=0)
+                raise _changed(source, part)
             offset, total = _extent(response, source, part, offset, facts.size)
             if sha256 and facts.sha256 and sha256 != facts.sha256:
                 raise KvsplitError(
@@ -137,13 +131,28 @@ def _attempt(session: Session, source: RemoteFile, target: Path, part: Path, sha
             expected = sha256 or facts.sha256 or (notes.sha256 if offset else None)
             if target.exists():
                 return _reuse(target, total, expected)
-            if total and (total - offset) > (free := shutil.disk_usage(part.parent).free):
-                raise KvsplitError(
-                    f"{source.name} needs {as_size(total - offset)} more, but {part.parent} has {as_size(free)} free: "
-                    "make room first."
-                )
+            _refuse_full_disk(source, part, offset, total)
             _save_notes(part, _PartNotes(public(source.url), _validator(response), expected))
             _receive(response, source, part, offset, total)
+    return _finish(target, part, total, expected)
+
+
+def _resumable_notes(source: RemoteFile, part: Path, sha256: str | None) -> _PartNotes:
+    """The notes on ``part``, which is deleted where nothing would tell that it is a part of this file."""
+    notes = _load_notes(part)
+    if notes and notes.url == public(source.url) and (notes.validator or notes.sha256 or sha256):
+        return notes
+    _delete_part(part)
+    return _PartNotes(public(source.url), None, None)
+
+
+@contextmanager
+def _transfer_errors(source: RemoteFile, part: Path) -> Iterator[None]:
+    """Turn what requests raises into TransferCut, where another try may help, or KvsplitError."""
+    import requests
+
+    try:
+        yield
     except requests.exceptions.SSLError as error:
         raise KvsplitError(
             f"{host(source.url)} has no certificate that this machine trusts ({error}): check the clock, "
@@ -153,7 +162,20 @@ def _attempt(session: Session, source: RemoteFile, target: Path, part: Path, sha
         raise TransferCut(f"The connection to {host(source.url)} failed at {as_size(files.size(part))}") from error
     except (requests.RequestException, ValueError) as error:  # ValueError: a redirect to no address at all
         raise KvsplitError(f"{public(source.url)} cannot be fetched ({error}): check the address.") from error
-    return _finish(target, part, total, expected)
+
+
+def _changed(source: RemoteFile, part: Path) -> TransferCut:
+    _delete_part(part)
+    return TransferCut(f"{source.name} has changed on the server", wait=0)
+
+
+def _refuse_full_disk(source: RemoteFile, part: Path, offset: int, total: int | None) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if total and total - offset > free:
+        raise KvsplitError(
+            f"{source.name} needs {as_size(total - offset)} more, but {part.parent} has {as_size(free)} free: "
+            "make room first."
+        )
 
 
 def _extent(
