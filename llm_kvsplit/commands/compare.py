@@ -56,7 +56,7 @@ def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, thread
     facts = about.describe(subject, text, threads, seed=0)
     # Kept only until the comparison is whole, so that Ctrl-C loses nothing and another call measures anew.
     key = hashlib.sha256(json.dumps([facts, n_ctx, pairs], sort_keys=True).encode()).hexdigest()[:20]
-    folder = _made(paths.cache_dir() / "compare" / key)
+    folder = _folder_or_temporary(paths.cache_dir() / "compare" / key)
     kept = results.open_folder(folder, facts)
     weights = Weights(subject.load_options())
     try:
@@ -75,7 +75,7 @@ def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, thread
     _show(subject, comparison.combined(kept, compared, n_ctx), n_ctx)
 
 
-def _made(folder: Path) -> Path:
+def _folder_or_temporary(folder: Path) -> Path:
     """The folder, or a temporary one where it cannot be made: a cache is not needed, it saves time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

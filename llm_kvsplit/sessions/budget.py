@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import files
 from ..errors import KvsplitError
-from .folder import folder, free, made, state_files
+from .folder import folder, free_bytes, made_folder, state_files
 
 #: Share of the disk's free space that states may take when the person has set no budget.
 _SHARE = 0.1
@@ -18,7 +18,7 @@ def budget() -> int:
     try:
         return int(json.loads((folder() / "budget.json").read_text())["bytes"])
     except (OSError, ValueError, KeyError, TypeError):
-        return int(_SHARE * (free() + used()))
+        return int(_SHARE * (free_bytes() + used()))
 
 
 def set_budget(n_bytes: int | None) -> None:
@@ -28,7 +28,7 @@ def set_budget(n_bytes: int | None) -> None:
         if n_bytes is None:
             file.unlink(missing_ok=True)
         else:
-            made()
+            made_folder()
             files.write_whole(file, json.dumps({"bytes": n_bytes}))
     except OSError as error:
         raise KvsplitError(f"{file} cannot be written ({error.strerror}): check its folder.") from error
@@ -49,7 +49,7 @@ def make_room(n_bytes: int, keep: Path | None = None) -> bool:
     limit = budget()
     if n_bytes > limit:
         return False
-    with FileLock(made() / ".lock"):
+    with FileLock(made_folder() / ".lock"):
         for leftover in folder().glob("*/*.tmp"):
             if not _is_running(leftover):
                 leftover.unlink(missing_ok=True)

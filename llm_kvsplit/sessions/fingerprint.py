@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .. import files
-from .folder import folder, made
+from .folder import folder, made_folder
 
 _PAGE = 4096
 
@@ -54,7 +54,7 @@ def _remembered() -> dict:
 
 def _remember(fingerprints: dict) -> None:
     with suppress(OSError):  # what is not remembered is computed again
-        files.write_whole(made() / "fingerprints.json", json.dumps(fingerprints))
+        files.write_whole(made_folder() / "fingerprints.json", json.dumps(fingerprints))
 
 
 def _sample(path: Path) -> str:

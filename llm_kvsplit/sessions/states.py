@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from . import budget, state_file
-from .folder import folder, made, state_files
+from .folder import folder, made_folder, state_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +89,7 @@ def save(key: state_file.Key, model_name: str, conversation: str, tokens: list[i
     path = key_folder / f"{hashlib.sha256(conversation.encode()).hexdigest()[:32]}.kv"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        made()
+        made_folder()
         key_folder.mkdir(mode=0o700, exist_ok=True)
         head = state_file.head_bytes(key, model_name, conversation, tokens, state)
         if not budget.make_room(len(head) + len(state), keep=path):
@@ -125,7 +125,7 @@ def sessions() -> Iterator[state_file.Session]:
 def record_trouble(text: str) -> None:
     """Keep the latest thing that went wrong, for ``doctor`` alone to show."""
     with contextlib.suppress(OSError):
-        (made() / "note.txt").write_text(f"{time.strftime('%Y-%m-%d %H:%M')}: {text}\n")
+        (made_folder() / "note.txt").write_text(f"{time.strftime('%Y-%m-%d %H:%M')}: {text}\n")
 
 
 def latest_trouble() -> str:

@@ -142,6 +142,6 @@ def test_a_full_disk(user_path, key):
 
 
 def test_a_place_that_cannot_be_written(user_path, key):
-    (states.made() / key.folder_name()).write_text("in the way")
+    (states.made_folder() / key.folder_name()).write_text("in the way")
     assert states.save(key, "model", "a", TOKENS, memoryview(np.zeros(10, np.uint8))) is None
     assert "could not be stored" in states.latest_trouble()
