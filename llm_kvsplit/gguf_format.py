@@ -73,7 +73,7 @@ def read_file(path: Path) -> GgufFile:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            # Opening a pipe would wait for somebody to write to it.
+            # Opening a pipe would wait until something is written to it.
             raise KvsplitError(f"{path} is a pipe or a device: give the path of a GGUF file.")
         size = status.st_size
         with path.open("rb") as file:
@@ -170,7 +170,7 @@ def _tensor(path: Path, header: "_Header", name: str) -> _Tensor:
 def _place_all(path: Path, tensors: dict[str, _Tensor], alignment: int) -> int:
     """Bytes that all tensors take after the header. Raises KvsplitError where one does not stand at its place."""
     end = 0
-    # Tensors follow each other without gaps. Behind one of unknown size nothing can be said.
+    # Tensors follow each other without gaps. Where one of unknown size ends is not known.
     expected: int | None = 0
     for name, tensor in tensors.items():
         if expected is not None and tensor.offset != expected:
@@ -233,7 +233,7 @@ def damaged(path: Path, what: str) -> KvsplitError:
 class _Header:
     """Walks a header front to back with a small buffer; EOFError where the file ends first.
 
-    Not mmap: a file cut short by somebody else meanwhile would kill the process with SIGBUS.
+    Not mmap: a file that another program cuts short meanwhile would kill the process with SIGBUS.
     """
 
     CHUNK = 1 << 20

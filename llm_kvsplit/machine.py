@@ -1,4 +1,4 @@
-"""What a computer is called and what its CPU can do, for whoever reads a measurement."""
+"""What a computer is called and what its CPU can do, for measurements and threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where heads look, with an f16, a K8V4 and a K4V8 cache: softmax of queries and the keys that were stored.
+"""What heads attend to, with an f16, a K8V4 and a K4V8 cache: softmax of queries and the keys that were stored.
 
 Queries are read while llama.cpp computes them, keys out of the cache; each configuration is evaluated for itself, so
 its queries carry what the layers below did to them.

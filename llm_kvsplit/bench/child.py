@@ -1,4 +1,4 @@
-"""One measurement in a process of its own, so that its memory is nobody else's.
+"""One measurement in a process of its own, so that the memory is its own, too.
 
 Run as a program it reads a job (JSON) from stdin and writes JSON lines: ``{"done": tokens}`` while it works, then
 ``{"result": …}`` or ``{"error": sentence}``. ``run`` is the other end.

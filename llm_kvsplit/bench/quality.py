@@ -21,7 +21,7 @@ F16 = CachePair.from_bits(16, 16)
 
 #: Neighbouring tokens are alike, so intervals come from the means of blocks of this many.
 BLOCK = 64
-#: With fewer blocks than this nothing is said of an interval.
+#: With fewer blocks than this, an interval is infinite.
 _FEWEST_BLOCKS = 4
 #: Standard errors to either side of a mean: 95 %.
 _WIDTH = 1.96

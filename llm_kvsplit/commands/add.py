@@ -197,7 +197,7 @@ def refuse_what_llama_cpp_cannot_load(model: gguf.Gguf) -> None:
     try:
         refusal = examine.ask(model.path).refusal
     except KvsplitError:
-        return  # without a library there is nobody to ask; a prompt will say what to do about that
+        return  # without a library llama.cpp cannot be asked; a prompt will say what to do about that
     if refusal and "unknown model architecture" in refusal:
         raise KvsplitError(
             f"{model.path} is not a language model that llama.cpp knows (architecture {model.architecture}): use a newer "

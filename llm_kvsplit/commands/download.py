@@ -36,7 +36,7 @@ def command(
     try:
         gguf.read(fetched[0].path)
     except KvsplitError:
-        # Whole by what the server said, and still not a model: kept, it would be taken for the download next time.
+        # Whole, as the server states it, and still not a model. Kept, it would pass for the download next time.
         for each in fetched:
             each.path.unlink(missing_ok=True)
         raise

@@ -90,7 +90,7 @@ def describe(model: gguf.Gguf) -> dict:
 
 
 def _kv_cache(model: gguf.Gguf) -> tuple[list[dict], list[str]]:
-    """A row for each pair, and what must be said besides."""
+    """A row for each pair, and notes on them."""
     if what := gguf.other_kind(model):
         use = "; 'llm embed' can use it" if gguf.no_embeddings(model) is None else ""
         return [], [f"It is {what}{use}."]

@@ -11,7 +11,7 @@ from ..errors import KvsplitError
 from .context import PADDING, Context
 from .sampling import Sampler, Sampling
 
-#: Tokens of room for an answer whose length nobody has limited; the cache grows when it is used up.
+#: Tokens of room for an answer without max_tokens. The cache grows when they are used up.
 ANSWER_ROOM = 512
 
 

@@ -107,7 +107,7 @@ def children(folder: Path, levels: int = 1) -> Iterator[Path | Fault]:
 def _unreadable_folder(folder: Path, error: Exception) -> Iterator[Fault]:
     """Nothing for a folder that is not there, or is none."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        yield Fault(folder, f"cannot be looked into ({_reason(error)})")
+        yield Fault(folder, f"cannot be read ({_reason(error)})")
 
 
 def read_text(path: Path) -> str | Fault | None:

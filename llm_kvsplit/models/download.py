@@ -59,7 +59,7 @@ def fetch(source: RemoteFile, folder: Path, sha256: str | None = None, pause: fl
         lock = FileLock(f"{target}.lock", timeout=0)
         with lock:
             download = _fetch_locked(source, target, sha256 and sha256.lower(), pause)
-        # Whoever waits for this lock looks for the finished file first, so the lock file may go.
+        # A process that gets this lock later checks for the finished file first, so the lock file may go.
         with suppress(OSError):
             os.unlink(lock.lock_file)
         return download

@@ -20,7 +20,7 @@ FIGURES: dict[str, Callable[..., Figure | None]] = {
     "keys-values": quality.sides,
     "speed": speed.draw,
     "needles": quality.needles,
-    "layers": layers.heat,
+    "layers": layers.heat_map,
     "attention": layers.attention,
 }
 

@@ -1,4 +1,4 @@
-"""One layer at a time, and where heads look."""
+"""One layer at a time, and what heads attend to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..bench.results import Results
 
 
-def heat(results: Results) -> Figure | None:
+def heat_map(results: Results) -> Figure | None:
     """KL divergence, and the attention output's error, when one side of one layer is quantized."""
     import numpy as np
     from matplotlib.colors import LogNorm, Normalize

@@ -24,12 +24,12 @@ def quantized(results: Results) -> list[dict[str, Any]]:
     return [cell for cell in measured(results) if cell["pair"] != "f16"]
 
 
-def harm(cell: dict[str, Any]) -> list[float]:
+def damage_or_kl(cell: dict[str, Any]) -> list[float]:
     """Damage with its interval; of results without a nudged f16 cache the whole KL divergence."""
     return cell.get("damage", cell["kl_mean"])
 
 
-def _harm_words(cells: list[dict[str, Any]]) -> str:
+def _damage_label(cells: list[dict[str, Any]]) -> str:
     return "damage: KL above f16's own" if any("damage" in cell for cell in cells) else "mean KL divergence"
 
 
@@ -53,7 +53,7 @@ def size_against_divergence(results: Results, axes: Axes) -> int:
         if "kv_bytes" not in cell:
             continue
         x = 100 * cell["kv_bytes"] / f16 if f16 else cell["kv_bytes"] / 2**20
-        (y,), error = style.errors([harm(cell)])
+        (y,), error = style.error_bars([damage_or_kl(cell)])
         shown = style.line_style(cell["pair"], results.pairs()) | {"linestyle": "none"}
         axes.errorbar([x], [max(y, _FLOOR)], yerr=error, capsize=3, **shown)
         axes.annotate(cell["pair"], (x, max(y, _FLOOR)), textcoords="offset points", xytext=(9, 4))
@@ -62,7 +62,7 @@ def size_against_divergence(results: Results, axes: Axes) -> int:
     axes.step(front_x, front_y, where="post", label="nothing is better on both", color="#999999", linewidth=1, zorder=0)
     style.log_axis(axes)
     axes.set_xlabel("KV cache (% of f16)" if f16 else "KV cache (MiB)")
-    axes.set_ylabel(f"{_harm_words(cells)} (nats)")
+    axes.set_ylabel(f"{_damage_label(cells)} (nats)")
     axes.margins(x=0.2)
     axes.legend(handles=axes.get_lines()[-1:], loc="lower left")
     return n_ctx
@@ -111,7 +111,7 @@ def _bars(results: Results, axes: Axes, key: str, scale: float) -> None:
     width = 0.8 / len(pairs)
     for i, pair in enumerate(pairs):
         cells = [(at, results.cell(pair, n)) for at, n in enumerate(lengths) if key in results.cell(pair, n)]
-        values, error = style.errors([cell[key] for _, cell in cells], scale)
+        values, error = style.error_bars([cell[key] for _, cell in cells], scale)
         places = [at + (i - (len(pairs) - 1) / 2) * width for at, _ in cells]
         # The hatch is drawn in the colour of the edge, and so would the error bar be: it is drawn by itself.
         axes.bar(places, values, width * 0.95, label=pair, **style.bar_style(pair, results.pairs()))
@@ -129,17 +129,17 @@ def sides(results: Results) -> Figure | None:
         return None
     drawn, axes = style.figure(results)
     for pair, words in (("K4V8", "keys in 4 bits, values in 8"), ("K8V4", "keys in 8 bits, values in 4")):
-        values, error = style.errors([harm(results.cell(pair, n)) for n in lengths])
+        values, error = style.error_bars([damage_or_kl(results.cell(pair, n)) for n in lengths])
         shown = style.line_style(pair, results.pairs()) | {"label": words}
         axes.errorbar(lengths, [max(value, _FLOOR) for value in values], yerr=error, capsize=3, **shown)
     for n in lengths:
-        few_keys, few_values = (max(harm(results.cell(pair, n))[0], _FLOOR) for pair in ("K4V8", "K8V4"))
+        few_keys, few_values = (max(damage_or_kl(results.cell(pair, n))[0], _FLOOR) for pair in ("K4V8", "K8V4"))
         between = (few_keys * few_values) ** 0.5
         axes.annotate(f"{few_keys / few_values:.1f}x", (n, between), ha="center", va="center", fontsize=8)
     style.lengths_axis(axes, lengths)
     style.log_axis(axes)
     axes.margins(x=0.1)
-    axes.set_ylabel(f"{_harm_words([results.cell('K8V4', n) for n in lengths])} (nats)")
+    axes.set_ylabel(f"{_damage_label([results.cell('K8V4', n) for n in lengths])} (nats)")
     axes.set_title("The same bytes, spent on keys or on values")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     return drawn

@@ -20,12 +20,12 @@ def draw(results: Results, beside: Results | None = None) -> Figure | None:
     rate(results, left, "prompt_tps", "prompt, from nothing (tokens/s)", beside)
     rate(results, right, "generation_tps", "generation behind it (tokens/s)", beside)
     drawn.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=7)
-    left.set_title(f"Reading a prompt that fills the context{faint(beside)}")
-    right.set_title(f"Generating at its end{faint(beside)}")
+    left.set_title(f"Reading a prompt that fills the context{title_note(beside)}")
+    right.set_title(f"Generating at its end{title_note(beside)}")
     return drawn
 
 
-def faint(beside: Results | None) -> str:
+def title_note(beside: Results | None) -> str:
     """What a title says of results that are drawn behind."""
     if beside is None:
         return ""
@@ -41,7 +41,7 @@ def rate(results: Results, axes: Axes, key: str, words: str, beside: Results | N
             axes.plot([c["n_ctx"] for c in cells], [c[key][0] for c in cells], **shown)
     for pair in results.pairs():
         cells = [cell for n in results.lengths() if key in (cell := results.cell(pair, n))]
-        values, error = style.errors([cell[key] for cell in cells])
+        values, error = style.error_bars([cell[key] for cell in cells])
         axes.errorbar(
             [c["n_ctx"] for c in cells], values, yerr=error, capsize=3, **style.line_style(pair, results.pairs())
         )

@@ -105,7 +105,7 @@ def log_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def errors(intervals: list[list[float]], scale: float = 1.0) -> tuple[list[float], list[list[float]]]:
+def error_bars(intervals: list[list[float]], scale: float = 1.0) -> tuple[list[float], list[list[float]]]:
     """[value, low, high] of each point as errorbar() wants them: the values, and how far to either side."""
     values = [scale * value for value, _, _ in intervals]
     below = [max(0.0, scale * (value - low)) for value, low, _ in intervals]

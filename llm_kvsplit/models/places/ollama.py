@@ -1,9 +1,9 @@
 """Ollama: manifests/HOST/NAMESPACE/MODEL/TAG, JSON that names blobs/sha256-…, one of which is the GGUF file.
 
-OLLAMA_MODELS moves the folder, for the server, so the usual ones are looked at in any case: ~/.ollama/models, and for
+OLLAMA_MODELS moves the folder, for the server, so the usual ones are read in any case: ~/.ollama/models, and for
 the service on Linux /usr/share/ollama/.ollama/models. Source: envconfig/config.go, manifest/, types/model/name.go,
-server/images.go, server/download.go and docs/faq.mdx of Ollama. /var/lib/ollama is said to be the folder of Arch Linux's
-package. Read, not met. Ollama's desktop app can move the folder, too, in a database that is not looked into.
+server/images.go, server/download.go and docs/faq.mdx of Ollama. /var/lib/ollama may be the folder of Arch Linux's
+package. Read, not met. Ollama's desktop app can move the folder, too, in a database that is not read.
 """
 
 from __future__ import annotations
