@@ -534,7 +534,7 @@ def test_folders_that_may_not_be_read(home):
     assert [each.name for each in every if not isinstance(each, Fault)] == ["closed:latest", "open:latest"]
     faults = {each.path.relative_to(base).as_posix(): each.reason for each in every if isinstance(each, Fault)}
     closed = ("hidden/manifests", "hidden/blobs", "lms/p")
-    assert faults == dict.fromkeys(closed, "cannot be looked into (Permission denied)")
+    assert faults == dict.fromkeys(closed, "cannot be read (Permission denied)")
 
 
 def test_names_that_would_steer_a_terminal(run, home):
