@@ -16,11 +16,11 @@ from pathlib import Path
 
 def pack(build: Path, folder: Path) -> Path:
     """``FOLDER/ID-PLATFORM.tar.gz`` and its entry, ``….tar.gz.json``; the archive."""
-    from llm_kvsplit.builds.download import platform_name  # here, so that ``list`` needs nothing installed
+    from llm_kvsplit.builds.download import here  # here, so that ``list`` needs nothing installed
 
     manifest = json.loads((build / "manifest.json").read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / f"{manifest['id']}-{platform_name()}.tar.gz"
+    archive = folder / f"{manifest['id']}-{here()}.tar.gz"
     with open(archive, "wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed:  # noqa: SIM117
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as opened:
             for name in (
@@ -34,7 +34,7 @@ def pack(build: Path, folder: Path) -> Path:
     entry = {
         "file": archive.name,
         "id": manifest["id"],
-        "platform": platform_name(),
+        "platform": here(),
         "bindings_version": manifest["bindings_version"],
         "upstream_commit": manifest["upstream_commit"],
         "size": archive.stat().st_size,

@@ -26,20 +26,20 @@ def choose() -> Build:
     custom = os.environ.get("LLAMA_CPP_LIB_PATH")
     if custom:
         return Build("custom", Path(custom))
-    chosen_id = active()
+    wanted = active()
     stock = stock_folder() is not None
-    if chosen_id == STOCK and stock:
+    if wanted == STOCK and stock:
         return Build(STOCK)
     note = ""
     for build in builds():
-        if chosen_id not in ("", STOCK, build.id):
+        if wanted not in ("", STOCK, build.id):
             continue
         reason = misfit(build)
         if not reason:
             return build
         note = note or f"{reason}; 'llm kvsplit backend build' makes one that fits."
-    if chosen_id and not note:
-        note = f"backend build {chosen_id} is gone; 'llm kvsplit backend list' shows what there is."
+    if wanted and not note:
+        note = f"backend build {wanted} is gone; 'llm kvsplit backend list' shows what there is."
     return Build(STOCK if stock else NONE, note=note)
 
 

@@ -22,17 +22,17 @@ from urllib.parse import quote
 
 from .. import files
 from ..errors import KvsplitError
-from ..models.remote import TIMEOUT
 from ..paths import backends_dir
 from . import probe, shelf
 from .shelf import bindings_version
 
 _RELEASE = "https://github.com/llm-kvsplit/llm-kvsplit/releases/latest/download"
+_TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of the answer
 #: More than any build takes: bytes of a list, of an archive, of what is in it, and of its manifest.
 _LIST, _ARCHIVE, _UNPACKED, _MANIFEST = 1 << 20, 1 << 30, 4 << 30, 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,150}")
 _PIECE = 1 << 20
-_COMPILE = "'llm kvsplit backend build' compiles one here"
+_BUILD = "'llm kvsplit backend build' compiles one here"
 
 
 class NothingFits(KvsplitError):
@@ -50,7 +50,7 @@ class Archive:
     size: int
 
 
-def platform_name() -> str:
+def here() -> str:
     """This machine as the list names it, such as ``macos-arm64``."""
     system = {"darwin": "macos"}.get(sys.platform, sys.platform)
     return f"{system}-{platform.machine().lower()}"
@@ -63,24 +63,24 @@ def base_url() -> str:
 
 def find() -> Archive:
     """The archive for this machine and the installed bindings. Raises NothingFits."""
-    machine, bindings = platform_name(), bindings_version()
+    wanted = (here(), bindings_version())
     try:
         builds = json.loads(_get(f"{base_url()}/backends.json", _LIST))["builds"]
-        fitting = [each for each in builds if (each["platform"], each["bindings_version"]) == (machine, bindings)]
-        archives = [Archive(each["file"], each["id"], each["sha256"].lower(), int(each["size"])) for each in fitting]
+        fitting = [each for each in builds if (each["platform"], each["bindings_version"]) == wanted]
+        found = [Archive(each["file"], each["id"], each["sha256"].lower(), int(each["size"])) for each in fitting]
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise KvsplitError(f"{base_url()}/backends.json is no list of builds: report it; {_COMPILE}.") from None
-    if not archives:
-        raise NothingFits(f"There is no build to download for {machine} with llama-cpp-python {bindings}.")
-    archive = archives[0]
+        raise KvsplitError(f"{base_url()}/backends.json is no list of builds: report it; {_BUILD}.") from None
+    if not found:
+        raise NothingFits(f"There is no build to download for {wanted[0]} with llama-cpp-python {wanted[1]}.")
+    archive = found[0]
     if not all(_NAME.fullmatch(name) for name in (archive.file, archive.id)) or not 0 < archive.size <= _ARCHIVE:
         raise KvsplitError(
-            f"{base_url()}/backends.json names {archive.file!r}, which is no archive: report it; {_COMPILE}."
+            f"{base_url()}/backends.json names {archive.file!r}, which is no archive: report it; {_BUILD}."
         )
     return archive
 
 
-def install_newest() -> Path:
+def install_tried() -> Path:
     """Find, install and try the build of the newest release; its folder.
 
     Raises NothingFits where there is none, or where it does not run here.
@@ -117,33 +117,33 @@ def install(archive: Archive) -> Path:
             with shelf.whole(folder) as temporary, tarfile.open(fileobj=file, mode="r|gz") as opened:
                 _unpack(opened, archive, temporary)
         except (tarfile.TarError, zlib.error, EOFError, OSError) as failure:
-            raise _archive_error(archive, f"cannot be unpacked ({failure})") from failure
+            raise _refused(archive, f"cannot be unpacked ({failure})") from failure
     return folder
 
 
 def _download(archive: Archive, file: IO[bytes]) -> None:
     _get(f"{base_url()}/{quote(archive.file)}", archive.size, file)
     if file.tell() != archive.size:
-        raise _archive_error(archive, f"came as {file.tell()} bytes instead of {archive.size}")
+        raise _refused(archive, f"came as {file.tell()} bytes instead of {archive.size}")
     file.seek(0)
-    sha256 = files.sha256_of(file)
-    if sha256 != archive.sha256:
-        raise _archive_error(archive, f"came with SHA-256 {sha256} instead of {archive.sha256}")
+    came = files.sha256_of(file)
+    if came != archive.sha256:
+        raise _refused(archive, f"came with SHA-256 {came} instead of {archive.sha256}")
 
 
-def _get(url: str, limit: int, file: IO[bytes] | None = None) -> bytes:
+def _get(url: str, most: int, file: IO[bytes] | None = None) -> bytes:
     """What is at ``url``, at most so many bytes, into ``file`` where there is one."""
     import requests
 
     try:
-        with requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
+        with requests.get(url, stream=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
             if not answer.ok:
                 raise NothingFits(f"{url} cannot be had (HTTP {answer.status_code}).")
             pieces, size = [], 0
             for piece in answer.iter_content(_PIECE):
                 size += len(piece)
-                if size > limit:
-                    raise KvsplitError(f"{url} is longer than {limit} bytes: report it; {_COMPILE}.")
+                if size > most:
+                    raise KvsplitError(f"{url} is longer than {most} bytes: report it; {_BUILD}.")
                 if file is None:
                     pieces.append(piece)
                 else:
@@ -160,24 +160,24 @@ def _unpack(opened: tarfile.TarFile, archive: Archive, folder: Path) -> None:
     for member in opened:
         size += member.size
         if not member.isreg() or not _NAME.fullmatch(member.name) or size > _UNPACKED:
-            raise _archive_error(archive, f"holds {member.name!r}, which does not belong in a build")
+            raise _refused(archive, f"holds {member.name!r}, which does not belong in a build")
         if manifest is None:
             manifest = _manifest(opened, member, archive)
         elif member.name not in manifest["libraries"] or member.name in written:
-            raise _archive_error(archive, f"holds {member.name!r}, which its manifest does not name")
+            raise _refused(archive, f"holds {member.name!r}, which its manifest does not name")
         else:
             _write(opened.extractfile(member), folder / member.name, manifest["libraries"][member.name], archive)
             written.add(member.name)
     missing = set(manifest["libraries"]) - written if manifest else {"manifest.json"}
     if missing or manifest is None:
-        raise _archive_error(archive, f"lacks {', '.join(sorted(missing))}")
+        raise _refused(archive, f"lacks {', '.join(sorted(missing))}")
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def _manifest(opened: tarfile.TarFile, member: tarfile.TarInfo, archive: Archive) -> dict[str, Any]:
     """The manifest, if it is of the build that the list named and fits these bindings."""
     if member.name != "manifest.json" or member.size > _MANIFEST:
-        raise _archive_error(archive, "does not begin with a manifest")
+        raise _refused(archive, "does not begin with a manifest")
     file = opened.extractfile(member)
     assert file is not None  # a regular file
     try:
@@ -185,9 +185,9 @@ def _manifest(opened: tarfile.TarFile, member: tarfile.TarInfo, archive: Archive
         fits = (manifest["id"], manifest["bindings_version"], manifest["abi"]) == (archive.id, bindings_version(), "ok")
         named = bool(manifest["libraries"]) and all(isinstance(value, str) for value in manifest["libraries"].values())
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise _archive_error(archive, "has a manifest that cannot be read") from None
+        raise _refused(archive, "has a manifest that cannot be read") from None
     if not fits or not named:
-        raise _archive_error(archive, "has a manifest of another build")
+        raise _refused(archive, "has a manifest of another build")
     return manifest
 
 
@@ -199,8 +199,8 @@ def _write(source: IO[bytes] | None, target: Path, sha256: str, archive: Archive
             total.update(piece)
             out.write(piece)
     if total.hexdigest() != sha256:
-        raise _archive_error(archive, f"holds a {target.name} that is not the manifest's")
+        raise _refused(archive, f"holds a {target.name} that is not the manifest's")
 
 
-def _archive_error(archive: Archive, why: str) -> KvsplitError:
-    return KvsplitError(f"{archive.file} {why}, and nothing was installed: report it; {_COMPILE}.")
+def _refused(archive: Archive, why: str) -> KvsplitError:
+    return KvsplitError(f"{archive.file} {why}, and nothing was installed: report it; {_BUILD}.")

@@ -29,7 +29,7 @@ def make() -> None:
     Raises KvsplitError with both reasons where neither can be done, click.Abort on Ctrl-C.
     """
     try:
-        download.install_newest()
+        download.install_tried()
     except download.NothingFits as reason:
         try:
             compile_series()

@@ -27,7 +27,7 @@ def install(ctx: click.Context) -> None:
     from ..builds import download
 
     try:
-        folder = download.install_newest()
+        folder = download.install_tried()
     except download.NothingFits as reason:
         click.echo(f"{reason.message} Compiling one instead.", err=True)
         ctx.invoke(build, cuda=False, vulkan=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 
-from .. import companion, demo, files
+from .. import companion, demo
 from ..builds import choice, pair_speed, probe, shelf
 from ..errors import KvsplitError
 from ..kvtypes import BITS, CachePair
@@ -117,7 +118,7 @@ def _file_problems(chosen: shelf.Build) -> list[str]:
     problems = []
     if chosen.manifest is not None and chosen.folder is not None:
         for name, sha256 in chosen.manifest.get("libraries", {}).items():
-            if files.sha256(chosen.folder / name) != sha256:
+            if hashlib.sha256((chosen.folder / name).read_bytes()).hexdigest() != sha256:
                 problems.append(
                     f"{name} of backend build {chosen.id} is not the file that was built: remove the build with "
                     f"'llm kvsplit backend remove {chosen.id}' and build it anew."

@@ -66,7 +66,7 @@ def serve(web, data: bytes, **changed):
     entry = {
         "file": "other.tar.gz",
         "id": ID,
-        "platform": download.platform_name(),
+        "platform": download.here(),
         "bindings_version": shelf.bindings_version(),
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -112,7 +112,7 @@ def test_what_a_release_has_is_installed_chosen_and_answers(release, real, llm):
         release.at[f"/release/{file.name}"] = body(file.read_bytes())
     said = llm("kvsplit", "backend", "install").stdout
     assert said == f"{BUILD.name}\n" and choice.choose().id == BUILD.name
-    archive = f"/release/{BUILD.name}-{download.platform_name()}.tar.gz"
+    archive = f"/release/{BUILD.name}-{download.here()}.tar.gz"
     assert [path for path, _ in release.seen] == ["/release/backends.json", archive]
     assert llm("-m", "kvsplit-demo", "-o", "temperature", "0", "-o", "max_tokens", "4", "def f(").stdout.strip()
     # Again: only the list is looked at.
@@ -198,7 +198,7 @@ def test_where_nothing_fits_or_answers_it_is_compiled(release, llm):
     nothing = {"CXX": "no-such-compiler"}
     serve(release, b"", platform="amiga-m68k")
     said = llm("kvsplit", "backend", "install", code=1, env=nothing).stderr
-    assert f"There is no build to download for {download.platform_name()}" in said
+    assert f"There is no build to download for {download.here()}" in said
     assert "Compiling one instead" in said and "There is no C++ compiler" in said
     release.at["/release/backends.json"] = status(404)
     said = llm("kvsplit", "backend", "install", code=1, env=nothing).stderr
