@@ -86,7 +86,6 @@ def test_a_taken_name_is_refused(run, tiny):
         (gguf_bytes()[:-100], "is cut short"),
         (b"not a model", "is not a GGUF file"),
         (gguf_bytes(tensors=()), "a vocabulary without a model"),
-        (gguf_bytes(change_arch("bert", {"attention.causal": False})), "embeds text"),
         (gguf_bytes({"general.type": "adapter"}), "of type adapter"),
         (gguf_bytes(change_arch("t5", {"decoder_block_count": 2})), "an encoder-decoder model"),
         (gguf_bytes({"tokenizer.ggml.model": "no_vocab"}), "without a vocabulary"),
