@@ -72,7 +72,7 @@ def test_the_next_turn_is_the_same(weights, user_path, pair, length):
     lived, restored = Context(weights, options), Context(weights, options)
     try:
         answer, _, _ = greedy(lived, first)
-        assert recall.keeper(lived, "m", "c")() is not None
+        assert recall.deferred_save(lived, "m", "c")() is not None
         second = first + answer + text_tokens(weights, 30)
         found = recall.find(weights, options, second, 2048)
         assert recall.restore(restored, found, second)
@@ -96,7 +96,7 @@ def test_a_branch_reuses_what_it_can_or_starts_anew(weights, user_path, pair):
     lived, restored, fresh = (Context(weights, options) for _ in range(3))
     try:
         greedy(lived, tokens)
-        assert recall.keeper(lived, "m", "c")() is not None
+        assert recall.deferred_save(lived, "m", "c")() is not None
         branch = tokens[:256] + tokens[300:340]
         found = recall.find(weights, options, branch, 2048)
         assert found[1] >= 256
@@ -120,7 +120,7 @@ def test_a_window_that_has_moved_on_is_not_gone_back_to(user_path, tmp_path):
     lived, restored, fresh = (Context(weights, options) for _ in range(3))
     try:
         lived.evaluate(tokens)
-        assert recall.keeper(lived, "m", "c")() is not None
+        assert recall.deferred_save(lived, "m", "c")() is not None
         branch = tokens[:256] + tokens[300:340]
         found = recall.find(weights, options, branch, 2048)
         assert recall.restore(restored, found, branch)
@@ -143,7 +143,7 @@ def test_another_model_another_type_another_setting_finds_nothing(user_path, tmp
     tokens = text_tokens(weights, 100)
     try:
         context.evaluate(tokens)
-        recall.keeper(context, "m", "c")()
+        recall.deferred_save(context, "m", "c")()
         assert recall.find(weights, options, tokens, 512)
         assert not recall.find(other, options, tokens, 512)
         for changed in (
@@ -165,7 +165,7 @@ def test_rotation_is_part_of_the_key(user_path, monkeypatch):
     tokens = text_tokens(weights, 100)
     try:
         context.evaluate(tokens)
-        recall.keeper(context, "m", "c")()
+        recall.deferred_save(context, "m", "c")()
         monkeypatch.setenv("LLAMA_ATTN_ROT_DISABLE", "1")
         assert not recall.find(weights, options, tokens, 512)
     finally:
@@ -180,7 +180,7 @@ def test_a_model_that_changed_is_another_model(user_path, tmp_path):
     context = Context(weights, options)
     tokens = text_tokens(weights, 100)
     context.evaluate(tokens)
-    recall.keeper(context, "m", "c")()
+    recall.deferred_save(context, "m", "c")()
     assert recall.find(weights, options, tokens, 512)
     write_llama(path, seed=2)
     assert not recall.find(weights, options, tokens, 512)
