@@ -1,4 +1,4 @@
-"""The functions of kvsplit-patch, the companion, that the plugin calls: by entry point, since it imports none of them."""
+"""Functions of kvsplit-patch, the companion, that the plugin calls: by entry point, since it imports nothing of it."""
 
 from __future__ import annotations
 

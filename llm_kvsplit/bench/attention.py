@@ -55,7 +55,7 @@ def measure(
 
 
 def pack(pattern: np.ndarray) -> list[str]:
-    """A text for each query: two hexadecimal digits for each key, 255 times the root of its weight, so that small ones show."""
+    """A text for each query: two hexadecimal digits a key, 255 times the root of its weight, so that small ones show."""
     levels = np.rint(255 * np.sqrt(pattern)).astype(np.uint8)
     return [row[: i + 1].tobytes().hex() for i, row in enumerate(levels)]
 

@@ -27,7 +27,7 @@ Done = Callable[[int], None]
 
 
 def run(job: dict[str, Any], done: Done, started: Callable[[int], None] = lambda pid: None) -> dict[str, Any]:
-    """Measure in a child process. ``done`` gets numbers of evaluated tokens, ``started`` the child's id. Raises KvsplitError."""
+    """Measure in a child process. ``started`` gets the child's id, ``done`` numbers of tokens. Raises KvsplitError."""
     child = subprocess.Popen(
         [sys.executable, "-m", "llm_kvsplit.bench.child"],
         stdin=subprocess.PIPE,

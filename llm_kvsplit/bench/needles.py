@@ -50,7 +50,7 @@ def haystack(weights: Weights, tokens: list[int], n_ctx: int, seed: int) -> Hays
 
 
 def ask(context: Context, hay: Haystack, done: Callable[[int], None] = lambda tokens: None) -> list[dict[str, Any]]:
-    """Evaluate the haystack once, then each question behind it. An answer is greedy, and right when it begins with the number."""
+    """Evaluate the haystack once, then each question behind it. An answer is right when it begins with the number."""
     weights = context.weights
     sampler = Sampler(weights, Sampling(temperature=0))
     answers = []

@@ -1,4 +1,4 @@
-"""What a cache does to a model's predictions, against the f16 cache on the same tokens, and how much of it is damage."""
+"""What a cache does to a model's predictions, against the f16 cache on the same tokens, and how much is damage."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def measure(
 def caches(
     weights: Weights, pairs: list[CachePair], n_ctx: int, n_threads: int | None
 ) -> Iterator[dict[CachePair | None, Context]]:
-    """A cache for each pair, and under None the f16 cache that they are compared with. F16 stands for the nudged one."""
+    """A cache for each pair, and under None the f16 cache to compare with. F16 stands for the nudged one."""
     contexts: dict[CachePair | None, Context] = {}
     try:
         contexts[None] = Context(weights, ContextOptions(F16, n_ctx, n_threads))

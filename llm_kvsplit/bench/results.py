@@ -79,7 +79,7 @@ class Results:
 
 
 def by_bits(pair: str) -> tuple[int, int]:
-    """The sort key of a configuration: f16 first, then from most to least bits, then from most to least for the keys."""
+    """The sort key of a configuration: f16 first, then from most to least bits in all, then of the keys."""
     if pair == "f16":
         return (-32, -16)
     key_bits, value_bits = map(int, pair[1:].split("V"))

@@ -67,7 +67,7 @@ def ensure() -> Build:
 
 
 def extra_bufts() -> bool:
-    """Whether models may be loaded with ggml's extra buffer types here, see ``probe``. Raises KvsplitError like ``ensure``."""
+    """Whether models may be loaded with ggml's extra buffer types here, see ``probe``. Raises as ``ensure`` does."""
     from . import probe
 
     return probe.result(ensure()).extra_bufts

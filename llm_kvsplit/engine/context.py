@@ -124,7 +124,8 @@ class Context:
     ) -> None:
         """Append ``tokens`` to the cache, in batches. Where ``stopped()`` is true before one, no more are evaluated.
 
-        ``done`` gets the number of tokens after each batch. Raises KvsplitError when llama.cpp refuses; the cache then holds what ``self.tokens`` says.
+        ``done`` gets the number of tokens after each batch. Raises KvsplitError when llama.cpp refuses. The cache then
+        holds what ``self.tokens`` says.
         """
         size = self.lib.llama_n_batch(self.pointer)
         for start in range(0, len(tokens), size):

@@ -186,7 +186,7 @@ def _endpoint() -> str:
 
 
 def _token() -> str | None:
-    """The person's token, without the line end that a secret from a file often has. Raises KvsplitError for one inside."""
+    """The person's token, without the line end of a secret from a file. Raises KvsplitError for one inside."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         token = os.environ.get(name, "").strip()
         if not token:

@@ -1,4 +1,4 @@
-"""What pictures have in common: a colour and a mark for each configuration, so that neither is needed to tell them apart."""
+"""What pictures have in common: a colour and a mark for each configuration. Either tells them apart."""
 
 from __future__ import annotations
 
