@@ -59,7 +59,8 @@ class Session:
     """The checked head of one file."""
 
     path: Path
-    inode: int
+    #: The head as it stands in the file: what tells this state from one that was stored in its place.
+    head: bytes
     #: The fields of the ``Key`` it was stored under.
     key: dict[str, Any]
     conversation: str
@@ -107,7 +108,7 @@ def read_head(path: Path, key: Key | None = None) -> Session:
         raise Damaged("it was made for something else than its folder says")
     return Session(
         path=path,
-        inode=status.st_ino,
+        head=prefix + head,
         key=fields["key"],
         conversation=fields["conversation"],
         model=fields["model_name"],
@@ -130,7 +131,8 @@ def read_state(session: Session) -> np.ndarray:
     state = np.empty(session.size, np.uint8)
     view = state.data
     with session.path.open("rb", buffering=0) as file:
-        if os.fstat(file.fileno()).st_ino != session.inode:
+        # Not the inode's number: file systems give it to the next file.
+        if file.read(len(session.head)) != session.head:
             raise FileNotFoundError(f"{session.path} was replaced meanwhile")
         file.seek(session.offset)
         for i, start in enumerate(range(0, session.size, _BLOCK)):

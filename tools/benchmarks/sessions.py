@@ -31,7 +31,7 @@ from llm_kvsplit.paths import backends_dir
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.llm_kvsplit.ggufs import write_llama
+from tests.support.ggufs import write_llama
 
 #: Layers, width and heads of SmolLM-135M, the smallest model that people chat with, and of its bigger sister; 32768
 #: tokens of context, and a byte vocabulary, so that tokens are bytes of text.

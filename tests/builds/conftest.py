@@ -1,0 +1,17 @@
+import pytest
+
+from kvsplit_patch import trees
+from softmetal import build
+from tests.support.library import packed, packer  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def patched_programs():
+    """test-backend-ops and the others, of the series, with the software Metal."""
+    return build.programs(trees.patched(), lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def stock_programs():
+    """The same of upstream's tree."""
+    return build.programs(trees.unpatched(), lambda line: None)

@@ -1,0 +1,213 @@
+"""Compiling: first a small project through the real cmake and ninja; with --build, llama.cpp itself."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kvsplit_patch import build, cmake, libraries, trees
+from kvsplit_patch.errors import PatchError
+from kvsplit_patch.programs import llama_bench, llama_perplexity
+from tests.support.release import HERE, fetch
+
+SMALL = {
+    "CMakeLists.txt": "cmake_minimum_required(VERSION 3.14)\nproject(small CXX)\n"
+    "set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)\n"
+    "add_library(llama SHARED one.cpp two.cpp)\nset_target_properties(llama PROPERTIES VERSION 1.2.3 SOVERSION 1)\n",
+    "one.cpp": 'extern "C" int one() { return 1; }\n',
+    "two.cpp": 'extern "C" int two() { return 2; }\n',
+}
+
+
+def small(folder, **changed):
+    folder.mkdir()
+    for name, text in {**SMALL, **changed}.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def compiled(tree, lines=None):
+    """Build the small project; the steps that ninja took, and what the library's two functions give."""
+    lines = [] if lines is None else lines
+    with cmake.compiled(tree, "", ("-DCMAKE_BUILD_TYPE=Release",), ("llama",), lines.append) as out:
+        program = "import ctypes, sys; lib = ctypes.CDLL(sys.argv[1]); print(lib.one(), lib.two())"
+        said = subprocess.run([sys.executable, "-c", program, libraries.library(out)], capture_output=True, text=True)
+    return [line for line in lines if "Building" in line], said.stdout.split()
+
+
+def test_a_second_tree_compiles_only_what_differs(tmp_path, cache):
+    steps, answers = compiled(small(tmp_path / "a"))
+    assert len(steps) == 2 and answers == ["1", "2"]
+    steps, answers = compiled(small(tmp_path / "b", **{"two.cpp": 'extern "C" int two() { return 22; }\n'}))
+    assert len(steps) == 1 and answers == ["1", "22"]
+    assert compiled(tmp_path / "b") == ([], ["1", "22"])
+
+
+def test_a_cache_behind_a_link_makes_the_same_bytes(tmp_path, cache, monkeypatch):
+    """A header's path is compiled into assertions: what is compiled anew must be what was there before."""
+    where = "inline const char * where() { return __FILE__; }\n"
+    uses = '#include "where.h"\nextern "C" const char * one() { return where(); }\n'
+    lists = SMALL["CMakeLists.txt"] + "target_include_directories(llama PRIVATE ${CMAKE_SOURCE_DIR})\n"
+
+    def made(name, text):
+        tree = small(tmp_path / name, **{"CMakeLists.txt": lists, "where.h": where, "one.cpp": text})
+        with cmake.compiled(tree, "", flags, ("llama",), print) as out:
+            return libraries.library(out).read_bytes()
+
+    flags = [
+        "-DCMAKE_BUILD_TYPE=Release",
+        *(["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []),
+    ]
+    first = made("a", uses)
+    made("b", uses + "int more = 1;\n")
+    (tmp_path / "link").symlink_to(cache)
+    monkeypatch.setenv("KVSPLIT_CACHE", str(tmp_path / "link"))
+    assert made("c", uses) == first
+
+
+def test_a_library_has_one_name(tmp_path, cache):
+    with cmake.compiled(small(tmp_path / "a"), "", (), ("llama",), print) as out:
+        assert [file.name for file in out.iterdir()] == [libraries.library(out).name]
+
+
+def test_an_error_of_the_compiler_is_one_sentence(tmp_path, cache):
+    with pytest.raises(PatchError, match=r"ninja failed: .*one\.cpp.*error.*; all of its output is in .*log\.txt"):
+        compiled(small(tmp_path / "a", **{"one.cpp": "not C++\n"}))
+    assert compiled(small(tmp_path / "b"))[1] == ["1", "2"]
+
+
+def test_an_error_of_cmake_is_one_sentence(tmp_path, cache):
+    with pytest.raises(PatchError, match="cmake failed"):
+        compiled(small(tmp_path / "a", **{"CMakeLists.txt": "message(FATAL_ERROR no)\n"}))
+
+
+def test_a_compile_that_was_killed_is_finished_by_the_next(tmp_path, cache):
+    heavy = '#include <regex>\n#include <iostream>\nstatic std::regex pattern("a|b");\n'
+    tree = small(tmp_path / "a", **{"one.cpp": heavy + SMALL["one.cpp"], "two.cpp": heavy + SMALL["two.cpp"]})
+    program = (
+        "import sys; from pathlib import Path; from kvsplit_patch import cmake\n"
+        "with cmake.compiled(Path(sys.argv[1]), '', ('-DCMAKE_BUILD_TYPE=Release',), ('llama',), lambda line: None): pass"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, tree], start_new_session=True)
+    try:
+        for _ in range(600):
+            if list(cache.glob("build/*/out/CMakeFiles/llama.dir/*")):  # ninja makes the folder just before it compiles
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("nothing was compiled, so that there is nothing to kill")
+        assert child.poll() is None, "the compile was over before it could be killed"
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    assert not list(cache.glob("build/*/out/bin/*"))
+    assert compiled(tree)[1] == ["1", "2"]
+
+
+# --- real builds --------------------------------------------------------------------------------
+
+
+@pytest.mark.build
+@pytest.mark.timeout(2400)
+def test_the_patched_libraries_load_through_the_bindings(no_builds, tmp_path):
+    fetch(HERE)
+    lines = []
+    folder = build.build(trees.patched(), cmake.flags(), lines.append)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["abi"], manifest["series_version"]) == ("ok", "1")
+    assert {"kvq-args", "amx-tile-config"} <= set(manifest["features"])
+    assert {"libllama.so", "libggml.so", "libmtmd.so"} <= set(manifest["libraries"]) or sys.platform == "darwin"
+
+    again = []
+    assert build.build(trees.patched(), cmake.flags(), again.append) == folder
+    assert again == [f"{folder.name} is already built."]  # neither cmake nor ninja had a word
+
+    # Relocatable: only the folder, somewhere else, and asked through the installed bindings.
+    moved = tmp_path / "moved"
+    os.rename(folder, moved)
+    program = (
+        "import llama_cpp, llama_cpp.mtmd_cpp, ctypes\n"
+        "info = llama_cpp.llama_cpp._lib.llama_kvsplit_info; info.restype = ctypes.c_char_p; print(info().decode())\n"
+        "print(llama_cpp.llama_supports_mmap())"
+    )
+    environment = {**os.environ, "LLAMA_CPP_LIB_PATH": str(moved), "MTMD_CPP_LIB": str(moved)}
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert said.returncode == 0, said.stderr
+    assert json.loads(said.stdout.splitlines()[0])["features"] == manifest["features"]
+
+
+@pytest.mark.build
+@pytest.mark.timeout(2400)
+def test_kvq_options_of_the_programs(tmp_path):
+    from kvsplit_patch.smoke import demo
+
+    fetch(HERE)
+    tools = build.tools(trees.patched(), cmake.flags(), print)
+    model, text = demo()
+
+    def types(*words, **environment):
+        command = ["-m", model, "-f", text, "-c", "256", "--chunks", "1", "-lv", "4", *words]
+        printed = llama_perplexity.output(tools, command, {**os.environ, **environment})
+        return llama_perplexity.cache_types(printed)
+
+    assert types("--kvq", "8") == ("q8_0", "q8_0")
+    assert types("--kvq", "8", "--kvq-val", "4") == ("q8_0", "q4_0")
+    assert types("--kvq-key", "5") == ("q5_1", "f16")
+    assert types("--kvq-val", "4", LLAMA_ARG_KVQ="8") == ("q8_0", "q4_0")
+    with pytest.raises(PatchError) as failure:
+        types("--kvq", "7")
+    assert "no KV cache type has '7' bits, use one of: 16 (f16), 8 (q8_0), 5 (q5_1), 4 (q4_0)" in failure.value.message
+    command = ["-m", model, "-p", 8, "-n", 0, "-r", 1, "-fa", 1, "-kvqk", "8", "-kvqv", "4,5"]
+    rows = llama_bench.rows(tools, command)
+    assert [(row.key_type, row.value_type) for row in rows] == [("q8_0", "q4_0"), ("q8_0", "q5_1")]
+
+
+@pytest.mark.build
+@pytest.mark.timeout(600)
+def test_quantized_weights_run_on_a_machine_with_amx(tmp_path):
+    """Without the patch amx-tile-config, GCC 12 makes this die with SIGILL where /proc/cpuinfo lists amx_int8."""
+    from kvsplit_patch.smoke import demo
+
+    fetch(HERE)
+    tools = build.tools(trees.patched(), cmake.flags(), print, extra=("llama-quantize",))
+    model, text = demo()
+    subprocess.run([tools / "llama-quantize", model, tmp_path / "q8.gguf", "q8_0"], check=True, capture_output=True)
+    windows = llama_perplexity.Windows(256, 4, 256)
+    perplexities = []
+    for more in ([], ["--no-repack"]):  # with AMX where there is any, and without
+        quantized = tmp_path / "q8.gguf"
+        compared = llama_perplexity.compare(tools, quantized, text, [], windows, what="the test", threads=2, more=more)
+        perplexities.append(compared.results["f16"].ppl)
+    assert perplexities[0] == pytest.approx(perplexities[1], rel=0.01)
+
+
+@pytest.mark.build
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_the_wheel_installs_in_a_fresh_environment(tmp_path):
+    from kvsplit_patch import wheel
+
+    fetch(HERE)
+    made = wheel.make(trees.patched(), cmake.flags(), tmp_path, print)
+    assert made.name.startswith("llama_cpp_python-0.3.36+kvsplit.1-")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", made], check=True)
+    program = (
+        "import ctypes, llama_cpp; info = llama_cpp.llama_cpp._lib.llama_kvsplit_info; info.restype = ctypes.c_char_p\n"
+        "print(llama_cpp.__version__, info().decode())"
+    )
+    said = subprocess.run([python, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert said.stdout.startswith('0.3.36+kvsplit.1 {"series": "1"'), said.stderr
+
+
+@pytest.mark.build
+@pytest.mark.timeout(2400)
+def test_an_unpatched_library_has_no_marker(no_builds):
+    fetch(HERE)
+    assert libraries.marker(build.build(trees.unpatched(), cmake.flags(), print)) is None

@@ -1,0 +1,70 @@
+"""The patch cpu-attention: right for every pair of cache types, and in every build."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from kvsplit_patch import build, cmake, trees
+from kvsplit_patch.programs import backend_ops
+from tests.support.release import HERE, fetch
+
+PROGRAM = "test-flash-attn-cpu"
+
+#: Every so manieth of the program's 2064 cases: some 300, with each pair of types and each head size among them.
+EVERY = 7
+
+#: It runs all of its cases with fewer threads than planned: so many for each of two pairs, a few queries and many.
+GRANTED = 17 * 18 // 2
+
+
+@pytest.fixture(scope="module")
+def tools():
+    fetch(HERE)
+    return build.tools(trees.patched(), cmake.flags(), print, extra=(PROGRAM,))
+
+
+@pytest.fixture(scope="module")
+def printed(tools):
+    """What the program prints: a line a case, and their number."""
+    ended = subprocess.run([tools / PROGRAM, "-v", "-n", str(EVERY)], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.build
+@pytest.mark.timeout(2400)
+def test_agrees_with_double_precision_and_with_itself(printed):
+    pairs = set(re.findall(r"^(\S+-\S+) dk=", printed, re.MULTILINE))
+    assert len(pairs) == 49  # f16, q8_0, q5_1, q5_0, q4_1, q4_0 and iq4_nl on either side
+    count, failed = map(int, re.search(r"^(\d+) cases, (\d+) failed", printed, re.MULTILINE).groups())
+    assert count > 250 + 4 * GRANTED and failed == 0
+
+
+@pytest.mark.build
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("tokens", [1, 75])
+@pytest.mark.parametrize("pair", ["f16-f16", "q8_0-q4_0"])
+def test_fewer_threads_than_planned(printed, pair, tokens):
+    """Every number of threads granted of up to 17; the program dies where its work buffer is too small."""
+    threads = re.findall(rf"^{pair} .* kv=256 tokens={tokens} .* threads=(\d+) granted=(\d+):", printed, re.MULTILINE)
+    wanted = {(planned, granted) for planned in range(1, 18) for granted in range(1, planned + 1)}
+    assert len(wanted) == GRANTED and wanted <= {(int(planned), int(granted)) for planned, granted in threads}
+
+
+@pytest.mark.build
+@pytest.mark.timeout(600)
+def test_agrees_with_upstreams_plain_path(tools):
+    """test-backend-ops skips what a backend refuses, so the cases that ran are counted."""
+    outcome = backend_ops.test(tools, "CPU", "type_K=q8_0,type_V=q4_0")
+    assert (outcome.failed, outcome.refused, outcome.died) == ((), (), "")
+    assert outcome.passed >= 4
+
+
+@pytest.mark.build
+@pytest.mark.timeout(2400)
+def test_the_build_says_that_it_has_it():
+    fetch(HERE)
+    folder = build.build(trees.patched(), cmake.flags(), print)
+    assert "cpu-attention" in json.loads((folder / "manifest.json").read_text())["features"]

@@ -1,0 +1,78 @@
+"""The project's own series, replayed onto the llama.cpp that other llama-cpp-python releases vendor.
+
+These are the real trees, months and thousands of commits apart. Each replay ends clean or in a conflict
+that is then resolved. Downloads are kept in the ordinary cache (``KVSPLIT_CACHE``), so a second run downloads nothing.
+"""
+
+import pytest
+
+from kvsplit_patch import paths, replay, series, store, upstream
+from kvsplit_patch.errors import PatchError
+from tests.support.release import HERE, fetch
+from tests.support.resolving import carry
+from tests.support.worlds import run
+
+RELEASES = ["0.3.35", *(pytest.param(version, marks=pytest.mark.long) for version in ("0.3.33", "0.3.31", "0.3.28"))]
+
+
+def added(patch) -> set:
+    return {text for section in patch.sections() for hunk in section.hunks for kind, text in hunk.lines if kind == b"+"}
+
+
+def drop(project, name):
+    """Take a patch out of the checkout's series, the way a maintainer does."""
+    names = project / "patchset" / "series"
+    names.write_text(names.read_text().replace(f"{name}.patch\n", ""))
+    (project / "patchset" / f"{name}.patch").unlink()
+    run("export")
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_a_release_outside_the_range_is_refused_in_words(project, version):
+    fetch(HERE)
+    fetch(version)
+    before = series.digest(project / "patchset")
+    for arguments in (("--plan", version), (version,)):
+        said = run("rebase", *arguments, code=1)
+        assert f"{version} is outside the range of the series: metal-mixed-kv needs ggml/src/ggml-metal/" in said
+    assert series.digest(project / "patchset") == before
+    with pytest.raises(PatchError, match="outside the range"):
+        replay.apply_series(upstream.resolve("", version)[0])
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_the_series_reaches_another_release(project, version):
+    fetch(HERE)
+    commit = fetch(version)
+    drop(project, "metal-mixed-kv")  # which needs the Metal kernels of a later llama.cpp
+    before = series.load(project / "patchset")
+    plan = run("rebase", "--plan", version)
+    assert series.load(project / "patchset") == before
+
+    stopped = carry(project, version)
+
+    assert all(f"{name:20} conflict" in plan for name in stopped)
+    after = series.load(project / "patchset")
+    assert after.names() == before.names()
+    assert (after.lock.upstream.commit, after.lock.upstream.bindings) == (commit, version)
+    run("lint")
+    run("export", "--check")
+    for old, new in zip(before.patches, after.patches):
+        assert added(old) == added(new), f"{old.name} lost lines on its way"
+    # What the patches left alone is upstream's, to the byte.
+    applied = replay.apply_series()
+    repo = store.open_store()
+    touched = {path for patch in after.patches for path in patch.touched()}
+    changed = repo.diff(repo[applied.base_tree], repo[applied.result_tree]).deltas
+    assert {delta.new_file.path for delta in changed} == touched
+
+
+def test_the_pinned_release_vendors_the_locked_base():
+    lock = series.read_lock(paths.patchset_dir())
+    assert lock.upstream.bindings and fetch(lock.upstream.bindings) == lock.upstream.commit
+
+
+def test_the_projects_own_series_is_whole():
+    fetch(HERE)
+    run("lint")
+    run("export", "--check")

@@ -1,0 +1,120 @@
+"""Builds: what is copied, kept, swept and chosen, and what is said where there is no compiler."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvsplit_patch import build, cmake
+from kvsplit_patch.errors import PatchError
+from llm_kvsplit.builds import shelf
+from llm_kvsplit.errors import KvsplitError
+from llm_kvsplit.paths import backends_dir
+
+SMALL = {
+    "CMakeLists.txt": "cmake_minimum_required(VERSION 3.14)\nproject(small CXX)\n"
+    "set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)\n"
+    "add_library(llama SHARED one.cpp two.cpp)\nset_target_properties(llama PROPERTIES VERSION 1.2.3 SOVERSION 1)\n",
+    "one.cpp": 'extern "C" int one() { return 1; }\n',
+    "two.cpp": 'extern "C" int two() { return 2; }\n',
+}
+
+
+def small(folder, **changed):
+    folder.mkdir()
+    for name, text in {**SMALL, **changed}.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_a_file_that_is_gone_from_the_tree_is_gone_from_the_workspace(tmp_path):
+    source, target = small(tmp_path / "a"), tmp_path / "b"
+    cmake.copy_changed(source, target)
+    (source / "one.cpp").unlink()
+    (source / "link").symlink_to("two.cpp")
+    assert cmake.copy_changed(source, target) == [Path("one.cpp"), Path("link")]
+    assert not (target / "one.cpp").exists() and os.readlink(target / "link") == "two.cpp"
+    assert cmake.copy_changed(source, target) == []
+
+
+def test_without_cmake_or_a_compiler_it_says_how_to_get_them(monkeypatch, tmp_path):
+    monkeypatch.delenv("CXX")
+    cmake.find_toolchain()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(PatchError, match="no C.. compiler .'no-such-compiler'."):
+        cmake.find_toolchain()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(PatchError, match="no cmake and no ninja: run 'pip install cmake ninja'"):
+        cmake.find_toolchain()
+
+
+def test_a_full_disk_is_told(tmp_path):
+    with pytest.raises(PatchError, match="is full, and a build takes about 1 GB"):  # noqa: SIM117
+        with cmake.disk_full_told(tmp_path), open("/dev/full", "w", buffering=1) as full:
+            full.write("x\n")
+    with pytest.raises(FileNotFoundError), cmake.disk_full_told(tmp_path):
+        raise FileNotFoundError(errno.ENOENT, "other errors stay what they are")
+
+
+def test_nothing_half_written_is_left_where_builds_are_looked_for(no_builds, tmp_path):
+    folder = backends_dir() / "0.3.36-kvsplit-0000000-1"
+    with pytest.raises(KeyboardInterrupt), shelf.whole(folder) as temporary:
+        (temporary / "manifest.json").write_text("{}")
+        assert shelf.builds() == [] and not list(backends_dir().glob("*"))
+        raise KeyboardInterrupt
+    assert not folder.exists() and not temporary.exists()
+
+
+def test_a_killed_build_is_swept_by_the_next(no_builds):
+    folder = backends_dir() / "killed"
+    program = (
+        "import sys, time; from pathlib import Path; from llm_kvsplit.builds import shelf\n"
+        "with shelf.whole(Path(sys.argv[1])) as t: (t / 'manifest.json').write_text('{}'); print(t, flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, folder], stdout=subprocess.PIPE, text=True)
+    left = Path(child.stdout.readline().strip())
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert left.is_dir() and shelf.builds() == []
+    with shelf.whole(folder) as temporary:
+        (temporary / "new").touch()
+    assert [file.name for file in folder.iterdir()] == ["new"] and not left.exists()
+
+
+def a_build(identity, created="2026-11-22T00:00:00+00:00", **manifest):
+    folder = backends_dir() / identity
+    folder.mkdir(parents=True)
+    whole = {"id": identity, "created": created, "bindings_version": build.bindings_version(), "abi": "ok", **manifest}
+    (folder / "manifest.json").write_text(json.dumps(whole))
+
+
+def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(no_builds):
+    a_build("one-1", "2026-11-22T00:00:00+00:00")
+    a_build("one-2", "2026-11-23T00:00:00+00:00")
+    a_build("old", bindings_version="0.3.1")
+    a_build(
+        "bad",
+        abi="mismatch",
+        abi_mismatches=["llama_batch.pos is at offset 8 in the bindings and at offset 16 in the tree"],
+    )
+    (backends_dir() / "broken").mkdir()
+    (backends_dir() / "broken" / "manifest.json").write_text("{")
+    assert [each.id for each in shelf.builds()][:1] == ["one-2"]
+    assert shelf.active() == ""
+    assert shelf.use("one-1") == shelf.active() == "one-1"
+    with pytest.raises(KvsplitError, match="could be one-2 or one-1"):
+        shelf.use("one")
+    with pytest.raises(KvsplitError, match="old was built for llama-cpp-python 0.3.1"):
+        shelf.use("old")
+    with pytest.raises(KvsplitError, match="llama_batch.pos is at offset 8 in the bindings and at offset 16"):
+        shelf.use("bad")
+    with pytest.raises(KvsplitError, match="no backend build 'none'"):
+        shelf.use("none")
+    assert shelf.active() == "one-1"
+    assert shelf.remove("one-1") == "one-1" and shelf.active() == ""

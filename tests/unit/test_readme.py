@@ -1,0 +1,20 @@
+"""The README shows what the code says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_options_table_is_the_codes():
+    subprocess.run([sys.executable, "-m", "cogapp", "--check", str(README)], check=True)
+
+
+def test_the_two_commands_are_there_word_for_word():
+    text = README.read_text()
+    assert (
+        "\n    pip install uv && uv run llm -m kvsplit-demo -o kv_key_bits 8 -o kv_value_bits 4 'def fibonacci(n):'\n"
+        in text
+    )
+    assert "\n    pip install uv && uv run pytest\n" in text
