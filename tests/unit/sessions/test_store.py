@@ -100,10 +100,10 @@ def whole(key):
 #: A child that dies of SIGKILL at a step of its second save, or not at all.
 KILLED = """
 import os, signal, sys
-from llm_kvsplit.sessions import file
+from llm_kvsplit.sessions import state_file
 step, saves = sys.argv[3], 0
 def die(): os.kill(os.getpid(), signal.SIGKILL)
-def write(out, head, state, write=file.write):
+def write(out, head, state, write=state_file.write):
     global saves
     saves += 1
     if saves == 1:
@@ -121,7 +121,7 @@ def replace(*names, replace=os.replace):
     replace(*names)
     if saves == 2 and step == "after the new name":
         die()
-file.write, os.replace = write, replace
+state_file.write, os.replace = write, replace
 """
 
 
