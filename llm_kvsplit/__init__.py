@@ -3,14 +3,24 @@
 llm imports this for every command, so it holds the hooks and imports nothing heavy.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
 from pluggy import HookimplMarker
+
+if TYPE_CHECKING:
+    from click import Group
+
+    from .registry import Entry
 
 # llm.hookimpl is this too; importing llm for it would cost every kvsplit-patch command a second.
 hookimpl = HookimplMarker("llm")
 
 
 @hookimpl
-def register_models(register):
+def register_models(register: Callable[..., Any]) -> None:
     from .model import AsyncKvsplitModel, KvsplitModel
 
     for entry in _entries():
@@ -19,7 +29,7 @@ def register_models(register):
 
 
 @hookimpl
-def register_embedding_models(register):
+def register_embedding_models(register: Callable[..., Any]) -> None:
     from .embedding import KvsplitEmbeddingModel
 
     for entry in _entries():
@@ -27,7 +37,7 @@ def register_embedding_models(register):
             register(KvsplitEmbeddingModel(entry), aliases=entry.aliases)
 
 
-def _entries():
+def _entries() -> Iterable[Entry]:
     """The registered models. A damaged list of ours must not take llm's other models away."""
     import click
 
@@ -42,7 +52,7 @@ def _entries():
 
 
 @hookimpl
-def register_commands(cli):
+def register_commands(cli: Group) -> None:
     from .commands import kvsplit
 
     cli.add_command(kvsplit)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ class Question:
 
 def session(prompt: Any, conversation: Any) -> str | None:
     """The conversation to keep the KV state for. To be called in the thread of llm's command, whose options it looks at."""
-    return conversation.id if conversation is not None and recall.wanted(prompt.options.kv_sessions) else None
+    return conversation.id if conversation is not None and recall.should_store(prompt.options.kv_sessions) else None
 
 
 def prepare(entry: Entry, prompt: Any, conversation: Any, *, session: str | None, stream: bool) -> Question:
@@ -59,7 +59,7 @@ def prepare(entry: Entry, prompt: Any, conversation: Any, *, session: str | None
 
 def generated(
     question: Question, report: Callable[[Outcome, dict[str, Any]], None], stopped: Callable[[], bool]
-) -> Iterator[Text | Call]:
+) -> Generator[Text | Call, None, None]:
     """The answer in pieces. However it ends, ``report`` gets its outcome and what llm should log of it.
 
     What is logged may grow once more, when the KV state is stored. Raises KvsplitError.
@@ -107,7 +107,7 @@ def generated(
             logged = _logged(context, outcome, restored)
             report(outcome, logged)
         if question.session is not None:
-            _keep(recall.keeper(context, question.entry.name, question.session), logged, wait=question.stream)
+            _keep(recall.deferred_save(context, question.entry.name, question.session), logged, wait=question.stream)
 
 
 def _note_speed(chosen: Build, settings: Settings, conversation: str | None) -> None:
@@ -141,7 +141,7 @@ def _context(
             file=sys.stderr,
         )
     cache, may_grow = replace(cache, n_ctx=n_ctx), settings.n_ctx is None
-    if not loaded.serves(cache, may_grow=may_grow):
+    if not loaded.is_reusable(cache, may_grow=may_grow):
         fit.refuse_unless_it_fits(weights.options.path, settings.pair, n_ctx)
     return loaded.context(cache, may_grow=may_grow)
 

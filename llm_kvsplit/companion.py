@@ -1,4 +1,4 @@
-"""What kvsplit-patch, the companion, offers the plugin: found by name among the entry points, and imported nowhere."""
+"""Functions of kvsplit-patch, the companion, that the plugin calls: by entry point, since it imports nothing of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from .errors import KvsplitError
 
 
-def offer(name: str) -> Callable[..., Any]:
+def function(name: str) -> Callable[..., Any]:
     """The companion's function ``name`` of the entry point group ``llm_kvsplit``. Raises KvsplitError where it is absent."""
     for entry in entry_points(group="llm_kvsplit", name=name):
         try:

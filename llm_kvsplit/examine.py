@@ -31,31 +31,31 @@ class Cache:
     value_bits: int
     #: As many as asked for, rounded up as llama.cpp does.
     n_ctx: int
-    #: None where llama.cpp refuses, for the reason in ``refused``.
+    #: None where llama.cpp refuses, for the reason in ``refusal``.
     bytes: int | None
-    refused: str | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)
-class Answer:
+class Examination:
     #: Why llama.cpp cannot load the file, in its own words; None if it can.
-    refused: str | None
+    refusal: str | None
     caches: tuple[Cache, ...] = ()
 
 
-def ask(path: Path, pairs: Sequence[CachePair] = (), lengths: Sequence[int] = ()) -> Answer:
+def ask(path: Path, pairs: Sequence[CachePair] = (), lengths: Sequence[int] = ()) -> Examination:
     """Whether llama.cpp loads ``path``, and the cache of each pair at each length.
 
     Raises KvsplitError when there is no library to ask.
     """
-    order = {"path": str(path), "bits": [(pair.k.bits, pair.v.bits) for pair in pairs], "lengths": list(lengths)}
+    request = {"path": str(path), "bits": [(pair.k.bits, pair.v.bits) for pair in pairs], "lengths": list(lengths)}
     # Without GGML_NO_BACKTRACE, ggml starts a debugger before it aborts.
     environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     command = [sys.executable, "-m", "llm_kvsplit.examine"]
     try:
         child = subprocess.run(
             command,
-            input=json.dumps(order),
+            input=json.dumps(request),
             env=environment,
             capture_output=True,
             encoding="utf-8",
@@ -63,26 +63,28 @@ def ask(path: Path, pairs: Sequence[CachePair] = (), lengths: Sequence[int] = ()
             timeout=_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return Answer(f"it took more than {_SECONDS} s to look at it")
+        return Examination(f"it took more than {_SECONDS} s to read it")
     if child.returncode < 0:
-        return Answer(f"it crashed on it ({signal.Signals(-child.returncode).name})")
+        return Examination(f"it crashed on it ({signal.Signals(-child.returncode).name})")
     if child.returncode != 0:
         words = child.stderr.strip().splitlines()
         raise KvsplitError(words[-1].removeprefix("Error: ") if words else f"exit code {child.returncode}")
-    answer = json.loads(child.stdout.splitlines()[-1])
-    return Answer(answer["refused"], tuple(Cache(**cache) for cache in answer["caches"]))
+    reply = json.loads(child.stdout.splitlines()[-1])
+    return Examination(reply["refusal"], tuple(Cache(**cache) for cache in reply["caches"]))
 
 
-def _child(order: dict[str, Any]) -> Answer:
+def _examined(request: dict[str, Any]) -> Examination:
     from . import fit
     from .engine.weights import LoadError, LoadOptions
 
     try:
-        with fit.simulation(LoadOptions(Path(order["path"]))) as weights:
-            pairs = [CachePair.from_bits(*bits) for bits in order["bits"]]
-            return Answer(None, tuple(_cache(weights, pair, n_ctx) for pair in pairs for n_ctx in order["lengths"]))
+        with fit.simulation(LoadOptions(Path(request["path"]))) as weights:
+            pairs = [CachePair.from_bits(*bits) for bits in request["bits"]]
+            return Examination(
+                None, tuple(_cache(weights, pair, n_ctx) for pair in pairs for n_ctx in request["lengths"])
+            )
     except LoadError as error:
-        return Answer(error.cause)
+        return Examination(error.cause)
 
 
 def _cache(weights: Any, pair: CachePair, n_ctx: int) -> Cache:
@@ -99,10 +101,10 @@ def _cache(weights: Any, pair: CachePair, n_ctx: int) -> Cache:
 
 def main() -> None:
     try:
-        answer = _child(json.load(sys.stdin))
+        examination = _examined(json.load(sys.stdin))
     except KvsplitError as error:
         sys.exit(f"Error: {error}")
-    print(json.dumps(asdict(answer)))
+    print(json.dumps(asdict(examination)))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,14 @@ def write_cached(file: Path, text: str) -> None:
         write_whole(file, text)
 
 
+def size(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return sha256_of(file)

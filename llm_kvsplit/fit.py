@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Twice this many tokens is the most that llama.cpp is asked for, since its lists of cells are real; beyond, everything
 #: grows evenly.
-_EVEN = 1 << 19
+_EVEN_FROM = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ def footprint(weights: Weights, pair: CachePair, n_ctx: int) -> Footprint:
     """What a (simulated) model takes with ``n_ctx`` tokens of context. Raises KvsplitError when llama.cpp refuses."""
     from .engine.context import Context, ContextOptions
 
-    if n_ctx > 2 * _EVEN:
-        near, far = (footprint(weights, pair, n) for n in (_EVEN, 2 * _EVEN))
-        steps = n_ctx / _EVEN - 2
-        kv, buffers = (b + (b - a) * steps for a, b in ((near.kv, far.kv), (near.buffers, far.buffers)))
-        return replace(far, n_ctx=n_ctx, kv=round(kv), buffers=round(buffers))
+    if n_ctx > 2 * _EVEN_FROM:
+        near, far = (footprint(weights, pair, n) for n in (_EVEN_FROM, 2 * _EVEN_FROM))
+        steps = n_ctx / _EVEN_FROM - 2
+        more_kv, more_buffers = (far.kv - near.kv) * steps, (far.buffers - near.buffers) * steps
+        return replace(far, n_ctx=n_ctx, kv=round(far.kv + more_kv), buffers=round(far.buffers + more_buffers))
     context = Context(weights, ContextOptions(pair, n_ctx))
     try:
         kv, buffers = context.kv_size.bytes, context.buffers.total
@@ -109,13 +109,13 @@ def largest(weights: Weights, pair: CachePair, budget: int) -> Footprint | None:
     longest = footprint(weights, pair, weights.n_ctx_train)
     if longest.total <= budget:
         return longest
-    # Bytes grow with the context, so halving finds the last that fits.
+    # Bytes grow with the context, so halving finds the last that fits; counted in steps of PADDING tokens.
     fits, too_many, best = 0, -(-weights.n_ctx_train // PADDING), None
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
-        tried = footprint(weights, pair, middle * PADDING)
-        if tried.total <= budget:
-            fits, best = middle, tried
+        candidate = footprint(weights, pair, middle * PADDING)
+        if candidate.total <= budget:
+            fits, best = middle, candidate
         else:
             too_many = middle
     return best
@@ -129,27 +129,27 @@ def refuse_unless_it_fits(model: Path, pair: CachePair, n_ctx: int) -> None:
     """
     from .engine.weights import LoadOptions
 
-    have = memory_bytes()
+    memory = memory_bytes()
     # Asking takes as long as reading the vocabulary: half a second for a large one. Most caches are far from any limit.
-    if _generous(gguf.read(model), n_ctx) < have:
+    if _largest_cache(gguf.read(model), n_ctx) < memory:
         return
     with simulation(LoadOptions(model)) as weights:
         taken = footprint(weights, pair, n_ctx).kv
-        if taken <= have:
+        if taken <= memory:
             return
         raise KvsplitError(
-            f"A {pair} cache of {n_ctx} tokens takes {size(taken)} and there are {size(have)} of memory: "
-            f"{_what_fits(weights, pair, n_ctx, have)}"
+            f"A {pair} cache of {n_ctx} tokens takes {size(taken)} and there are {size(memory)} of memory: "
+            f"{_smaller_choice(weights, pair, n_ctx, memory)}"
         )
 
 
-def _generous(header: gguf.Gguf, n_ctx: int) -> int:
+def _largest_cache(header: gguf.Gguf, n_ctx: int) -> int:
     """More bytes than any cache of this model takes: f16 without sliding windows, four times over."""
     heads = max(header.n_head_kv, default=0)
     return 4 * 2 * n_ctx * header.n_layer * heads * (header.head_dim_k + header.head_dim_v) + 2**30
 
 
-def _what_fits(weights: Weights, pair: CachePair, n_ctx: int, have: int) -> str:
+def _smaller_choice(weights: Weights, pair: CachePair, n_ctx: int, memory: int) -> str:
     header = weights.header
     smaller = [
         CachePair.from_bits(key_bits, value_bits)
@@ -159,8 +159,8 @@ def _what_fits(weights: Weights, pair: CachePair, n_ctx: int, have: int) -> str:
     for candidate in smaller:
         if gguf.refusal(header, candidate.k, candidate.v):
             continue
-        if footprint(weights, candidate, n_ctx).kv <= have:
+        if footprint(weights, candidate, n_ctx).kv <= memory:
             return f"-o kv_key_bits {candidate.k.bits} -o kv_value_bits {candidate.v.bits} would fit."
     # Half, since weights and buffers want room too.
-    fitting = largest(weights, pair, have // 2 + weights.size)
+    fitting = largest(weights, pair, memory // 2 + weights.size)
     return f"-o n_ctx {fitting.n_ctx} would fit." if fitting else "close other programs, or use a smaller model."

@@ -210,61 +210,51 @@ def read(path: Path) -> Gguf:
             size += part.size
             n_tensors += part.n_tensors
 
-    return _describe(path, meta, files=tuple(files), size=size, weights=weights, n_tensors=n_tensors)
+    return _described(path, meta, files=tuple(files), size=size, weights=weights, n_tensors=n_tensors)
 
 
 # What the keys mean. Sources: llama_model_base::load_hparams and create_memory in llama-model.cpp,
 # load_arch_hparams in models/*.cpp.
 
 
-def _describe(
-    path: Path, meta: dict, files: tuple[Path, ...], size: int, weights: Counter[str], n_tensors: int
+@dataclass(frozen=True)
+class _Keys:
+    """What stands under the architecture's own keys, named without it: "block_count" of llama.block_count."""
+
+    path: Path
+    values: dict[str, object]
+
+    def number(self, key: str, default: int = 0) -> int:
+        return count(self.path, self.values, key, default)
+
+    def per_layer(self, key: str, n_layer: int, default: list[int]) -> list[int]:
+        """One number a layer, which the file may give once for all."""
+        value = self.values.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, list):
+            return [self.number(key)] * n_layer
+        if len(value) < n_layer:
+            raise damaged(self.path, f"{key} has {len(value)} entries for {n_layer} layers")
+        return [count(self.path, {key: each}, key) for each in value[:n_layer]]
+
+
+def _described(
+    path: Path, meta: dict[str, object], files: tuple[Path, ...], size: int, weights: Counter[str], n_tensors: int
 ) -> Gguf:
     architecture = _label(meta, "general.architecture")
     if not architecture:
         raise KvsplitError(f"{path} does not name its architecture (general.architecture): convert the model again.")
     own = {key[len(architecture) + 1 :]: meta[key] for key in meta if key.startswith(architecture + ".")}
-
-    def number(key: str, default: int = 0) -> int:
-        return count(path, own, key, default)
-
-    n_layer = number("block_count") - number("nextn_predict_layers")
+    keys = _Keys(path, own)
+    n_layer = keys.number("block_count") - keys.number("nextn_predict_layers")
+    loops = keys.number("num_loops", 1)
     if not 0 <= n_layer <= MAX_LAYERS:
         raise damaged(path, f"it claims {n_layer} layers")
-
-    def each_layer(key: str, default: list[int]) -> list[int]:
-        return _per_layer(path, own, key, n_layer, default)
-
-    heads = each_layer("attention.head_count", [0] * n_layer)
-    kv_heads = each_layer("attention.head_count_kv", heads)
-    dim = number("embedding_length") // heads[0] if heads and heads[0] else 0
-    dim_k, dim_v = number("attention.key_length", dim), number("attention.value_length", dim)
-    swa_k, swa_v = number("attention.key_length_swa", dim_k), number("attention.value_length_swa", dim_v)
-    windowed = [0] * n_layer
-    mla = "attention.key_length_mla" in own
-    if (swa_k, swa_v) != (dim_k, dim_v) and isinstance(own.get("attention.sliding_window_pattern"), list):
-        windowed = each_layer("attention.sliding_window_pattern", windowed)
-
-    recurrent_layers = each_layer("attention.recurrent_layers", [])
-    interval = number("full_attention_interval")
-    if not recurrent_layers and interval:
-        recurrent_layers = [int((i + 1) % interval != 0) for i in range(n_layer)]
-    # Mamba, gated delta nets and the like state sizes of their own; convolutions (LFM2) have no heads there.
-    recurrent = any(key.startswith(("ssm.", "wkv.", "kda.")) for key in own) or any(recurrent_layers)
-    # The last layers of some models (Gemma 3n, Gemma 4) read the cache of earlier ones.
-    with_cache = n_layer - number("attention.shared_kv_layers")
-
-    layers = tuple(
-        Layer(
-            0 if i >= with_cache or (recurrent_layers and recurrent_layers[i]) else kv_heads[i],
-            swa_k if windowed[i] else dim_k,
-            0 if mla else swa_v if windowed[i] else dim_v,
-        )
-        for i in range(n_layer)
-    )
-    loops = number("num_loops", 1)
     if loops * n_layer > MAX_LAYERS:
         raise damaged(path, f"it claims {loops} rounds through {n_layer} layers")
+    heads = keys.per_layer("attention.head_count", n_layer, [0] * n_layer)
+    recurrent_layers = _recurrent_layers(keys, n_layer)
     return Gguf(
         path=path,
         files=files,
@@ -275,22 +265,60 @@ def _describe(
         file_type=_file_type(path, meta),
         weights=weights.most_common(1)[0][0] if weights else None,
         n_tensors=n_tensors,
-        n_embd=number("embedding_length"),
+        n_embd=keys.number("embedding_length"),
         n_head=max(heads, default=0),
-        n_ctx_train=number("context_length"),
-        layers=layers * loops,
-        sliding_window=number("attention.sliding_window") or None,
-        recurrent=recurrent or (n_layer > 0 and not any(heads)),
-        mla=mla,
+        n_ctx_train=keys.number("context_length"),
+        layers=_layers(keys, heads, recurrent_layers) * loops,
+        sliding_window=keys.number("attention.sliding_window") or None,
+        # Mamba, gated delta nets and the like state sizes of their own. Convolutions (LFM2) have no heads there.
+        recurrent=any(key.startswith(("ssm.", "wkv.", "kda.")) for key in own)
+        or any(recurrent_layers)
+        or (n_layer > 0 and not any(heads)),
+        mla=_is_mla(keys),
         causal=own.get("attention.causal", True) is not False,
-        pooling=number("pooling_type") if "pooling_type" in own else None,
+        pooling=keys.number("pooling_type") if "pooling_type" in own else None,
         chat_template=_text(meta, "tokenizer.chat_template"),
         other_cache=any(key in own for key in _OTHER_CACHES),
         tokenizer=_label(meta, "tokenizer.ggml.model") or ("" if "tokenizer.ggml.tokens" in meta else None),
     )
 
 
-def _file_type(path: Path, meta: dict) -> str | None:
+def _is_mla(keys: _Keys) -> bool:
+    return "attention.key_length_mla" in keys.values
+
+
+def _recurrent_layers(keys: _Keys, n_layer: int) -> list[int]:
+    """1 for each layer with a state instead of a cache, else 0."""
+    layers = keys.per_layer("attention.recurrent_layers", n_layer, [])
+    interval = keys.number("full_attention_interval")
+    if layers or not interval:
+        return layers or [0] * n_layer
+    return [int((i + 1) % interval != 0) for i in range(n_layer)]
+
+
+def _layers(keys: _Keys, heads: list[int], recurrent_layers: list[int]) -> tuple[Layer, ...]:
+    n_layer = len(heads)
+    kv_heads = keys.per_layer("attention.head_count_kv", n_layer, heads)
+    dim = keys.number("embedding_length") // heads[0] if heads and heads[0] else 0
+    dim_k, dim_v = keys.number("attention.key_length", dim), keys.number("attention.value_length", dim)
+    swa_k, swa_v = keys.number("attention.key_length_swa", dim_k), keys.number("attention.value_length_swa", dim_v)
+    windowed = [0] * n_layer
+    if (swa_k, swa_v) != (dim_k, dim_v) and isinstance(keys.values.get("attention.sliding_window_pattern"), list):
+        windowed = keys.per_layer("attention.sliding_window_pattern", n_layer, windowed)
+    # The last layers of some models (Gemma 3n, Gemma 4) read the cache of earlier ones.
+    n_cached = n_layer - keys.number("attention.shared_kv_layers")
+    mla = _is_mla(keys)
+    return tuple(
+        Layer(
+            0 if i >= n_cached or recurrent_layers[i] else kv_heads[i],
+            swa_k if windowed[i] else dim_k,
+            0 if mla else swa_v if windowed[i] else dim_v,
+        )
+        for i in range(n_layer)
+    )
+
+
+def _file_type(path: Path, meta: dict[str, object]) -> str | None:
     if "general.file_type" not in meta:
         return None
     number = count(path, meta, "general.file_type")
@@ -299,24 +327,12 @@ def _file_type(path: Path, meta: dict) -> str | None:
     return f"{name} (guessed)" if guessed else name
 
 
-def _text(meta: dict, key: str) -> str | None:
+def _text(meta: dict[str, object], key: str) -> str | None:
     value = meta.get(key)
     return value if isinstance(value, str) else None
 
 
-def _label(meta: dict, key: str) -> str | None:
+def _label(meta: dict[str, object], key: str) -> str | None:
     """A text that is shown: without what could steer a terminal."""
     text = _text(meta, key)
     return text and "".join(each if each.isprintable() else " " for each in text[:200])
-
-
-def _per_layer(path: Path, meta: dict, key: str, n_layer: int, default: list[int]) -> list[int]:
-    """One number a layer, which the file may give once for all."""
-    value = meta.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, list):
-        return [count(path, meta, key)] * n_layer
-    if len(value) < n_layer:
-        raise damaged(path, f"{key} has {len(value)} entries for {n_layer} layers")
-    return [count(path, {key: each}, key) for each in value[:n_layer]]

@@ -4,13 +4,14 @@ The ``gguf`` package can read it too, but builds numpy views of every token: sec
 gigabyte of memory, for a large vocabulary. Here arrays of strings are stepped over. Layout: ggml/include/gguf.h.
 """
 
+import math
 import os
 import stat
 import struct
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from . import foreign
 from .errors import KvsplitError
@@ -55,7 +56,7 @@ MAX_KEPT_ARRAY = 1 << 12
 
 
 @dataclass(frozen=True)
-class File:
+class GgufFile:
     meta: dict[str, object]
     #: Bytes of weights in each ggml type.
     weights: dict[str, int]
@@ -63,7 +64,7 @@ class File:
     size: int
 
 
-def read_file(path: Path) -> File:
+def read_file(path: Path) -> GgufFile:
     """One file, whole or a part of a split model.
 
     Raises KvsplitError: missing, no regular file, empty, not GGUF, a version or byte order that llama.cpp does not read,
@@ -72,7 +73,7 @@ def read_file(path: Path) -> File:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            # Opening a pipe would wait for somebody to write to it.
+            # Opening a pipe would wait until something is written to it.
             raise KvsplitError(f"{path} is a pipe or a device: give the path of a GGUF file.")
         size = status.st_size
         with path.open("rb") as file:
@@ -85,25 +86,21 @@ def read_file(path: Path) -> File:
                     "download it again."
                 ) from None
     except FileNotFoundError:
-        raise KvsplitError(f"{path} does not exist: check the path, or fetch it with `llm kvsplit download`.") from None
+        raise KvsplitError(f"{path} does not exist: check the path, or fetch it with 'llm kvsplit download'.") from None
     except OSError as error:
         raise KvsplitError(
             f"{path} cannot be read ({error.strerror or error}): give the path of a GGUF file."
         ) from error
 
 
-def _parse(path: Path, header: "_Header", size: int) -> File:
+def _parse(path: Path, header: "_Header", size: int) -> GgufFile:
     if not size:
         raise KvsplitError(f"{path} is empty: download it again.")
-    start = header.peek(foreign.BYTES)
-    if not start.startswith(MAGIC):
-        raise KvsplitError(f"{path} {not_gguf(start)}.")
+    first_bytes = header.peek(foreign.BYTES)
+    if not first_bytes.startswith(MAGIC):
+        raise KvsplitError(f"{path} {not_gguf(first_bytes)}.")
     header.skip(len(MAGIC))
-    version = header.number("I")
-    if version & 0xFFFF == 0:
-        raise KvsplitError(f"{path} has the byte order of another machine: convert it with gguf-convert-endian first.")
-    if version not in (2, 3):
-        raise KvsplitError(f"{path} is GGUF version {version}, but versions 2 and 3 can be read: convert it again.")
+    _check_version(path, header.number("I"))
     n_tensors, n_values = header.number("Q"), header.number("Q")
     if max(n_tensors, n_values) > MAX_ENTRIES:
         raise damaged(path, f"it claims {n_tensors} tensors and {n_values} values")
@@ -114,45 +111,74 @@ def _parse(path: Path, header: "_Header", size: int) -> File:
         if key in meta:
             raise damaged(path, f"it states {key[:64]!r} twice")
         meta[key] = _value(path, header, key)
-
-    infos: dict[str, tuple[list[int], int, int]] = {}
+    tensors: dict[str, _Tensor] = {}
     for _ in range(n_tensors):
         name = header.string()
-        if name in infos:
+        if name in tensors:
             raise damaged(path, f"it has two tensors {name[:64]!r}")
-        if len(name.encode()) >= _MAX_NAME:
-            raise damaged(path, f"the name of tensor {name[:64]!r} is too long")
-        dims = header.number("I")
-        if dims > 4:
-            raise damaged(path, f"tensor {name[:64]!r} has {dims} dimensions")
-        shape = [header.number("Q") for _ in range(dims)]
-        infos[name] = shape, header.number("I"), header.number("Q")
+        tensors[name] = _tensor(path, header, name)
 
     alignment = count(path, meta, "general.alignment", 32)
     if alignment == 0 or alignment & (alignment - 1):
         raise damaged(path, f"its alignment is {alignment}")
-    start = _padded(header.tell(), alignment)
-    weights: Counter[str] = Counter()
-    end = start if infos else 0
-    expected: int | None = 0
-    for name, (shape, type_id, offset) in infos.items():
-        # A type newer than this table counts as nothing: llama.cpp will say if it cannot read it.
-        type_name, block, block_bytes = TENSOR_TYPES.get(type_id, (f"type {type_id}", 1, 0))
-        values = 1
-        for extent in shape:
-            values *= extent
-        if values >= 1 << 63 or offset >= 1 << 63 or (shape and shape[0] % block):
-            raise damaged(path, f"tensor {name[:64]!r} has an impossible size")
-        if expected is not None and offset != expected:
-            raise damaged(path, f"tensor {name[:64]!r} stands at {offset} where {expected} is its place")
-        n_bytes = values // block * block_bytes
-        weights[type_name] += n_bytes
-        end = max(end, start + offset + n_bytes)
-        # Tensors follow each other without gaps; behind one of unknown size nothing can be said.
-        expected = None if expected is None or not block_bytes else expected + _padded(n_bytes, alignment)
+    n_bytes = _place_all(path, tensors, alignment)
+    end = _padded(header.tell(), alignment) + n_bytes if tensors else 0
     if end > size:
         raise KvsplitError(f"{path} is cut short: {end - size} of its {end} bytes are missing; download it again.")
-    return File(meta, weights, len(infos), size)
+    weights: Counter[str] = Counter()
+    for tensor in tensors.values():
+        weights[tensor.type_name] += tensor.n_bytes
+    return GgufFile(meta, weights, len(tensors), size)
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version & 0xFFFF == 0:
+        raise KvsplitError(f"{path} has the byte order of another machine: convert it with gguf-convert-endian first.")
+    if version not in (2, 3):
+        raise KvsplitError(f"{path} is GGUF version {version}, but versions 2 and 3 can be read: convert it again.")
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    type_name: str
+    #: None for a type that is newer than TENSOR_TYPES.
+    known_bytes: int | None
+    #: Where it begins, in bytes after the header.
+    offset: int
+
+    @property
+    def n_bytes(self) -> int:
+        """A type that is not known counts as nothing: llama.cpp will say if it cannot read it."""
+        return self.known_bytes or 0
+
+
+def _tensor(path: Path, header: "_Header", name: str) -> _Tensor:
+    if len(name.encode()) >= _MAX_NAME:
+        raise damaged(path, f"the name of tensor {name[:64]!r} is too long")
+    n_dims = header.number("I")
+    if n_dims > 4:
+        raise damaged(path, f"tensor {name[:64]!r} has {n_dims} dimensions")
+    shape = [header.number("Q") for _ in range(n_dims)]
+    type_id, offset = header.number("I"), header.number("Q")
+    type_name, block, block_bytes = TENSOR_TYPES.get(type_id, (f"type {type_id}", 1, 0))
+    n_values = math.prod(shape)
+    if n_values >= 1 << 63 or offset >= 1 << 63 or (shape and shape[0] % block):
+        raise damaged(path, f"tensor {name[:64]!r} has an impossible size")
+    return _Tensor(type_name, n_values // block * block_bytes if block_bytes else None, offset)
+
+
+def _place_all(path: Path, tensors: dict[str, _Tensor], alignment: int) -> int:
+    """Bytes that all tensors take after the header. Raises KvsplitError where one does not stand at its place."""
+    end = 0
+    # Tensors follow each other without gaps. Where one of unknown size ends is not known.
+    expected: int | None = 0
+    for name, tensor in tensors.items():
+        if expected is not None and tensor.offset != expected:
+            raise damaged(path, f"tensor {name[:64]!r} stands at {tensor.offset} where {expected} is its place")
+        end = max(end, tensor.offset + tensor.n_bytes)
+        if expected is not None:
+            expected = None if tensor.known_bytes is None else expected + _padded(tensor.known_bytes, alignment)
+    return end
 
 
 def _padded(n: int, alignment: int) -> int:
@@ -207,7 +233,7 @@ def damaged(path: Path, what: str) -> KvsplitError:
 class _Header:
     """Walks a header front to back with a small buffer; EOFError where the file ends first.
 
-    Not mmap: a file cut short by somebody else meanwhile would kill the process with SIGBUS.
+    Not mmap: a file that another program cuts short meanwhile would kill the process with SIGBUS.
     """
 
     CHUNK = 1 << 20
@@ -250,7 +276,7 @@ class _Header:
             self.file.seek(self.tell())
             self.buffer, self.at = b"", 0
 
-    def number(self, fmt: str):
+    def number(self, fmt: str) -> Any:
         return struct.unpack("<" + fmt, self.take(struct.calcsize(fmt)))[0]
 
     def string(self) -> str:

@@ -1,7 +1,8 @@
-"""What a computer is called and what its CPU can do, for whoever reads a measurement."""
+"""What a computer is called and what its CPU can do, for measurements and threads."""
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -24,6 +25,17 @@ def cpu_flags() -> str:
         return _cpuinfo("flags", "Features")
     except (OSError, StopIteration):
         return platform.processor()
+
+
+def physical_cores() -> int:
+    """Threads to compute with: hyper-threads share the units that matter, so one a core.
+
+    At most as many as this process may run on.
+    """
+    import psutil
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
 
 def _cpuinfo(*names: str) -> str:

@@ -69,7 +69,8 @@ class AsyncKvsplitModel(_Local, llm.AsyncModel):
         from . import answer
 
         # One thread for the whole answer: llama.cpp's context and the lock around it belong to it.
-        loop, queue = asyncio.get_running_loop(), asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[StreamEvent | BaseException | None] = asyncio.Queue()
         cancelled = threading.Event()
         session = answer.session(prompt, conversation)
 

@@ -24,7 +24,7 @@ COMPLETION_TOKENS = 256
 _BITS = ", ".join(map(str, BITS))
 
 
-class Options(llm.Options):
+class Options(llm.Model.Options):
     kv_key_bits: int | None = Field(
         default=None, description=f"Bits a value of the keys takes in the KV cache: {_BITS} (default 16)"
     )
@@ -103,8 +103,8 @@ def settle(options: Options, entry: Entry) -> Settings:
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
             raise KvsplitError(f"{name} must be from {low} to {high}, not {value}.")
-    key_bits = _first(options.kv_key_bits, entry.kv_key_bits, 16)
-    value_bits = _first(options.kv_value_bits, entry.kv_value_bits, 16)
+    key_bits = _first(options.kv_key_bits, entry.kv_key_bits, default=16)
+    value_bits = _first(options.kv_value_bits, entry.kv_value_bits, default=16)
     for name, bits in (("kv_key_bits", key_bits), ("kv_value_bits", value_bits)):
         if bits not in BITS:
             raise KvsplitError(f"{name} must be one of {_BITS}, not {bits}.")
@@ -114,13 +114,13 @@ def settle(options: Options, entry: Entry) -> Settings:
         )
     return Settings(
         pair=CachePair.from_bits(key_bits, value_bits),
-        n_ctx=_first(options.n_ctx, entry.n_ctx),
-        n_gpu_layers=_first(options.n_gpu_layers, entry.n_gpu_layers, -1),
+        n_ctx=entry.n_ctx if options.n_ctx is None else options.n_ctx,
+        n_gpu_layers=_first(options.n_gpu_layers, entry.n_gpu_layers, default=-1),
     )
 
 
-def _first(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)
+def _first(*values: int | None, default: int) -> int:
+    return next((value for value in values if value is not None), default)
 
 
 def stop_texts(stop: str | list[str] | None) -> tuple[str, ...]:

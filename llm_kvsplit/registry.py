@@ -81,7 +81,7 @@ def remove(name: str) -> Entry:
     def change(entries: dict[str, Entry]) -> None:
         entry = next((e for e in entries.values() if name == e.name or name in e.aliases), None)
         if entry is None:
-            raise KvsplitError(f"No model is called {name}: `llm kvsplit models` lists them.")
+            raise KvsplitError(f"No model is called {name}: 'llm kvsplit models' lists them.")
         removed.append(entries.pop(entry.name))
 
     _update(change)
@@ -105,7 +105,7 @@ def check_free(names: tuple[str, ...], entries: dict[str, Entry] | None = None) 
         if name in taken:
             raise KvsplitError(
                 f"A model called {name} is already registered: choose another name with --name, "
-                f"or remove it first with `llm kvsplit remove {taken[name]}`."
+                f"or remove it first with 'llm kvsplit remove {taken[name]}'."
             )
 
 

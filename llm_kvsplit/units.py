@@ -22,7 +22,7 @@ def size(n: float) -> str:
 
 def parse_size(text: str) -> int:
     """Bytes from "10GB", "500 MiB" or a plain number. Raises KvsplitError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(K|M|G|T|KI|MI|GI|TI)?B?", text.strip().upper())
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(K|M|G|T|KI|MI|GI|TI)?B?", text.strip().upper())
+    if not match:
         raise KvsplitError(f"{text!r} is not a size: write it like 10GB or 500MiB.")
-    return int(float(found[1]) * _FACTORS[found[2] or ""])
+    return int(float(match[1]) * _FACTORS[match[2] or ""])

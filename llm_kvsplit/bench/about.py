@@ -13,21 +13,21 @@ from ..builds import choice, shelf
 from ..sessions import fingerprint
 
 if TYPE_CHECKING:
-    from .target import Target
+    from .subject import Subject
 
 
-def describe(target: Target, text: Path | None, threads: int, seed: int) -> dict[str, Any]:
-    """Model, text, machine, backend and settings; files are named by their SHA-256, and the machine not at all."""
+def describe(subject: Subject, text: Path | None, threads: int, seed: int) -> dict[str, Any]:
+    """Model, text, machine, library and settings. Files are named by their SHA-256; the machine has no name."""
     from ..engine import library
 
-    header = target.header
+    header = subject.header
     chosen = choice.current()
     info = library.kvsplit_info()
     return {
         "made_by": f"llm-kvsplit {version('llm-kvsplit')}",
         "model": {
-            "name": target.name,
-            "sha256": fingerprint.file_sha256(target.path),
+            "name": subject.name,
+            "sha256": fingerprint.file_sha256(subject.path),
             "architecture": header.architecture,
             "weights": header.weights_text,
             "file_bytes": header.size,

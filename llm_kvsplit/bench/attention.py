@@ -1,4 +1,4 @@
-"""Where heads look, with an f16, a K8V4 and a K4V8 cache: softmax of queries and the keys that were stored.
+"""What heads attend to, with an f16, a K8V4 and a K4V8 cache: softmax of queries and the keys that were stored.
 
 Queries are read while llama.cpp computes them, keys out of the cache; each configuration is evaluated for itself, so
 its queries carry what the layers below did to them.
@@ -34,10 +34,10 @@ def measure(
 
     The patterns are packed, see ``pack``.
     """
-    found = {pair: patterns(weights, pair, tokens, n_threads, done) for pair in PAIRS}
-    plain = found[PAIRS[0]]
+    attention = {pair: patterns(weights, pair, tokens, n_threads, done) for pair in PAIRS}
+    f16 = attention[PAIRS[0]]
     # Half the sum of differences: the share of a query's attention that went elsewhere.
-    moved = {pair: np.abs(found[pair] - plain).sum(axis=-1).mean(axis=-1) / 2 for pair in PAIRS}
+    moved = {pair: np.abs(attention[pair] - f16).sum(axis=-1).mean(axis=-1) / 2 for pair in PAIRS}
     order = np.argsort(moved[PAIRS[2]], axis=None)[::-1][:_SHOWN]
     heads = [tuple(map(int, np.unravel_index(each, moved[PAIRS[2]].shape))) for each in order]
     return {
@@ -47,7 +47,7 @@ def measure(
                 "layer": layer,
                 "head": head,
                 "moved": {str(pair): float(moved[pair][layer, head]) for pair in PAIRS[1:]},
-                "patterns": {str(pair): pack(found[pair][layer, head]) for pair in PAIRS},
+                "patterns": {str(pair): pack(attention[pair][layer, head]) for pair in PAIRS},
             }
             for layer, head in heads
         ],
@@ -55,7 +55,7 @@ def measure(
 
 
 def pack(pattern: np.ndarray) -> list[str]:
-    """A row a query, two hexadecimal digits a key it may see: 255 times the root of the weight, for small ones to show."""
+    """A text for each query: two hexadecimal digits a key, 255 times the root of its weight, so that small ones show."""
     levels = np.rint(255 * np.sqrt(pattern)).astype(np.uint8)
     return [row[: i + 1].tobytes().hex() for i, row in enumerate(levels)]
 
@@ -82,22 +82,22 @@ def patterns(
     try:
         context.evaluate(tokens)  # one batch, so that a query stands for each token
         done(len(tokens))
-        state = rows.of(context)
+        state = rows.of_context(context)
     finally:
         context.close()
     return np.stack([_layer(header, tap, state, layer, pair) for layer in range(header.n_layer)])
 
 
-def _layer(header: Any, tap: Tap, state: rows.State, layer: int, pair: CachePair) -> np.ndarray:
+def _layer(header: Any, tap: Tap, state: rows.SequenceState, layer: int, pair: CachePair) -> np.ndarray:
     shape, n_head = header.layers[layer], header.n_head
     dim, n = shape.head_dim_k, len(state.k[layer].view)
     keys = rows.values(state.k[layer])
     if pair.k.bits != 16:
         keys = rows.rotated(keys, rows.rotation(dim, keys=True))  # back to where the queries are
-    queries = tap.found[f"Qcur-{layer}"].reshape(n, n_head, dim)
+    queries = tap.values[f"Qcur-{layer}"].reshape(n, n_head, dim)
     keys = np.repeat(keys.reshape(n, shape.n_head_kv, dim), n_head // shape.n_head_kv, axis=1)
     scores = np.einsum("qhd,khd->hqk", queries, keys) / dim**0.5
     scores = np.where(np.tril(np.ones((n, n), bool)), scores, -np.inf)
     scores -= scores.max(axis=-1, keepdims=True)
-    found = np.exp(scores)
-    return found / found.sum(axis=-1, keepdims=True)
+    weights = np.exp(scores)
+    return weights / weights.sum(axis=-1, keepdims=True)

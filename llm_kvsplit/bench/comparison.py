@@ -1,6 +1,6 @@
-"""All caches side by side in one process: the quality of each, and the speeds of the very evaluations that it takes.
+"""All caches side by side in one process: the quality of each, and the speed of the same evaluations.
 
-So f16's predictions are computed once, and the speeds of all caches are taken in turns, a second or less apart.
+f16's predictions are computed once, and the speeds of all caches are taken in turns, a second or less apart.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..kvtypes import CachePair
 from . import quality
-from .grid import Job
+from .jobs import Job
 from .quality import F16
 from .results import Results
 
@@ -55,12 +55,12 @@ def measure(contexts: dict[CachePair | None, Context], tokens: list[int], progre
 
     @contextmanager
     def step(pair: CachePair | None, what: str, count: int) -> Iterator[None]:
-        progress.says(f"{'f16 nudged' if pair == F16 else pair or F16}: {_WORDS[what]}")
-        began = time.perf_counter()
+        progress.describe(f"{'f16 nudged' if pair == F16 else pair or F16}: {_WORDS[what]}")
+        started = time.perf_counter()
         yield
         timed = rates.setdefault(str(pair or F16), {})
         if pair != F16 and what != quality.PREDICTIONS:  # nudging takes time of its own
-            timed[what] = timed.get(what, 0) + time.perf_counter() - began
+            timed[what] = timed.get(what, 0) + time.perf_counter() - started
         progress(count)
 
     parts = quality.window(contexts, tokens, step, SINGLE)
@@ -81,8 +81,8 @@ def measure(contexts: dict[CachePair | None, Context], tokens: list[int], progre
     }
 
 
-def whole(kept: Results, pairs: list[CachePair], n_ctx: int) -> Results:
-    """The windows put together, as ``bench`` has its results; nothing is written."""
+def combined(kept: Results, pairs: list[CachePair], n_ctx: int) -> Results:
+    """The results of all windows, in the form of ``bench``. Nothing is written."""
     parts = [kept.runs[job.name] for job in jobs(pairs, n_ctx)]
     runs: dict[str, dict[str, Any]] = {}
     for pair in pairs:

@@ -2,7 +2,7 @@
 
 llama.cpp gives all layers one type. So the cache is f16, and while a window is evaluated the rows of one side of one
 layer are rounded on their way into it, by ggml's own quantizer, turned by the Hadamard matrix that llama.cpp turns
-quantized rows with. Rounding all layers so gives what a quantized cache gives (the tests hold them together).
+quantized rows with. Rounding all layers so gives what a quantized cache gives (the tests compare them).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Rounding:
         self.context = Context(weights, ContextOptions(F16, n_ctx, n_threads, flash_attn=True), self.tap)
         self.context.evaluate([0])
         self.context.synchronize()
-        self.tap.steps = dict(self.tap.seen)
+        self.tap.steps = dict(self.tap.computed)
         if weights.header.mla or names != self.tap.steps.keys():
             self.context.close()
             raise KvsplitError(
@@ -55,8 +55,8 @@ class Rounding:
         Returns the second half's log-probabilities, shape (tokens, n_vocab), and the attention outputs of its last
         batch by llama.cpp's name.
         """
-        self.tap.seen.clear()
-        self.tap.change = {
+        self.tap.computed.clear()
+        self.tap.changes = {
             f"{_NAMES[side]}-{layer}": partial(_rounded, self.weights, layer, side, cache_type)
             for layer, side in chosen
         }
@@ -64,9 +64,9 @@ class Rounding:
         self.context.clear()
         self.context.evaluate(window[:half])
         parts = [self.context.logits(window[start : start + 256]) for start in range(half, len(window), 256)]
-        if self.tap.failed:
-            raise self.tap.failed
-        outputs = {name: values for name, values in self.tap.found.items() if name.startswith("kqv_out")}
+        if self.tap.error:
+            raise self.tap.error
+        outputs = {name: values for name, values in self.tap.values.items() if name.startswith("kqv_out")}
         return log_softmax(np.concatenate(parts)), outputs
 
 
@@ -89,23 +89,26 @@ def measure(
 ) -> dict[str, Any]:
     """For each layer and side: mean KL divergence from f16 in nats, and the attention output's relative error."""
     rounding = Rounding(weights, n_ctx, n_threads)
-    found: dict[tuple[int, str], list[tuple[float, float]]] = {}
+    #: (layer, side) -> KL divergence and relative error of each window.
+    measured: dict[tuple[int, str], list[tuple[float, float]]] = {}
     try:
         for window in windows(tokens, n_ctx, count):
-            plain, outputs = rounding.run(window, (), cache_type)
+            log_q, outputs = rounding.run(window, (), cache_type)
             done(len(window))
             for layer in rounding.layers:
                 for side in _NAMES:
-                    ours, changed = rounding.run(window, [(layer, side)], cache_type)
+                    log_p, changed = rounding.run(window, [(layer, side)], cache_type)
                     done(len(window))
                     before, after = (each[f"kqv_out-{layer}"] for each in (outputs, changed))
                     error = np.linalg.norm(after - before) / np.linalg.norm(before)
-                    found.setdefault((layer, side), []).append((float(divergences(ours, plain).mean()), float(error)))
+                    measured.setdefault((layer, side), []).append(
+                        (float(divergences(log_p, log_q).mean()), float(error))
+                    )
     finally:
         rounding.context.close()
 
     def mean(layer: int, side: str) -> dict[str, float]:
-        kl, error = np.mean(found[layer, side], axis=0)
+        kl, error = np.mean(measured[layer, side], axis=0)
         return {"kl": float(kl), "error": float(error)}
 
     table = [{"layer": layer, "k": mean(layer, "k"), "v": mean(layer, "v")} for layer in rounding.layers]

@@ -1,4 +1,4 @@
-"""The memory of a measuring process over time, looked at from outside."""
+"""The memory of a measuring process over time, read from outside."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import cell
+from . import child
 
-#: Seconds between two looks.
+#: Seconds between two samples.
 _PERIOD = 0.02
 
 
@@ -23,25 +23,25 @@ class Sample:
     tokens: int
 
 
-def watch(job: dict[str, Any], heard: Callable[[Sample], None]) -> tuple[dict[str, Any], list[Sample]]:
-    """Do the job in a child process; ``heard`` gets each sample as it is taken. Returns the result and all samples.
+def watch(job: dict[str, Any], received: Callable[[Sample], None]) -> tuple[dict[str, Any], list[Sample]]:
+    """Do the job in a child process; ``received`` gets each sample as it is taken. Returns the result and all samples.
 
-    Raises KvsplitError as ``cell.run`` does.
+    Raises KvsplitError as ``child.run`` does.
     """
     import psutil
 
     samples: list[Sample] = []
     tokens, over = 0, threading.Event()
 
-    def look(pid: int) -> None:
-        began = time.perf_counter()
+    def take_samples(pid: int) -> None:
+        start = time.perf_counter()
         try:
             process = psutil.Process(pid)
             while not over.wait(_PERIOD):
                 # Between fork and exec the child is a copy of this process, with its memory.
                 if process.memory_info().rss:
-                    samples.append(Sample(time.perf_counter() - began, process.memory_info().rss, tokens))
-                    heard(samples[-1])
+                    samples.append(Sample(time.perf_counter() - start, process.memory_info().rss, tokens))
+                    received(samples[-1])
         except psutil.Error:
             pass  # it has ended
 
@@ -49,7 +49,7 @@ def watch(job: dict[str, Any], heard: Callable[[Sample], None]) -> tuple[dict[st
 
     def started(pid: int) -> None:
         nonlocal thread
-        thread = threading.Thread(target=look, args=(pid,), daemon=True)
+        thread = threading.Thread(target=take_samples, args=(pid,), daemon=True)
         thread.start()
 
     def done(count: int) -> None:
@@ -59,7 +59,7 @@ def watch(job: dict[str, Any], heard: Callable[[Sample], None]) -> tuple[dict[st
             over.set()  # what follows is the process giving everything back
 
     try:
-        result = cell.run(job, done, started)
+        result = child.run(job, done, started)
     finally:
         over.set()
         if thread:

@@ -28,29 +28,29 @@ class Haystack:
 
 
 def haystack(weights: Weights, tokens: list[int], n_ctx: int, seed: int) -> Haystack:
-    """``n_ctx`` tokens of the text with a number planted at each depth; the same for the same seed."""
+    """``n_ctx`` tokens of the text with a number planted at each depth. The same seed gives the same ones."""
     chance = random.Random(seed)
     names = chance.sample(_NAMES, len(DEPTHS))
     numbers = [str(chance.randrange(10000, 100000)) for _ in DEPTHS]
 
-    def words(text: str) -> list[int]:
+    def split(text: str) -> list[int]:
         return weights.tokenize(text, add_special=False, parse_special=False)
 
-    facts = [words(f"\nThe code of {name} is {number}.\n") for name, number in zip(names, numbers)]
+    facts = [split(f"\nThe code of {name} is {number}.\n") for name, number in zip(names, numbers)]
     hay = tokens[: n_ctx - _ROOM - sum(map(len, facts))]
     planted: list[int] = []
     at = 0
     for depth, fact in zip(DEPTHS, facts):
-        stop = int(depth * len(hay))
-        planted += [*hay[at:stop], *fact]
-        at = stop
+        next_at = int(depth * len(hay))
+        planted += [*hay[at:next_at], *fact]
+        at = next_at
     planted += hay[at:]
-    questions = [(d, words(f"\nThe code of {name} is"), number) for d, name, number in zip(DEPTHS, names, numbers)]
+    questions = [(d, split(f"\nThe code of {name} is"), number) for d, name, number in zip(DEPTHS, names, numbers)]
     return Haystack(planted, questions)
 
 
 def ask(context: Context, hay: Haystack, done: Callable[[int], None] = lambda tokens: None) -> list[dict[str, Any]]:
-    """Evaluate the haystack once, then each question behind it; greedy answers, right when the number stands first."""
+    """Evaluate the haystack once, then each question behind it. An answer is right when it begins with the number."""
     weights = context.weights
     sampler = Sampler(weights, Sampling(temperature=0))
     answers = []
@@ -60,14 +60,14 @@ def ask(context: Context, hay: Haystack, done: Callable[[int], None] = lambda to
         for depth, question, number in hay.questions:
             prompt = [*hay.tokens, *question]
             context.evaluate(prompt[context.keep_prefix(prompt) :])
-            said = b""
+            answer = b""
             for _ in range(8):
                 token = sampler.sample(context)
                 if weights.is_end(token):
                     break
-                said += weights.piece(token, special=False)
+                answer += weights.piece(token, special=False)
                 context.evaluate([token])
-            text = said.decode("utf-8", "replace").strip()
+            text = answer.decode("utf-8", "replace").strip()
             answers.append({"depth": depth, "expected": number, "said": text, "right": text.startswith(number)})
     finally:
         sampler.close()

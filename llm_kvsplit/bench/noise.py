@@ -36,7 +36,7 @@ def nudged(weights: Weights, n_ctx: int, n_threads: int | None, share: float = N
     names = {f"kqv_out-{layer}" for layer in range(weights.header.n_layer)}
     tap = Tap(names)
     tap.steps = dict.fromkeys(names, 1)
-    tap.change = dict.fromkeys(names, functools.partial(_nudge, share))
+    tap.changes = dict.fromkeys(names, functools.partial(_nudge, share))
     return Context(weights, ContextOptions(_F16, n_ctx, n_threads), tap)
 
 

@@ -1,4 +1,4 @@
-"""What a cache does to a model's predictions, against the f16 cache on the same tokens, and what is damage in that."""
+"""What a cache does to a model's predictions, against the f16 cache on the same tokens, and how much is damage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ F16 = CachePair.from_bits(16, 16)
 
 #: Neighbouring tokens are alike, so intervals come from the means of blocks of this many.
 BLOCK = 64
-#: With fewer blocks than this nothing is said of an interval.
+#: With fewer blocks than this, an interval is infinite.
 _FEWEST_BLOCKS = 4
 #: Standard errors to either side of a mean: 95 %.
 _WIDTH = 1.96
@@ -30,7 +30,7 @@ _LOGITS = 1 << 24
 
 #: What an evaluation is for: half a window at once, predictions in batches, and single tokens as in an answer.
 PROMPT, PREDICTIONS, ANSWER = "prompt", "predictions", "answer"
-#: Entered around each evaluation with the pair whose cache it is (None: the f16 cache that all are held against), what
+#: Entered around each evaluation with the pair whose cache it is (None: the f16 cache that all are compared with), what
 #: it is for, and how many tokens it takes.
 Step = Callable[["CachePair | None", str, int], AbstractContextManager[None]]
 
@@ -48,10 +48,6 @@ class Divergence:
     same_top: np.ndarray
     #: Share of the probability that lies on other tokens than with f16 (total variation).
     moved: np.ndarray
-
-    @property
-    def mean_kl(self) -> float:
-        return float(self.kl.mean())
 
     @property
     def perplexity(self) -> float:
@@ -101,12 +97,12 @@ def damage(cache: dict[str, Any], nudged: dict[str, Any]) -> list[float]:
     Both are against the same f16 cache on the same text, so the 95 % interval comes from the differences of blocks.
     """
     mean = cache["kl_mean"][0] - nudged["kl_mean"][0]
-    return _around(mean, np.subtract(cache["kl_blocks"], nudged["kl_blocks"]))
+    return _with_interval(mean, np.subtract(cache["kl_blocks"], nudged["kl_blocks"]))
 
 
 def _interval(values: np.ndarray) -> list[float]:
     """The mean with its 95 % interval, from the spread of the means of blocks."""
-    return _around(float(values.mean()), _blocks(values))
+    return _with_interval(float(values.mean()), _blocks(values))
 
 
 def _blocks(values: np.ndarray) -> np.ndarray:
@@ -114,7 +110,7 @@ def _blocks(values: np.ndarray) -> np.ndarray:
     return values[: n_blocks * BLOCK].reshape(n_blocks, BLOCK).mean(axis=1)
 
 
-def _around(mean: float, blocks: np.ndarray) -> list[float]:
+def _with_interval(mean: float, blocks: np.ndarray) -> list[float]:
     n = len(blocks)
     if n < _FEWEST_BLOCKS:
         return [mean, float("-inf"), float("inf")]
@@ -151,9 +147,9 @@ def measure(
     n_threads: int | None = None,
     done: Callable[[int], None] = lambda tokens: None,
 ) -> dict[CachePair, Divergence]:
-    """Every pair against f16 on the same windows of tokens; f16 itself, if it is among them, nudged (see ``noise``).
+    """Every pair against f16 on the same windows of tokens. F16 among them stands for the nudged one (see ``noise``).
 
-    ``done`` hears how many tokens were evaluated.
+    ``done`` gets the number of tokens after each evaluation.
     """
 
     @contextmanager
@@ -170,7 +166,7 @@ def measure(
 def caches(
     weights: Weights, pairs: list[CachePair], n_ctx: int, n_threads: int | None
 ) -> Iterator[dict[CachePair | None, Context]]:
-    """The f16 cache that all are held against, under None, and one for each pair: F16 stands for the nudged one."""
+    """A cache for each pair, and under None the f16 cache to compare with. F16 stands for the nudged one."""
     contexts: dict[CachePair | None, Context] = {}
     try:
         contexts[None] = Context(weights, ContextOptions(F16, n_ctx, n_threads))
@@ -188,7 +184,7 @@ def caches(
 def window(
     contexts: dict[CachePair | None, Context], tokens: list[int], step: Step, one_by_one: int = 0
 ) -> dict[CachePair, Divergence]:
-    """Evaluate ``tokens`` in every cache, side by side, and hold each against the one under None.
+    """Evaluate ``tokens`` in every cache, side by side, and compare each with the one under None.
 
     As in llama.cpp's llama-perplexity only the second half of a window counts, where each prediction has at least
     half a window of context, and a window begins with BOS where the model wants one. The last ``one_by_one`` tokens
@@ -209,8 +205,8 @@ def window(
         for pair, context in contexts.items():
             with step(pair, what, stop - start):
                 logits = context.logits(tokens[start:stop])
-            if context.tap and context.tap.failed:
-                raise context.tap.failed
+            if context.tap and context.tap.error:
+                raise context.tap.error
             # Half the bits take an eighth of the time, and a sum over 50 000 tokens is still right to 0.0000003 nats.
             log_p = log_softmax(logits.astype(np.float32))
             if pair is None:
@@ -231,7 +227,7 @@ def _stretches(start: int, stop: int, n_vocab: int, one_by_one: int) -> Iterator
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """In place; shape (tokens, n_vocab)."""
+    """Log-probabilities, shape (tokens, n_vocab). They take the place of the logits."""
     logits -= logits.max(axis=1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return logits

@@ -58,18 +58,18 @@ class Results:
         """Everything known of one configuration at one length: [median, low, high] where there is a spread."""
         start = f"{pair}/{n_ctx}/"
         speeds = [run for name, run in self.runs.items() if name.startswith(f"{start}speed/")]
-        found: dict[str, Any] = {"pair": pair, "n_ctx": n_ctx}
+        cell: dict[str, Any] = {"pair": pair, "n_ctx": n_ctx}
         if speeds:
-            found |= {key: speeds[0][key] for key in ("kv_bytes", "cells", "buffer_bytes")}
+            cell |= {key: speeds[0][key] for key in ("kv_bytes", "cells", "buffer_bytes")}
             for key in speeds[0]["timed"]:
-                found[key] = spread(run["timed"][key] for run in speeds)
+                cell[key] = spread(run["timed"][key] for run in speeds)
         predictions, nudged = self.runs.get(f"{start}quality", {}), self.runs.get(f"f16/{n_ctx}/quality", {})
-        found |= {key: value for key, value in predictions.items() if key not in ("timed", "kl_blocks")}
+        cell |= {key: value for key, value in predictions.items() if key not in ("timed", "kl_blocks")}
         if pair != "f16" and "kl_blocks" in predictions and "kl_blocks" in nudged:
-            found["damage"] = quality.damage(predictions, nudged)
+            cell["damage"] = quality.damage(predictions, nudged)
         if needles := self.runs.get(f"{start}needles"):
-            found["needles"] = [sum(answer["right"] for answer in needles["answers"]), len(needles["answers"])]
-        return found
+            cell["needles"] = [sum(answer["right"] for answer in needles["answers"]), len(needles["answers"])]
+        return cell
 
     def cells(self) -> list[dict[str, Any]]:
         return [self.cell(pair, n_ctx) for n_ctx in self.lengths() for pair in self.pairs() if self._has(pair, n_ctx)]
@@ -79,7 +79,7 @@ class Results:
 
 
 def by_bits(pair: str) -> tuple[int, int]:
-    """Sorts configurations: f16 first, then from most to least bits, of as many those with more for the keys."""
+    """The sort key of a configuration: f16 first, then from most to least bits in all, then of the keys."""
     if pair == "f16":
         return (-32, -16)
     key_bits, value_bits = map(int, pair[1:].split("V"))
@@ -123,22 +123,16 @@ def open_folder(folder: Path, about: dict[str, Any]) -> Results:
         except OSError as error:
             raise KvsplitError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
         return Results(file, about)
-    found = read(file)
+    kept = read(file)
     for (part, key), words in _IDENTITY.items():
-        if found.about[part][key] != about[part][key]:
+        if kept.about[part][key] != about[part][key]:
             raise KvsplitError(
-                f"{file} was made with {words} ({found.about[part][key]}, now {about[part][key]}): choose another "
+                f"{file} was made with {words} ({kept.about[part][key]}, now {about[part][key]}): choose another "
                 "folder with --out."
             )
     # Predictions that were measured before f16 was nudged have no blocks to count damage from: they are measured again.
-    found.runs = {name: run for name, run in found.runs.items() if not name.endswith("/quality") or "kl_blocks" in run}
-    return found
-
-
-def untimed(whole: dict[str, Any]) -> dict[str, Any]:
-    """The part of a results file that does not depend on the moment."""
-    runs = {name: {k: v for k, v in run.items() if k != "timed"} for name, run in whole["runs"].items()}
-    return {**whole, "runs": runs}
+    kept.runs = {name: run for name, run in kept.runs.items() if not name.endswith("/quality") or "kl_blocks" in run}
+    return kept
 
 
 #: Column of the CSV -> key of a cell, and which of [value, low, high].
@@ -172,7 +166,7 @@ _COLUMNS = {
 
 
 def write_csv(results: Results, file: Path) -> None:
-    """A row for each configuration and length; an empty field where nothing was measured."""
+    """Write a row for each configuration and length. A field is empty where nothing was measured."""
     import io
 
     out = io.StringIO()

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from . import cell
-from .grid import Job
+from . import child
+from .jobs import Job
 from .results import Results
 
 #: Columns of the words beside the bar.
@@ -19,15 +19,15 @@ _WIDTH = 34
 
 @dataclass(frozen=True)
 class Progress:
-    """Called with the tokens that were evaluated; ``says`` what is measured now."""
+    """A progress bar, called with the number of tokens that were just evaluated."""
 
     bar: Any
 
     def __call__(self, tokens: int) -> None:
         self.bar.update(tokens)
 
-    def says(self, words: str) -> None:
-        """On a terminal alone: elsewhere each change would be a line."""
+    def describe(self, words: str) -> None:
+        """Show what is measured now. On a terminal alone, since elsewhere each change would be a line."""
         if sys.stderr.isatty():
             self.bar.label = _label(words)
 
@@ -37,7 +37,7 @@ def _label(words: str) -> str:
 
 
 def run(
-    results: Results, jobs: list[Job], measure: Callable[[dict[str, Any], Progress], dict[str, Any]] = cell.run
+    results: Results, jobs: list[Job], measure: Callable[[dict[str, Any], Progress], dict[str, Any]] = child.run
 ) -> None:
     """Measure what is missing in ``results``. Ctrl-C leaves what is done; the same call goes on from there.
 
@@ -48,9 +48,9 @@ def run(
         click.echo(f"{len(jobs) - len(missing)} of {len(jobs)} measurements are there already.", err=True)
     if not missing:
         return
-    length, stderr = sum(job.tokens for job in missing), click.get_text_stream("stderr")
+    total = sum(job.tokens for job in missing)
     try:
-        with click.progressbar(length=length, label=_label(missing[0].words), file=stderr, show_pos=False) as bar:
+        with click.progressbar(length=total, label=_label(missing[0].words), file=sys.stderr, show_pos=False) as bar:
             for job in missing:
                 bar.label = _label(job.words)
                 finished = bar.pos + job.tokens

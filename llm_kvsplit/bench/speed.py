@@ -1,4 +1,4 @@
-"""How fast a cache is filled and read, measured as llama-bench does: the given tokens, no sampling."""
+"""How fast a cache is filled and read, measured as llama-bench does: with given tokens, without sampling."""
 
 from __future__ import annotations
 
@@ -48,29 +48,30 @@ def run(context: Context, tokens: list[int], done: Callable[[int], None] = lambd
     clock = _Clock(context)
     for start in range(0, len(prompt), 512):
         part = prompt[start : start + 512]
-        last = clock.time(lambda part=part: context.evaluate(part))
+        last = clock.evaluate(part)
         done(len(part))
     prompt_seconds = clock.total
     clock = _Clock(context)
     for token in generated:
-        clock.time(lambda token=token: context.evaluate([token]))
+        clock.evaluate([token])
         done(1)
     return Timing(len(prompt), prompt_seconds, len(part), last, len(generated), clock.total)
 
 
 class _Clock:
-    """Adds up time in llama.cpp; a GPU works on after ``evaluate`` has returned, so it is waited for."""
+    """Adds up the time in llama.cpp. A GPU works on after ``evaluate`` has returned, so the clock waits for it."""
 
     def __init__(self, context: Context) -> None:
         self.context, self.total = context, 0.0
 
-    def time(self, work: Callable[[], None]) -> float:
+    def evaluate(self, tokens: list[int]) -> float:
+        """Append ``tokens``, and return the seconds that it took."""
         started = time.perf_counter()
-        work()
+        self.context.evaluate(tokens)
         self.context.synchronize()
-        took = time.perf_counter() - started
-        self.total += took
-        return took
+        seconds = time.perf_counter() - started
+        self.total += seconds
+        return seconds
 
 
 def spread(values: Iterable[float]) -> list[float]:

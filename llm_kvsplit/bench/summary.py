@@ -8,6 +8,9 @@ from typing import Any
 from ..units import size
 from .results import Results
 
+#: A table: the heads of the columns, then a row for each line.
+Rows = list[tuple[str, ...]]
+
 #: Damage in nats that a cache may do and still be recommended: all of its 95 % interval lies below. docs/evidence/verdict.md
 #: says what that is beside the quantization of weights.
 LARGEST_DAMAGE = 0.01
@@ -17,7 +20,7 @@ _HEAD = (
 )  # fmt: skip
 
 
-def rows(results: Results, n_ctx: int) -> list[tuple[str, ...]]:
+def rows(results: Results, n_ctx: int) -> Rows:
     """The table of one length: a row for each configuration, the first the heads of the columns."""
     cells = [results.cell(pair, n_ctx) for pair in results.pairs()]
     f16 = next((cell.get("kv_bytes") for cell in cells if cell["pair"] == "f16"), None)
@@ -62,9 +65,9 @@ def _share(interval: list[float] | None) -> str:
     return f"{100 * interval[0]:.1f} ± {50 * (interval[2] - interval[1]):.1f} %" if interval else ""
 
 
-def beside(results: Results, other: Results, n_ctx: int) -> list[tuple[str, ...]]:
+def beside(results: Results, other: Results, n_ctx: int) -> Rows:
     """A narrow table of one length: sizes and damage, and the median speeds with those of ``other`` in brackets."""
-    table = [("", "KV cache", "prompt t/s", "generation t/s", "perplexity", "damage")]
+    table: Rows = [("", "KV cache", "prompt t/s", "generation t/s", "perplexity", "damage")]
     for pair in results.pairs():
         cell, theirs = results.cell(pair, n_ctx), other.cell(pair, n_ctx)
         rates = (
@@ -76,9 +79,9 @@ def beside(results: Results, other: Results, n_ctx: int) -> list[tuple[str, ...]
     return table
 
 
-def plain(table: list[tuple[str, ...]]) -> str:
+def plain(table: Rows) -> str:
     """A table for the terminal, without columns that are empty."""
-    table = _filled(table)
+    table = _without_empty_columns(table)
     widths = [max(map(len, column)) for column in zip(*table)]
     lines = []
     for row in table:
@@ -87,13 +90,13 @@ def plain(table: list[tuple[str, ...]]) -> str:
     return "\n".join(lines)
 
 
-def markdown(table: list[tuple[str, ...]]) -> str:
-    table = _filled(table)
+def markdown(table: Rows) -> str:
+    table = _without_empty_columns(table)
     lines = ["| " + " | ".join(row) + " |" for row in table]
     return "\n".join([lines[0], "| " + " | ".join(["---"] + ["---:"] * (len(table[0]) - 1)) + " |", *lines[1:]])
 
 
-def _filled(table: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def _without_empty_columns(table: Rows) -> Rows:
     keep = [i for i in range(len(table[0])) if i == 0 or any(row[i] for row in table[1:])]
     return [tuple(row[i] for i in keep) for row in table]
 
@@ -125,7 +128,7 @@ def _by_size(cell: dict[str, Any]) -> tuple[int, float]:
 
 
 def advice(results: Results, n_ctx: int) -> str:
-    """``recommended`` in words, what it does in the worst of a thousand places, and what could not be decided."""
+    """``recommended`` in words: what it does in the worst of a thousand places, and what could not be decided."""
     best, f16 = recommended(results, n_ctx), results.cell("f16", n_ctx)
     smaller = [
         cell for cell in _judged(results, n_ctx)
@@ -134,22 +137,22 @@ def advice(results: Results, n_ctx: int) -> str:
     if best["pair"] == "f16":
         words = [f"Recommended: stay with f16, since no other pair's damage is surely below {LARGEST_DAMAGE} nats."]
         if judged := _judged(results, n_ctx):
-            words.append(_tail(min(judged, key=lambda cell: cell["damage"][0]), f16))
+            words.append(_worst_places(min(judged, key=lambda cell: cell["damage"][0]), f16))
     else:
         words = [
             f"Recommended: {best['pair']}, the smallest cache whose damage is surely below {LARGEST_DAMAGE} nats: it takes "
             f"{best['kv_bytes'] / f16['kv_bytes']:.0%} of f16's bytes.",
-            _tail(best, f16),
+            _worst_places(best, f16),
         ]
     for cell in sorted(smaller, key=_by_size):
         words.append(
             f"{cell['pair']} is smaller still, and its damage ({_plus_minus(cell['damage'])}) too near the limit to tell: "
-            "'llm kvsplit bench' looks at more places."
+            "'llm kvsplit bench' measures more places."
         )
     return "\n".join(words)
 
 
-def _tail(cell: dict[str, Any], f16: dict[str, Any]) -> str:
+def _worst_places(cell: dict[str, Any], f16: dict[str, Any]) -> str:
     return (
         f"In one of a thousand places {cell['pair']} moves at least {cell['moved_999'][0]:.0%} of the probability to other "
         f"tokens (99.9 % KL {cell['kl_999'][0]:.3f}); the model's own roundings move {f16['moved_999'][0]:.0%} "
@@ -158,50 +161,50 @@ def _tail(cell: dict[str, Any], f16: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Table:
+class TitledTable:
     title: str
-    rows: list[tuple[str, ...]]
+    rows: Rows
     #: What a reader has to know of it; empty for nothing.
     note: str = ""
 
 
-def tables(results: Results) -> list[Table]:
+def tables(results: Results) -> list[TitledTable]:
     """Everything that was measured."""
     trained = results.about["model"]["n_ctx_train"]
-    found = []
+    tables = []
     for n_ctx in results.lengths():
         note = f"The model was trained for {trained} tokens, so quality ends there." if n_ctx > trained else ""
-        found.append(Table(f"{n_ctx} tokens of context", rows(results, n_ctx), note))
+        tables.append(TitledTable(f"{n_ctx} tokens of context", rows(results, n_ctx), note))
     if any("peak_bytes" in cell for cell in results.cells()):
-        found.append(_peaks(results))
+        tables.append(_peaks(results))
     if cells := [cell for cell in results.cells() if "needles" in cell]:
-        found.append(_needles(cells))
+        tables.append(_needles(cells))
     if layers := results.runs.get("layers"):
         note = (
             f"Mean KL divergence in nats when {layers['cache_type']} blocks replace the f16 rows of that layer and side "
             "alone, and the relative error of that layer's attention output."
         )
-        found.append(Table("One layer and side at a time", _layer_rows(layers), note))
-    return found
+        tables.append(TitledTable("One layer and side at a time", _layer_rows(layers), note))
+    return tables
 
 
-def _peaks(results: Results) -> Table:
+def _peaks(results: Results) -> TitledTable:
     lengths = results.lengths()
-    table = [("", *(f"{n_ctx} tokens" for n_ctx in lengths))]
+    table: Rows = [("", *(f"{n_ctx} tokens" for n_ctx in lengths))]
     for pair in results.pairs():
         peaks = [results.cell(pair, n_ctx).get("peak_bytes") for n_ctx in lengths]
         table.append((pair, *(size(peak[0]) if peak else "" for peak in peaks)))
     note = "Of each run's own process: Python and the library, weights, cache and buffers; median of the runs."
-    return Table("Peak memory of the process", table, note)
+    return TitledTable("Peak memory of the process", table, note)
 
 
-def _needles(cells: list[dict[str, Any]]) -> Table:
-    table = [("", "context", "numbers found")]
+def _needles(cells: list[dict[str, Any]]) -> TitledTable:
+    table: Rows = [("", "context", "numbers found")]
     table += [(cell["pair"], str(cell["n_ctx"]), f"{cell['needles'][0]} of {cell['needles'][1]}") for cell in cells]
     reference = [cell["needles"] for cell in cells if cell["pair"] == "f16"]
     poor = reference and sum(right for right, _ in reference) < sum(asked for _, asked in reference) / 2
     note = "With f16 this model finds few of them itself, so this says nothing of the caches." if poor else ""
-    return Table("Numbers planted in the text, asked for at its end", table, note)
+    return TitledTable("Numbers planted in the text, asked for at its end", table, note)
 
 
 #: How to read the tables of ``rows``.
@@ -228,8 +231,8 @@ def page(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _layer_rows(layers: dict[str, Any]) -> list[tuple[str, ...]]:
-    table = [("layer", "keys: KL", "keys: output error", "values: KL", "values: output error")]
+def _layer_rows(layers: dict[str, Any]) -> Rows:
+    table: Rows = [("layer", "keys: KL", "keys: output error", "values: KL", "values: output error")]
     for row in layers["rows"]:
         k, v = row["k"], row["v"]
         table.append((str(row["layer"]), *(f"{x:.5f}" for x in (k["kl"], k["error"], v["kl"], v["error"]))))

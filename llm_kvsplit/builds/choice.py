@@ -66,6 +66,13 @@ def ensure() -> Build:
     return chosen
 
 
+def extra_bufts() -> bool:
+    """Whether models may be loaded with ggml's extra buffer types here, see ``probe``. Raises as ``ensure`` does."""
+    from . import probe
+
+    return probe.result(ensure()).extra_bufts
+
+
 def describe(chosen: Build) -> str:
     if chosen.id == STOCK:
         return f"The llama.cpp library of llama-cpp-python {bindings_version()}"

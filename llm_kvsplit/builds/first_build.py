@@ -1,7 +1,7 @@
 """The library for a first question: downloaded where a release has one, else compiled here, once.
 
 llama-cpp-python may be installed without llama.cpp's library (``LLAMA_BUILD=OFF``), which takes seconds. The library then
-comes from the patch series. The companion compiles it.
+comes from the patch series, and the companion compiles it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FEW_STEPS = 10
 
 
 def make() -> None:
-    """Download or compile a build for the installed bindings. All that is said goes to stderr.
+    """Download or compile a build for the installed bindings. All messages go to stderr.
 
     Raises KvsplitError with both reasons where neither can be done, click.Abort on Ctrl-C.
     """
@@ -42,7 +42,7 @@ def compile_series(*, cuda: bool = False, vulkan: bool = False) -> Path:
 
     Raises click.ClickException where it cannot be compiled, click.Abort on Ctrl-C.
     """
-    compiler = companion.offer("compile")
+    compiler = companion.function("compile")
     try:
         with _progress() as echo:
             return compiler(echo, cuda=cuda, vulkan=vulkan)

@@ -1,6 +1,6 @@
-"""How long a prompt takes with a pair of cache types against f16: what a build is remembered for, and a word on it.
+"""How long a prompt takes with a pair of cache types, as a multiple of f16's time: remembered for each library.
 
-``engine/race.py`` measures it, with the library at hand on this machine.
+``engine/pair_timing.py`` measures it, with the library at hand on this machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .shelf import Build
 #: The prompt that the figure is for, in tokens.
 PROMPT = 8192
 MEND = "llm kvsplit backend install"
-#: A pair that takes so much longer than f16 is worth a word; less is noise or a fair price.
+#: A person is told of a pair that takes so many times as long as f16. Less is noise, or a fair price.
 SLOW = 1.5
 
 
@@ -70,7 +70,7 @@ def of(chosen: Build, pair: CachePair) -> PairSpeed | None:
         return PairSpeed(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
         pass
-    command = [sys.executable, "-m", "llm_kvsplit.engine.race", str(pair.k.bits), str(pair.v.bits)]
+    command = [sys.executable, "-m", "llm_kvsplit.engine.pair_timing", str(pair.k.bits), str(pair.v.bits)]
     environment = dict(os.environ)
     if chosen.folder is not None:
         environment["LLAMA_CPP_LIB_PATH"] = str(chosen.folder)

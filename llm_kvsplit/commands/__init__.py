@@ -8,7 +8,7 @@ import click
 
 #: Command -> what ``--help`` says of it, so that listing them imports none.
 COMMANDS = {
-    "add": "Register a GGUF file, or what `find` lists, as a model.",
+    "add": "Register a GGUF file, or what 'find' lists, as a model.",
     "backend": "Install, build, list, choose and remove builds of the patch series.",
     "bench": "Measure pairs of cache bits at several lengths, into a folder of results.",
     "compare": "Measure five pairs of cache bits on a model, and recommend one.",
@@ -25,7 +25,7 @@ COMMANDS = {
 }
 
 
-class _Lazy(click.Group):
+class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -39,6 +39,6 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Lazy)
+@click.group(cls=_LazyGroup)
 def kvsplit() -> None:
     """Local GGUF models with separate bits for keys and values in the KV cache."""

@@ -1,5 +1,7 @@
 """``llm kvsplit add``: register a GGUF file as a model."""
 
+from __future__ import annotations
+
 import json
 import shlex
 from collections.abc import Callable
@@ -21,7 +23,7 @@ _bits = click.Choice([str(bits) for bits in BITS])
 def registration(command: Callable) -> Callable:
     """The options of a command that registers a model."""
     for option in reversed([
-        click.option("--name", help="Name for `llm -m`; the file's own, in lower case, if not given."),
+        click.option("--name", help="Name for 'llm -m'; the file's own, in lower case, if not given."),
         click.option("-a", "--alias", "aliases", multiple=True, help="Another name for it; may be repeated."),
         click.option("--kv-key-bits", type=_bits, help="Bits of the keys in the KV cache, unless -o says otherwise."),
         click.option("--kv-value-bits", type=_bits, help="The same for the values."),
@@ -35,8 +37,8 @@ def registration(command: Callable) -> Callable:
 @click.command()
 @click.argument("model")
 @registration
-def command(model, name, aliases, **defaults):
-    """Register MODEL, a GGUF file or a name that `llm kvsplit find` lists.
+def command(model: str, name: str | None, aliases: tuple[str, ...], **defaults: Any) -> None:
+    """Register MODEL, a GGUF file or a name that 'llm kvsplit find' lists.
 
     A split model is registered by its first part. The file stays where it is.
     """
@@ -48,7 +50,7 @@ def command(model, name, aliases, **defaults):
     defaults |= {key: value for key, value in _defaults(place).items() if defaults[key] is None}
     header = register(file, names, **defaults)
     if place:
-        _say_what_else(place, header, names[0], defaults)
+        _report_other_options(place, header, names[0], defaults)
 
 
 def _place(model: str) -> Place | None:
@@ -58,8 +60,8 @@ def _place(model: str) -> Place | None:
         place = find.resolve(model)
         if place is None and not path.exists():
             raise KvsplitError(
-                f"{model} is neither a file nor a name that `llm kvsplit find` lists: check the spelling, or fetch it "
-                "with `llm kvsplit download`."
+                f"{model} is neither a file nor a name that 'llm kvsplit find' lists: check the spelling, or fetch it "
+                "with 'llm kvsplit download'."
             )
         return place
     if not path.is_absolute() and not model.startswith("."):
@@ -75,7 +77,7 @@ def _warn_of_namesake(model: str, path: Path) -> None:
     except (KvsplitError, OSError):  # several, or one that went away
         pass
     click.echo(
-        f"{model} is taken as the file of that name here; `llm kvsplit find` lists another: "
+        f"{model} is taken as the file of that name here; 'llm kvsplit find' lists another: "
         "give its whole name for that.",
         err=True,
     )
@@ -91,15 +93,15 @@ def _defaults(place: Place | None) -> dict[str, int]:
     return kept
 
 
-def _say_what_else(place: Place, model: gguf.Gguf, name: str, defaults: dict) -> None:
-    """How the program uses the model, where that is not taken over."""
+def _report_other_options(place: Place, model: gguf.Gguf, name: str, defaults: dict) -> None:
+    """Say which of the program's options were taken over, which llm can be given, and which it cannot."""
     kept = [f"{key} {value}" for key, value in _defaults(place).items() if defaults[key] == value]
     if kept:
         click.echo(f"{' and '.join(kept)}, as {place.program} has it.")
     for key, value in place.options.items():
         if key in defaults:
             continue
-        text = _as_word(value)
+        text = _shell_word(value)
         if text is None:
             click.echo(f"{place.program} sets {key} to {json.dumps(value)}, which llm cannot keep for a model.")
         else:
@@ -110,7 +112,7 @@ def _say_what_else(place: Place, model: gguf.Gguf, name: str, defaults: dict) ->
         click.echo(f"Its file has no chat template: here it completes text, whatever {place.program} does with it.")
 
 
-def _as_word(value: object) -> str | None:
+def _shell_word(value: object) -> str | None:
     """An option's value as a word for the shell; None for what is no single one."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -153,9 +155,9 @@ def register(
         _register_embedding(model, names, bits, n_ctx=n_ctx, n_gpu_layers=n_gpu_layers, sha256=sha256, source=source)
         return model
     require_language_model(model)
-    key_bits, value_bits = (bits and int(bits) for bits in (kv_key_bits, kv_value_bits))
-    if refused := gguf.refusal(model, from_bits(key_bits or 16), from_bits(value_bits or 16)):
-        raise KvsplitError(f"{file} {refused}.")
+    key_bits, value_bits = (int(bits) if bits else None for bits in (kv_key_bits, kv_value_bits))
+    if reason := gguf.refusal(model, from_bits(key_bits or 16), from_bits(value_bits or 16)):
+        raise KvsplitError(f"{file} {reason}.")
     refuse_what_llama_cpp_cannot_load(model)
     registry.add(
         registry.Entry(names[0], model.path, names[1:], key_bits, value_bits, n_ctx, n_gpu_layers, sha256, source)
@@ -193,13 +195,13 @@ def require_language_model(model: gguf.Gguf) -> None:
 def refuse_what_llama_cpp_cannot_load(model: gguf.Gguf) -> None:
     """Raises KvsplitError for an architecture that this llama.cpp does not know, and warns of any other hindrance."""
     try:
-        refused = examine.ask(model.path).refused
+        refusal = examine.ask(model.path).refusal
     except KvsplitError:
-        return  # without a library there is nobody to ask; a prompt will say what to do about that
-    if refused and "unknown model architecture" in refused:
+        return  # without a library llama.cpp cannot be asked; a prompt will say what to do about that
+    if refusal and "unknown model architecture" in refusal:
         raise KvsplitError(
             f"{model.path} is not a language model that llama.cpp knows (architecture {model.architecture}): use a newer "
             "llama.cpp, or give a model of another architecture."
         )
-    if refused:
-        click.echo(f"Warning: llama.cpp cannot load it: {refused}.", err=True)
+    if refusal:
+        click.echo(f"Warning: llama.cpp cannot load it: {refusal}.", err=True)

@@ -1,17 +1,19 @@
 """``llm kvsplit backend``: the shelf of builds, and how one gets there."""
 
+from __future__ import annotations
+
 import click
 
 
 @click.group()
-def command():
+def command() -> None:
     """Builds of the patch series: llama.cpp's libraries with what the patches add."""
 
 
 @command.command()
 @click.option("--cuda", is_flag=True, help="Also build the CUDA backend.")
 @click.option("--vulkan", is_flag=True, help="Also build the Vulkan backend.")
-def build(cuda, vulkan):
+def build(cuda: bool, vulkan: bool) -> None:
     """Compile the libraries for the installed bindings; the newest build is used from then on."""
     from ..builds import first_build
 
@@ -20,7 +22,7 @@ def build(cuda, vulkan):
 
 @command.command()
 @click.pass_context
-def install(ctx):
+def install(ctx: click.Context) -> None:
     """Download the libraries for the installed bindings, ready compiled; compile them where there are none."""
     from ..builds import download
 
@@ -33,7 +35,7 @@ def install(ctx):
     _report(folder.name)
 
 
-def _report(identity):
+def _report(identity: str) -> None:
     from ..builds import choice
 
     click.echo(identity)
@@ -42,13 +44,14 @@ def _report(identity):
 
 
 @command.command("list")
-def list_builds():
+def list_builds() -> None:
     """Show the builds, newest first; * marks the one that is loaded."""
     from ..builds import choice, shelf
 
     chosen = choice.choose()
     for each in shelf.builds():
         mark = "*" if each.id == chosen.id else " "
+        assert each.manifest is not None  # what has none is not on the shelf
         features = ", ".join(each.manifest.get("features", ())) or "unpatched"
         click.echo(f"{mark} {each.id}  {each.manifest['created'][:10]}  {features}")
     if shelf.stock_folder():
@@ -61,8 +64,8 @@ def list_builds():
 
 @command.command()
 @click.argument("name")
-def use(name):
-    """Load the build NAME (an id or its beginning), or `stock`, from now on."""
+def use(name: str) -> None:
+    """Load the build NAME (an id or its beginning), or 'stock', from now on."""
     from ..builds import shelf
 
     click.echo(f"Using {shelf.use(name)}.")
@@ -70,7 +73,7 @@ def use(name):
 
 @command.command()
 @click.argument("name")
-def remove(name):
+def remove(name: str) -> None:
     """Delete the build NAME (an id or its beginning)."""
     from ..builds import shelf
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from .. import fit
-from ..bench import grid
-from ..bench import target as targets
+from .. import fit, machine
+from ..bench import jobs
+from ..bench import subject as subjects
 from ..bench.quality import F16
 from ..errors import KvsplitError
-from ..kvtypes import USUAL
+from ..kvtypes import USUAL, CachePair
 from .parameters import positive, text, threads
 
 
@@ -44,32 +44,33 @@ def command(
     pairs or lengths, the same folder takes up what is missing.
     """
     from ..bench import about, results, runner, summary
-    from ..engine.context import physical_cores
 
-    target = targets.find(model)
-    pairs = targets.pairs(config) if config else list(USUAL)
-    lengths = _lengths(seq_len) if seq_len else grid.lengths(depth)
-    wanted = _that_fit(target, pairs, lengths, text, strict=bool(seq_len))
-    lengths = sorted({n for _, n in wanted})
-    threads = threads or physical_cores()
-    facts = about.describe(target, text, threads, seed=0)
-    found = results.open_folder(out or Path(f"kvsplit-{target.name}"), facts)
-    orders = targets.orders(target, text, threads)
+    subject = subjects.named(model)
+    pairs = subjects.parse_pairs(config) if config else list(USUAL)
+    lengths = _lengths(seq_len) if seq_len else jobs.lengths(depth)
+    fitting = _that_fit(subject, pairs, lengths, text, strict=bool(seq_len))
+    lengths = sorted({n for _, n in fitting})
+    threads = threads or machine.physical_cores()
+    facts = about.describe(subject, text, threads, seed=0)
+    kept = results.open_folder(out or Path(f"kvsplit-{subject.name}"), facts)
+    common = subjects.common_order(subject, text, threads)
     if speed_only:
-        planned = grid.speeds(pairs, lengths, repeats, orders)
+        every_job = jobs.speeds(pairs, lengths, repeats, common)
     else:
-        planned = grid.jobs(target, pairs, lengths, repeats, orders, layers=layers)
-    jobs = [
-        job for job in planned if job.name in ("layers", "heads") or (job.order["pair"], job.order["n_ctx"]) in wanted
+        every_job = jobs.planned(subject, pairs, lengths, repeats, common, layers=layers)
+    to_do = [
+        job
+        for job in every_job
+        if job.name in ("layers", "heads") or (job.order["pair"], job.order["n_ctx"]) in fitting
     ]
     try:
-        runner.run(found, jobs)
+        runner.run(kept, to_do)
     finally:
-        if found.runs:
-            results.write_csv(found, found.file.with_name("results.csv"))
-            results.write_whole(found.file.with_name("summary.md"), summary.page(found))
-    click.echo(summary.plain(summary.rows(found, max(n for n in found.lengths() if n in lengths))))
-    click.echo(f"\nAll of it is in {found.file.parent}: see summary.md, or 'llm kvsplit plot {found.file.parent}'.")
+        if kept.runs:
+            results.write_csv(kept, kept.file.with_name("results.csv"))
+            results.write_whole(kept.file.with_name("summary.md"), summary.page(kept))
+    click.echo(summary.plain(summary.rows(kept, max(n for n in kept.lengths() if n in lengths))))
+    click.echo(f"\nAll of it is in {kept.file.parent}: see summary.md, or 'llm kvsplit plot {kept.file.parent}'.")
 
 
 def _lengths(text: str) -> list[int]:
@@ -77,28 +78,32 @@ def _lengths(text: str) -> list[int]:
         lengths = sorted({int(part) for part in text.split(",")})
     except ValueError:
         raise KvsplitError(f"--seq-len {text} is not a list of lengths: write it like 128,2048.") from None
-    if lengths[0] < grid.SHORTEST:
-        raise KvsplitError(f"--seq-len must be {grid.SHORTEST} or more, not {lengths[0]}.")
+    if lengths[0] < jobs.SHORTEST:
+        raise KvsplitError(f"--seq-len must be {jobs.SHORTEST} or more, not {lengths[0]}.")
     return lengths
 
 
-def _that_fit(target, pairs, lengths, text, *, strict: bool) -> set[tuple[str, int]]:
+def _that_fit(
+    subject: subjects.Subject, pairs: list[CachePair], lengths: list[int], text: Path | None, *, strict: bool
+) -> set[tuple[str, int]]:
     """The cells that fit in memory: all of them if ``strict``, else those that do not are left out, and named."""
-    have, fitting, reasons = fit.device_memory()[0], set(), []
-    targets.refuse_pairs(target, pairs)
-    with fit.simulation(target.load_options()) as weights:
+    memory = fit.device_memory()[0]
+    fitting: set[tuple[str, int]] = set()
+    reasons = []
+    subjects.refuse_unmeasurable(subject, pairs)
+    with fit.simulation(subject.load_options()) as weights:
         for n_ctx in lengths:
             if n_ctx <= weights.n_ctx_train:
-                targets.refuse_short_text(weights, text, n_ctx, grid.windows(n_ctx))
+                subjects.refuse_short_text(weights, text, n_ctx, jobs.windows(n_ctx))
             # The predictions of f16, nudged, are wanted even if f16 is not: what damage is counts from there.
             for pair in dict.fromkeys([*pairs, F16]):
-                reason = grid.too_large(weights, pair, n_ctx, have)
+                reason = jobs.too_large(weights, pair, n_ctx, memory)
                 if not reason:
                     fitting.add((str(pair), n_ctx))
                 elif pair not in pairs:
                     reasons.append(f"the damage of the others at {n_ctx} tokens, since {reason}")
                 elif strict:
-                    raise grid.refusal(reason)
+                    raise jobs.too_large_error(reason)
                 else:
                     reasons.append(reason)
     if not fitting:

@@ -7,16 +7,20 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .. import fit, paths
-from ..bench import comparison, grid, quality, summary
-from ..bench import target as targets
+from .. import fit, machine, paths
+from ..bench import comparison, jobs, quality, summary
+from ..bench import subject as subjects
 from ..bench.quality import F16
 from ..errors import KvsplitError
 from ..kvtypes import USUAL
 from .parameters import positive, text, threads
+
+if TYPE_CHECKING:
+    from ..bench.results import Results
 
 #: Short enough for a minute on two cores with a model of 135 million parameters.
 _N_CTX = 1024
@@ -36,43 +40,42 @@ def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, thread
     MODEL is a registered name or a GGUF file. After Ctrl-C the same command goes on where it stopped.
     """
     from ..bench import about, results, runner
-    from ..engine.context import physical_cores
     from ..engine.weights import Weights
 
-    target = targets.find(model)
-    n_ctx = min(_N_CTX, target.header.n_ctx_train or _N_CTX) if n_ctx is None else n_ctx
-    wanted = list(dict.fromkeys([F16, *targets.pairs(pairs)]))
+    subject = subjects.named(model)
+    n_ctx = min(_N_CTX, subject.header.n_ctx_train or _N_CTX) if n_ctx is None else n_ctx
+    compared = list(dict.fromkeys([F16, *subjects.parse_pairs(pairs)]))
     count = comparison.windows(n_ctx)
-    if n_ctx < grid.SHORTEST:
-        raise KvsplitError(f"--n-ctx must be {grid.SHORTEST} or more, not {n_ctx}.")
-    targets.refuse_pairs(target, wanted)
-    with fit.simulation(target.load_options()) as weights:
-        targets.refuse_short_text(weights, text, n_ctx, count)
-        grid.refuse_unless_side_by_side(weights, wanted, n_ctx, fit.device_memory()[0])
-    threads = threads or physical_cores()
-    facts = about.describe(target, text, threads, seed=0)
+    if n_ctx < jobs.SHORTEST:
+        raise KvsplitError(f"--n-ctx must be {jobs.SHORTEST} or more, not {n_ctx}.")
+    subjects.refuse_unmeasurable(subject, compared)
+    with fit.simulation(subject.load_options()) as weights:
+        subjects.refuse_short_text(weights, text, n_ctx, count)
+        jobs.refuse_unless_side_by_side(weights, compared, n_ctx, fit.device_memory()[0])
+    threads = threads or machine.physical_cores()
+    facts = about.describe(subject, text, threads, seed=0)
     # Kept only until the comparison is whole, so that Ctrl-C loses nothing and another call measures anew.
     key = hashlib.sha256(json.dumps([facts, n_ctx, pairs], sort_keys=True).encode()).hexdigest()[:20]
-    folder = _made(paths.cache_dir() / "compare" / key)
+    folder = _folder_or_temporary(paths.cache_dir() / "compare" / key)
     kept = results.open_folder(folder, facts)
-    weights = Weights(target.load_options())
+    weights = Weights(subject.load_options())
     try:
-        tokens = targets.text_tokens(weights, targets.read_text(text))
+        tokens = subjects.text_tokens(weights, subjects.read_text(text))
         texts = quality.windows(tokens, n_ctx, count)
-        with quality.caches(weights, wanted, n_ctx, threads) as contexts:
+        with quality.caches(weights, compared, n_ctx, threads) as contexts:
             comparison.warm_up(contexts, tokens)
             runner.run(
                 kept,
-                comparison.jobs(wanted, n_ctx),
+                comparison.jobs(compared, n_ctx),
                 lambda order, progress: comparison.measure(contexts, texts[order["window"]], progress),
             )
     finally:
         weights.close()
     shutil.rmtree(folder, ignore_errors=True)
-    _show(target, comparison.whole(kept, wanted, n_ctx), n_ctx)
+    _show(subject, comparison.combined(kept, compared, n_ctx), n_ctx)
 
 
-def _made(folder: Path) -> Path:
+def _folder_or_temporary(folder: Path) -> Path:
     """The folder, or a temporary one where it cannot be made: a cache is not needed, it saves time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +84,7 @@ def _made(folder: Path) -> Path:
         return Path(tempfile.mkdtemp(prefix="kvsplit-compare-"))
 
 
-def _show(target, measured, n_ctx) -> None:
+def _show(subject: subjects.Subject, measured: Results, n_ctx: int) -> None:
     click.echo(f"{summary.caption(measured)}; {n_ctx} tokens of context.\n")
     click.echo(summary.plain(summary.rows(measured, n_ctx)))
     places = measured.runs[f"{F16}/{n_ctx}/quality"]["tokens"]
@@ -93,14 +96,14 @@ def _show(target, measured, n_ctx) -> None:
     click.echo(f"\n{summary.advice(measured, n_ctx)}")
     best = summary.recommended(measured, n_ctx)["pair"]
     if best != str(F16):
-        (pair,) = targets.pairs(best)
-        click.echo(f"\n    {_how_to_set(target, pair.k.bits, pair.v.bits)}")
+        (pair,) = subjects.parse_pairs(best)
+        click.echo(f"\n    {_how_to_set(subject, pair.k.bits, pair.v.bits)}")
 
 
-def _how_to_set(target, key_bits: int, value_bits: int) -> str:
-    if not target.registered:
-        return f"llm kvsplit add {target.path} --kv-key-bits {key_bits} --kv-value-bits {value_bits}"
+def _how_to_set(subject: subjects.Subject, key_bits: int, value_bits: int) -> str:
+    if not subject.registered:
+        return f"llm kvsplit add {subject.path} --kv-key-bits {key_bits} --kv-value-bits {value_bits}"
     return (
-        f"llm models options set {target.name} kv_key_bits {key_bits} && "
-        f"llm models options set {target.name} kv_value_bits {value_bits}"
+        f"llm models options set {subject.name} kv_key_bits {key_bits} && "
+        f"llm models options set {subject.name} kv_value_bits {value_bits}"
     )

@@ -17,12 +17,12 @@ from ..builds import choice, pair_speed, probe, shelf
 from ..errors import KvsplitError
 from ..kvtypes import BITS, CachePair
 from ..paths import cache_dir, registry_file
-from ..sessions import store
+from ..sessions import states
 from ..units import size
 
 
 @dataclass(frozen=True)
-class Trial:
+class PairTrial:
     """The bundled model, evaluated with one pair of cache types."""
 
     pair: str
@@ -41,7 +41,7 @@ class Trial:
 def command(as_json: bool, metal: bool) -> None:
     """Say which library is loaded, its devices, and which cache types it can run where."""
     if metal:
-        companion.offer("metal")()
+        companion.function("metal")()
         return
     report = _report()
     if as_json:
@@ -67,8 +67,8 @@ def _report() -> dict[str, Any]:
         "notes": [chosen.note] if chosen.note else [],
         "problems": _file_problems(chosen),
     }
-    if stored := store.note():
-        report["notes"].append(f"Of the stored states, the latest trouble was at {stored}")
+    if trouble := states.latest_trouble():
+        report["notes"].append(f"Of the stored states, the latest trouble was at {trouble}")
     if chosen.id == shelf.NONE:
         report["notes"].append(
             f"There is no llama.cpp library yet: the first question makes one, or '{pair_speed.MEND}'."
@@ -159,27 +159,27 @@ def _print(report: dict[str, Any]) -> None:
         click.echo("\nEverything that was tried works.")
 
 
-def _child() -> None:
+def _print_trials() -> None:
     """A line of JSON with what the library is, then one for each pair."""
     from ..engine import library
     from ..engine.weights import LoadOptions, Weights
 
     library.load()
     print(json.dumps({"series": library.kvsplit_info(), "devices": library.devices()}), flush=True)
-    weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=probe.result(choice.ensure()).extra_bufts))
+    weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=choice.extra_bufts()))
     for pair in (CachePair.from_bits(k, v) for k in BITS for v in BITS):
         print(json.dumps({"pairs": [dataclasses.asdict(_try(weights, pair))]}), flush=True)
 
 
-def _try(weights: Any, pair: CachePair) -> Trial:
-    from ..engine import race
+def _try(weights: Any, pair: CachePair) -> PairTrial:
+    from ..engine import pair_timing
 
     try:
-        speed = race.measure(weights, pair)
+        speed = pair_timing.measure(weights, pair)
     except KvsplitError as ex:
-        return Trial(str(pair), False, str(ex))
-    return Trial(str(pair), True, speed.words(pair), dataclasses.asdict(speed))
+        return PairTrial(str(pair), False, str(ex))
+    return PairTrial(str(pair), True, speed.words(pair), dataclasses.asdict(speed))
 
 
 if __name__ == "__main__":
-    _child()
+    _print_trials()

@@ -10,8 +10,8 @@ import click
 
 from .. import fit, gguf, registry
 from ..models import find
+from ..models.estimate import RESERVED, estimate
 from ..models.place import printable
-from ..models.room import BESIDES, room
 from ..units import size
 
 
@@ -21,38 +21,38 @@ def command(as_json: bool) -> None:
     """List the models that other programs keep on this machine, and whether they fit its memory.
 
     Looks at what Ollama, Hugging Face, llama.cpp, LM Studio, Jan, GPT4All and other plugins of llm have downloaded.
-    `llm kvsplit add NAME` uses one where it lies. Nothing is changed or copied.
+    'llm kvsplit add NAME' uses one where it lies. Nothing is changed or copied.
     """
-    listing = find.listing()
+    inventory = find.inventory()
     memory = fit.memory_bytes()
     registered = [(entry.name, os.path.realpath(entry.path)) for entry in registry.load().values()]
-    models = [_facts(file, header, memory, registered) for file, header in listing.models]
+    models = [_facts(file, header, memory, registered) for file, header in inventory.models]
     if as_json:
-        others = [{"name": file.handle, "path": str(file.path), "is": what} for file, what in listing.others]
-        faults = [{"path": str(fault.path), "reason": fault.reason} for fault in listing.faults]
+        others = [{"name": file.handle, "path": str(file.path), "is": what} for file, what in inventory.others]
+        faults = [{"path": str(fault.path), "reason": fault.reason} for fault in inventory.faults]
         click.echo(json.dumps({"memory": memory, "models": models, "others": others, "left_out": faults}, indent=2))
         return
     if models:
         _table(models)
         click.echo(
-            f"\n{size(memory)} of memory, less {size(BESIDES)} for buffers, for the weights and a K8V4 cache of all the "
-            "tokens it was trained for. `llm kvsplit fit` asks llama.cpp.\n"
+            f"\n{size(memory)} of memory, less {size(RESERVED)} for buffers, for the weights and a K8V4 cache of all the "
+            "tokens it was trained for. 'llm kvsplit fit' asks llama.cpp.\n"
             f"Use one where it lies: llm kvsplit add {_word(_first_new(models)['name'])}"
         )
     else:
-        click.echo("No models of other programs lie here: `llm kvsplit download` fetches one.")
-    if listing.others:
+        click.echo("No models of other programs lie here: 'llm kvsplit download' fetches one.")
+    if inventory.others:
         click.echo("\nNot language models:")
-        for file, what in listing.others:
+        for file, what in inventory.others:
             click.echo(f"  {printable(file.handle)} is {what}")
-    if listing.faults:
+    if inventory.faults:
         click.echo("\nLeft out:")
-        for fault in listing.faults:
+        for fault in inventory.faults:
             click.echo(f"  {printable(f'{fault.path} {fault.reason}')}")
 
 
-def _facts(file: find.File, header: gguf.Gguf, memory: int, registered: list[tuple[str, str]]) -> dict:
-    fits = room(header, memory)
+def _facts(file: find.ModelFile, header: gguf.Gguf, memory: int, registered: list[tuple[str, str]]) -> dict:
+    fits = estimate(header, memory)
     paths = {os.path.realpath(each.path) for each in file.places}
     return {
         "name": file.handle,

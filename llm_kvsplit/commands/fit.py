@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from .. import fit, gguf
-from ..bench import target as targets
+from ..bench import subject as subjects
 from ..errors import KvsplitError
-from ..kvtypes import LADDER
+from ..kvtypes import LADDER, CachePair
 from ..units import parse_size, size
 from .add import require_language_model
 from .parameters import positive
+
+if TYPE_CHECKING:
+    from ..engine.weights import Weights
 
 
 @click.command()
@@ -22,65 +27,65 @@ def command(model: str, memory: str | None, n_ctx: int | None) -> None:
 
     MODEL is a registered name or a GGUF file. Nothing is loaded or measured.
     """
-    target = targets.find(model)
-    require_language_model(target.header)
+    subject = subjects.named(model)
+    require_language_model(subject.header)
     budget, where = (parse_size(memory), "--memory") if memory else fit.device_memory()
     if budget <= 0:
         raise KvsplitError("--memory must be more than nothing: write it like 16GB.")
-    pairs = [pair for pair in LADDER if not gguf.refusal(target.header, pair.k, pair.v)]
-    with fit.simulation(target.load_options()) as weights:
-        click.echo(f"{target.name}: {size(weights.size)} of weights, {size(budget)} of memory ({where}).")
+    pairs = [pair for pair in LADDER if not gguf.refusal(subject.header, pair.k, pair.v)]
+    with fit.simulation(subject.load_options()) as weights:
+        click.echo(f"{subject.name}: {size(weights.size)} of weights, {size(budget)} of memory ({where}).")
         if weights.size >= budget:
             raise KvsplitError(
-                f"The weights of {target.name} alone take {size(weights.size)}, and there are {size(budget)}: choose a "
+                f"The weights of {subject.name} alone take {size(weights.size)}, and there are {size(budget)}: choose a "
                 "smaller quantization of the model."
             )
         if n_ctx is None:
-            _most(weights, pairs, budget)
+            _print_largest(weights, pairs, budget)
         else:
-            _wanted(weights, pairs, budget, n_ctx)
+            _print_at(weights, pairs, budget, n_ctx)
     click.echo(
         "Cache and buffers as llama.cpp says it would allocate them (it was asked, without allocating); weights are the "
         "sum of the file's tensors; the process itself takes about 100 MiB more. Nothing was measured."
     )
 
 
-def _most(weights, pairs, budget) -> None:
+def _print_largest(weights: Weights, pairs: list[CachePair], budget: int) -> None:
     click.echo(f"\n  {'':6}{'context that fits':>20}{'KV cache':>14}{'buffers':>14}{'in all':>14}")
     for pair in pairs:
-        found = fit.largest(weights, pair, budget)
-        if found is None:
+        footprint = fit.largest(weights, pair, budget)
+        if footprint is None:
             click.echo(f"  {pair!s:6}{'none':>20}")
             continue
         # The cache is padded to whole blocks of cells; a person cannot use more than the model was trained for.
-        whole = found.n_ctx >= weights.n_ctx_train
-        tokens = f"{weights.n_ctx_train} (all)" if whole else str(found.n_ctx)
-        click.echo(_row(pair, tokens, found))
+        whole = footprint.n_ctx >= weights.n_ctx_train
+        tokens = f"{weights.n_ctx_train} (all)" if whole else str(footprint.n_ctx)
+        click.echo(_row(pair, tokens, footprint))
     click.echo(f"\nIt was trained for {weights.n_ctx_train} tokens.")
 
 
-def _wanted(weights, pairs, budget, n_ctx) -> None:
+def _print_at(weights: Weights, pairs: list[CachePair], budget: int, n_ctx: int) -> None:
     if n_ctx > weights.n_ctx_train:
         click.echo(
             f"Warning: it was trained for {weights.n_ctx_train} tokens; beyond that its answers get worse.", err=True
         )
     click.echo(f"\n  {'':6}{f'{n_ctx} tokens':>20}{'KV cache':>14}{'buffers':>14}{'in all':>14}")
-    found = [fit.footprint(weights, pair, n_ctx) for pair in pairs]
-    for each in found:
+    footprints = [fit.footprint(weights, pair, n_ctx) for pair in pairs]
+    for each in footprints:
         lacking = each.total - budget
         click.echo(_row(each.pair, "fits" if lacking <= 0 else f"lacks {size(lacking)}", each))
-    fitting = [each.pair for each in found if each.total <= budget]
+    fitting = [each.pair for each in footprints if each.total <= budget]
     if fitting and fitting[0] == pairs[0]:
         click.echo("\nNothing must be given up: the f16 cache fits.")
     elif fitting:
         bits = f"-o kv_key_bits {fitting[0].k.bits} -o kv_value_bits {fitting[0].v.bits}"
         click.echo(f"\nThe most precise pair that fits is {fitting[0]}: {bits}.")
     else:
-        smallest = min(found, key=lambda each: each.total)
+        smallest = min(footprints, key=lambda each: each.total)
         most = fit.largest(weights, smallest.pair, budget)
         fits = f"{most.n_ctx} tokens fit with {smallest.pair}" if most else "no context fits"
         click.echo(f"\nNo pair fits: {fits}, or find {size(smallest.total - budget)} more memory.")
 
 
-def _row(pair, first: str, found: fit.Footprint) -> str:
-    return f"  {pair!s:6}{first:>20}{size(found.kv):>14}{size(found.buffers):>14}{size(found.total):>14}"
+def _row(pair: CachePair, first: str, footprint: fit.Footprint) -> str:
+    return f"  {pair!s:6}{first:>20}{size(footprint.kv):>14}{size(footprint.buffers):>14}{size(footprint.total):>14}"

@@ -1,13 +1,15 @@
 """``llm kvsplit info``: what a GGUF says about its model, and what its KV cache takes."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import click
 
-from .. import examine, gguf, registry
+from .. import examine, gguf
+from ..bench import subject
 from ..errors import KvsplitError
 from ..kvtypes import LADDER, CachePair
 from ..units import size
@@ -19,15 +21,12 @@ USUAL = 4096
 @click.command()
 @click.argument("model")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def command(model, as_json):
+def command(model: str, as_json: bool) -> None:
     """Show what the file of MODEL says: its shape, and its KV cache in each configuration.
 
     MODEL is a registered name or a GGUF file. llama.cpp says what it would allocate; nothing is loaded.
     """
-    entry = registry.get(model)
-    if not entry and not Path(model).exists():
-        raise KvsplitError(f"{model} is neither a registered model nor a file: `llm kvsplit models` lists the models.")
-    header = gguf.read(entry.path if entry else Path(model))
+    header = subject.named(model).header
     facts = describe(header)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
@@ -91,19 +90,20 @@ def describe(model: gguf.Gguf) -> dict:
 
 
 def _kv_cache(model: gguf.Gguf) -> tuple[list[dict], list[str]]:
-    """A row for each pair, and what must be said besides."""
+    """A row for each pair, and notes on them."""
     if what := gguf.other_kind(model):
         use = "; 'llm embed' can use it" if gguf.no_embeddings(model) is None else ""
         return [], [f"It is {what}{use}."]
     refusals = {pair: gguf.refusal(model, pair.k, pair.v) for pair in LADDER}
     lengths = _lengths(model.n_ctx_train)
-    caches, notes = (), []
+    caches: Sequence[examine.Cache] = ()
+    notes = []
     try:
-        answer = examine.ask(model.path, [pair for pair in LADDER if not refusals[pair]], lengths)
-        caches = answer.caches
-        if answer.refused:
+        examination = examine.ask(model.path, [pair for pair in LADDER if not refusals[pair]], lengths)
+        caches = examination.caches
+        if examination.refusal:
             notes.append(
-                f"The size of its KV cache is not known, since llama.cpp cannot load the file: {answer.refused}."
+                f"The size of its KV cache is not known, since llama.cpp cannot load the file: {examination.refusal}."
             )
     except KvsplitError as error:
         notes.append(f"The size of its KV cache is not known, since llama.cpp cannot be asked: {error}")
@@ -120,7 +120,7 @@ def _lengths(n_ctx_train: int) -> list[int]:
 
 def _row(pair: CachePair, refused: str | None, caches: Sequence[examine.Cache], lengths: list[int]) -> dict:
     own = [cache for cache in caches if (cache.key_bits, cache.value_bits) == (pair.k.bits, pair.v.bits)]
-    refused = refused or next((f"is refused by llama.cpp ({cache.refused})" for cache in own if cache.refused), None)
+    refused = refused or next((f"is refused by llama.cpp ({cache.refusal})" for cache in own if cache.refusal), None)
     taken = [cache.bytes for cache in own] if own and not refused else [None] * len(lengths)
     per_token = {cache.bytes / cache.n_ctx for cache in own if cache.bytes is not None}
     return {
@@ -149,7 +149,7 @@ def _notes(model: gguf.Gguf, rows: list[dict]) -> list[str]:
     return notes
 
 
-def _counts(values) -> str:
+def _counts(values: Iterable[int]) -> str:
     """4, or for layers that differ: 8 (25 layers), 2 (5 layers)."""
     counts = Counter(values)
     if len(counts) < 2:

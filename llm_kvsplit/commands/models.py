@@ -12,7 +12,7 @@ from ..units import size
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def command(as_json):
+def command(as_json: bool) -> None:
     """List the registered models."""
     models = [_facts(entry) for entry in registry.load().values()]
     if as_json:

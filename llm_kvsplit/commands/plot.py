@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..bench import results as store
+from ..bench import results as result_files
 from ..errors import KvsplitError
 
 
@@ -19,10 +19,10 @@ from ..errors import KvsplitError
 @click.option("--beside", type=click.Path(path_type=Path), help="Other results, whose speeds are drawn faintly behind.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default: beside the results).")
 def command(results: Path, html: bool, formats: tuple[str, ...], beside: Path | None, out: Path | None) -> None:
-    """Draw the RESULTS of `llm kvsplit bench`: its folder, or the results.json in it."""
+    """Draw the RESULTS of 'llm kvsplit bench': its folder, or the results.json in it."""
     file = _file(results)
-    found = store.read(file)
-    behind = store.read(_file(beside)) if beside else None
+    measured = result_files.read(file)
+    behind = result_files.read(_file(beside)) if beside else None
     folder = out or file.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def command(results: Path, html: bool, formats: tuple[str, ...], beside: Path | 
     if html:
         from ..plots.page import page
 
-        store.write_whole(folder / "results.html", page(found))
+        result_files.write_whole(folder / "results.html", page(measured))
         click.echo(folder / "results.html")
         return
     from ..plots import style
@@ -40,7 +40,7 @@ def command(results: Path, html: bool, formats: tuple[str, ...], beside: Path | 
     from ..plots import DRAWN_BESIDE, FIGURES
 
     for name, draw in FIGURES.items():
-        figure = draw(found, behind) if name in DRAWN_BESIDE else draw(found)
+        figure = draw(measured, behind) if name in DRAWN_BESIDE else draw(measured)
         if figure is None:
             click.echo(f"Not drawn: {name}, of which these results have nothing.", err=True)
             continue

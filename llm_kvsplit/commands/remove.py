@@ -11,9 +11,9 @@ from ..paths import models_dir
 
 @click.command()
 @click.argument("name")
-@click.option("--delete-file", is_flag=True, help="Also delete what `llm kvsplit download` fetched.")
+@click.option("--delete-file", is_flag=True, help="Also delete what 'llm kvsplit download' fetched.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before deleting.")
-def command(name, delete_file, yes):
+def command(name: str, delete_file: bool, yes: bool) -> None:
     """Forget the model NAME; its file stays unless --delete-file is given."""
     if not delete_file:
         entry = registry.remove(name)

@@ -17,9 +17,9 @@ def command() -> None:
 @command.command("list")
 def list_() -> None:
     """List the stored states, most recently used first."""
-    from ..sessions import budget, store
+    from ..sessions import budget, states
 
-    for session in store.listed():
+    for session in states.sessions():
         when = datetime.datetime.fromtimestamp(session.path.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
         types = f"{session.key['k_type']}/{session.key['v_type']}"
         size = units.size(session.offset + session.size)
@@ -32,12 +32,12 @@ def list_() -> None:
 def show(conversation: str) -> None:
     """Show the stored states of a conversation (its id, or the beginning of it)."""
     from ..errors import KvsplitError
-    from ..sessions import store
+    from ..sessions import states
 
-    found = [session for session in store.listed() if session.conversation.startswith(conversation)]
-    if not found:
+    stored = [session for session in states.sessions() if session.conversation.startswith(conversation)]
+    if not stored:
         raise KvsplitError(f"No state is stored for {conversation}: 'llm kvsplit sessions list' shows what there is.")
-    for session in found:
+    for session in stored:
         created = datetime.datetime.fromtimestamp(session.created).strftime("%Y-%m-%d %H:%M:%S")
         click.echo(f"conversation  {session.conversation}")
         click.echo(f"stored        {created}")
@@ -52,11 +52,11 @@ def show(conversation: str) -> None:
 @click.argument("conversation", required=False)
 def clear(conversation: str | None) -> None:
     """Remove all stored states, or those of one conversation; the conversations themselves stay in llm's log."""
-    from ..sessions import store
+    from ..sessions import folder, states
 
-    paths = store.files()
+    paths = folder.state_files()
     if conversation is not None:
-        paths = [session.path for session in store.listed() if session.conversation.startswith(conversation)]
+        paths = [session.path for session in states.sessions() if session.conversation.startswith(conversation)]
     for path in paths:
         path.unlink(missing_ok=True)
     click.echo(f"Removed {len(paths)} stored state{'' if len(paths) == 1 else 's'}.")
@@ -65,9 +65,9 @@ def clear(conversation: str | None) -> None:
 @command.command()
 def path() -> None:
     """Print the folder that the states are in."""
-    from ..sessions import store
+    from ..sessions.folder import folder
 
-    click.echo(store.folder())
+    click.echo(folder())
 
 
 @command.command("budget")

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .. import fit
-from ..bench import grid, summary
-from ..bench import target as targets
+from .. import fit, machine
+from ..bench import jobs, summary
+from ..bench import subject as subjects
 from ..errors import KvsplitError
+from ..kvtypes import CachePair
 from ..units import size
 from .parameters import positive, text, threads
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from ..bench.memory import Sample
 
 _KINDS = (".gif", ".svg", ".png")
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -33,48 +41,47 @@ def command(
     MODEL is a registered name or a GGUF file.
     """
     from ..bench import about, memory
-    from ..engine.context import physical_cores
 
-    target = targets.find(model)
-    wanted = targets.pairs(pairs)
-    n_ctx = min(8192, target.header.n_ctx_train or 8192) if n_ctx is None else n_ctx
-    if n_ctx < grid.SHORTEST:
-        raise KvsplitError(f"--n-ctx must be {grid.SHORTEST} or more, not {n_ctx}.")
+    subject = subjects.named(model)
+    watched = subjects.parse_pairs(pairs)
+    n_ctx = min(8192, subject.header.n_ctx_train or 8192) if n_ctx is None else n_ctx
+    if n_ctx < jobs.SHORTEST:
+        raise KvsplitError(f"--n-ctx must be {jobs.SHORTEST} or more, not {n_ctx}.")
     for file in out:
         if file.suffix not in _KINDS:
             raise KvsplitError(
                 f"{file} cannot be drawn: its name must end in {', '.join(_KINDS[:-1])} or {_KINDS[-1]}."
             )
-    targets.refuse_pairs(target, wanted)
-    targets.read_text(text)
-    with fit.simulation(target.load_options()) as weights:
-        grid.refuse_unless_it_fits(weights, wanted, n_ctx, fit.device_memory()[0])
+    subjects.refuse_unmeasurable(subject, watched)
+    subjects.read_text(text)
+    with fit.simulation(subject.load_options()) as weights:
+        jobs.refuse_unless_it_fits(weights, watched, n_ctx, fit.device_memory()[0])
     live = _live()
     if out:
         from ..plots import style
 
         style.load()
-    threads = threads or physical_cores()
-    common = targets.orders(target, text, threads)
+    threads = threads or machine.physical_cores()
+    common = subjects.common_order(subject, text, threads)
     runs: dict[str, tuple[int, list[memory.Sample]]] = {}
     with live() as screen:
-        for pair in wanted:
+        for pair in watched:
             samples: list[memory.Sample] = []
-            (job,) = grid.speeds([pair], [n_ctx], 1, common)
+            (job,) = jobs.speeds([pair], [n_ctx], 1, common)
 
-            def heard(sample, pair=pair, samples=samples):
+            def received(sample: memory.Sample, pair: CachePair = pair, samples: list[memory.Sample] = samples) -> None:
                 samples.append(sample)
-                screen.update(_chart({**{name: found for name, (_, found) in runs.items()}, str(pair): samples}, n_ctx))
+                screen.update(_chart({**{name: done for name, (_, done) in runs.items()}, str(pair): samples}, n_ctx))
 
-            result, _ = memory.watch(job.order, heard)
+            result, _ = memory.watch(job.order, received)
             runs[str(pair)] = (result["kv_bytes"], samples)
     click.echo()
-    for pair, (kv_bytes, samples) in runs.items():
+    for name, (kv_bytes, samples) in runs.items():
         peak = max(sample.bytes for sample in samples)
         click.echo(
-            f"{pair:6} cache {size(kv_bytes):>11}, process at most {size(peak):>11}, {samples[-1].seconds:.1f} s"
+            f"{name:6} cache {size(kv_bytes):>11}, process at most {size(peak):>11}, {samples[-1].seconds:.1f} s"
         )
-    facts = about.describe(target, text, threads, seed=0)
+    facts = about.describe(subject, text, threads, seed=0)
     for file in out:
         from ..bench.results import Results
         from ..plots import watch
@@ -83,7 +90,7 @@ def command(
         click.echo(file)
 
 
-def _live():
+def _live() -> Callable[[], Live]:
     try:
         from rich.live import Live
     except ImportError as error:
@@ -93,7 +100,7 @@ def _live():
     return lambda: Live(refresh_per_second=10, transient=False)
 
 
-def _chart(runs, n_ctx: int) -> str:
+def _chart(runs: dict[str, list[Sample]], n_ctx: int) -> str:
     """A line of blocks for each cache: memory over the tokens of the prompt, all on the same scale."""
     runs = {pair: [sample for sample in samples if sample.tokens] or samples[-1:] for pair, samples in runs.items()}
     bottom = 0.97 * min(samples[0].bytes for samples in runs.values())
@@ -105,10 +112,12 @@ def _chart(runs, n_ctx: int) -> str:
             column = min(_WIDTH - 1, sample.tokens * _WIDTH // n_ctx)
             columns[column] = max(columns[column], sample.bytes)
         last = samples[-1].tokens * _WIDTH // n_ctx
-        before, drawn = 0, ""
+        bytes_before, drawn = 0, ""
         for column, held in enumerate(columns):
-            before = held or before
-            level = 1 + round((len(_BLOCKS) - 2) * max(0, before - bottom) / (top - bottom)) if column <= last else 0
+            bytes_before = held or bytes_before
+            level = (
+                1 + round((len(_BLOCKS) - 2) * max(0, bytes_before - bottom) / (top - bottom)) if column <= last else 0
+            )
             drawn += _BLOCKS[level]
-        lines.append(f"{pair:5} {drawn} {size(before):>11}  {samples[-1].tokens} tokens")
+        lines.append(f"{pair:5} {drawn} {size(bytes_before):>11}  {samples[-1].tokens} tokens")
     return "\n".join(lines)

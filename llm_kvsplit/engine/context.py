@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .. import machine
 from ..errors import KvsplitError
 from ..kvtypes import CachePair
 from . import library, log_lines
@@ -62,7 +62,7 @@ class Context:
         params = self.lib.llama_context_default_params()
         params.n_ctx = options.n_ctx
         params.n_batch = params.n_ubatch = 512
-        threads = options.n_threads or physical_cores()
+        threads = options.n_threads or machine.physical_cores()
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = _FLASH_ATTN[options.flash_attn]
         params.type_k = options.pair.k.ggml_id
@@ -122,9 +122,10 @@ class Context:
         stopped: Callable[[], bool] = lambda: False,
         done: Callable[[int], None] = lambda tokens: None,
     ) -> None:
-        """Append ``tokens`` to the cache, in batches; ``stopped`` is asked before each, ``done`` is told its tokens after it.
+        """Append ``tokens`` to the cache, in batches. Where ``stopped()`` is true before one, no more are evaluated.
 
-        Raises KvsplitError when llama.cpp refuses; the cache then holds what ``self.tokens`` says.
+        ``done`` gets the number of tokens after each batch. Raises KvsplitError when llama.cpp refuses. The cache then
+        holds what ``self.tokens`` says.
         """
         size = self.lib.llama_n_batch(self.pointer)
         for start in range(0, len(tokens), size):
@@ -225,11 +226,3 @@ def common_prefix(a: list[int], b: list[int]) -> int:
     if a[:n] == b[:n]:
         return n
     return next(i for i in range(n) if a[i] != b[i])
-
-
-def physical_cores() -> int:
-    """Threads to compute with: hyper-threads share the units that matter, so one a core."""
-    import psutil
-
-    logical = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(psutil.cpu_count(logical=False) or logical, logical))

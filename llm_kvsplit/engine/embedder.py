@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from .. import machine
 from ..errors import KvsplitError
 from . import library
-from .context import physical_cores
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class _Context:
         params.n_ctx = params.n_batch = params.n_ubatch = self.n_tokens  # a text is pooled within one micro-batch
         params.n_seq_max = SEQUENCES
         params.kv_unified = True  # the texts of a batch share the room, whatever their lengths
-        params.n_threads = params.n_threads_batch = physical_cores()
+        params.n_threads = params.n_threads_batch = machine.physical_cores()
         if pooling is not None:
             params.pooling_type = pooling
         with library.log.capture() as lines:

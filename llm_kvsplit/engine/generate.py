@@ -11,7 +11,7 @@ from ..errors import KvsplitError
 from .context import PADDING, Context
 from .sampling import Sampler, Sampling
 
-#: Tokens of room for an answer whose length nobody has limited; the cache grows when it is used up.
+#: Tokens of room for an answer without max_tokens. The cache grows when they are used up.
 ANSWER_ROOM = 512
 
 
@@ -43,8 +43,8 @@ class Outcome:
 
 def context_size(n_prompt: int, max_tokens: int | None, limit: int) -> int:
     """Tokens of context to allocate: what prompt and answer need, padded, at most ``limit``."""
-    wanted = n_prompt + (ANSWER_ROOM if max_tokens is None else max_tokens)
-    return min(-(-wanted // PADDING) * PADDING, max(limit, PADDING))
+    needed = n_prompt + (ANSWER_ROOM if max_tokens is None else max_tokens)
+    return min(-(-needed // PADDING) * PADDING, max(limit, PADDING))
 
 
 def generate(
@@ -137,9 +137,9 @@ def _until_stop(pieces: Iterator[str], stop: tuple[str, ...], outcome: Outcome) 
     held = ""
     for piece in pieces:
         held += piece
-        found = [at for s in stop if (at := held.find(s)) >= 0]
-        if found:
-            if text := held[: min(found)]:
+        stops = [at for s in stop if (at := held.find(s)) >= 0]
+        if stops:
+            if text := held[: min(stops)]:
                 yield text
             outcome.finish_reason = "stop"
             return

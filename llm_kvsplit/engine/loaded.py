@@ -17,7 +17,7 @@ _owner: int | None = None
 
 @contextmanager
 def exclusive() -> Iterator[None]:
-    """Held for the length of an answer, since a KV cache serves one at a time; other threads wait.
+    """Held for the length of an answer, since a KV cache holds one conversation. Other threads wait.
 
     Raises KvsplitError when this very thread is in the middle of another answer, which waiting would never end.
     """
@@ -60,10 +60,10 @@ def weights(options: LoadOptions) -> Weights:
     return _loaded.weights
 
 
-def serves(options: ContextOptions, *, may_grow: bool) -> bool:
+def is_reusable(options: ContextOptions, *, may_grow: bool) -> bool:
     """Whether the present context can be used as it is.
 
-    ``may_grow``: one larger than asked for serves as well, and keeps what it holds.
+    ``may_grow``: one larger than asked for can be, too, and keeps what it holds.
     """
     present = _present()
     if present is None or replace(present.options, n_ctx=options.n_ctx) != options:
@@ -72,10 +72,10 @@ def serves(options: ContextOptions, *, may_grow: bool) -> bool:
 
 
 def context(options: ContextOptions, *, may_grow: bool) -> Context:
-    """A context on the loaded weights: the present one if it serves, grown if only its size does not."""
+    """A context on the loaded weights: the present one if it can be used, grown if only its size is too small."""
     assert _loaded is not None, "weights() comes first"
     present = _present()
-    if present is not None and serves(options, may_grow=may_grow):
+    if present is not None and is_reusable(options, may_grow=may_grow):
         return present
     if present is not None and may_grow and replace(present.options, n_ctx=options.n_ctx) == options:
         present.grow(options.n_ctx)

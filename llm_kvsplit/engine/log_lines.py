@@ -70,8 +70,8 @@ def values_per_layer(lines: list[str]) -> ValuesPerLayer | None:
     """From the lines of loading a model: "n_embd_k_gqa = 192", or "[192, 0, …]" where layers differ."""
     sides = []
     for side in ("k", "v"):
-        text = _only(rf"\bn_embd_{side}_gqa += (\d+|\[[\d, ]+\])$", lines)
-        n_layer = _only(r"\bn_layer_all += (\d+)$", lines)
+        text = _one_text(rf"\bn_embd_{side}_gqa += (\d+|\[[\d, ]+\])$", lines)
+        n_layer = _one_text(r"\bn_layer_all += (\d+)$", lines)
         if text is None or n_layer is None:
             return None
         numbers = [int(number) for number in re.findall(r"\d+", text)]
@@ -92,7 +92,7 @@ def cache_parts(lines: list[str], *, cached: bool) -> list[CachePart] | None:
     ``cached``: the model has a KV cache, so a part is expected. Each part names its layers and then its size: None when
     the two do not fit together, and when the first lines are missing.
     """
-    if not _whole(lines):
+    if not _is_complete(lines):
         return None
     parts, devices = [], {}
     for line in lines:
@@ -117,7 +117,7 @@ def kv_size(parts: list[CachePart] | None, values: ValuesPerLayer | None) -> KvS
     """
     if parts is None:
         return KvSize(None, None)
-    total: float | None = 0.0
+    total = 0.0
     f16: float | None = 0.0
     for part in parts:
         for side, per_layer in ((part.k, values and values[0]), (part.v, values and values[1])):
@@ -125,13 +125,13 @@ def kv_size(parts: list[CachePart] | None, values: ValuesPerLayer | None) -> KvS
             if bytes_per_value is None:
                 total, f16 = total + side.mib * 2**20, None
                 continue
-            n = _values(part, side, bytes_per_value, per_layer)
+            n = _n_values(part, side, bytes_per_value, per_layer)
             total += n * bytes_per_value
             f16 = None if f16 is None else f16 + n * 2
     return KvSize(round(total), None if f16 is None else round(f16))
 
 
-def _values(part: CachePart, side: Side, bytes_per_value: float, per_layer: list[int] | None) -> float:
+def _n_values(part: CachePart, side: Side, bytes_per_value: float, per_layer: list[int] | None) -> float:
     """Values in one side of a part: the whole number that its layers make if the print agrees, or what is printed."""
     printed = side.mib * 2**20 / bytes_per_value
     if per_layer is None or not set(part.devices) <= set(range(len(per_layer))):
@@ -154,7 +154,7 @@ def buffers(lines: list[str], *, recurrent: bool) -> Buffers:
 
     ``recurrent``: the model has layers with a state, so a line for it is expected.
     """
-    if not _whole(lines):
+    if not _is_complete(lines):
         return Buffers(None, None, None)
     mib: dict[str, float] = {}
     for line in lines:
@@ -174,7 +174,7 @@ def graph_splits(lines: list[str]) -> int | None:
 
     "graph: nodes = 264, splits = 14, …", or "14 / 2" where reading and writing differ: the larger number.
     """
-    text = _only(r"\bgraph\b.*: nodes = .*\bsplits = (\d+(?: / \d+)?),", lines)
+    text = _one_text(r"\bgraph\b.*: nodes = .*\bsplits = (\d+(?: / \d+)?),", lines)
     return None if text is None else max(int(number) for number in text.split(" / "))
 
 
@@ -198,12 +198,12 @@ def attention_place(parts: list[CachePart] | None, splits: int | None) -> str | 
     return "CPU" if splits > 2 * on_gpu else None
 
 
-def _whole(lines: list[str]) -> bool:
+def _is_complete(lines: list[str]) -> bool:
     """Whether the log of making a context is here from its first line: only the last lines are kept of a long one."""
     return any("constructing llama_context" in line for line in lines)
 
 
-def _only(pattern: str, lines: list[str]) -> str | None:
+def _one_text(pattern: str, lines: list[str]) -> str | None:
     """The group of ``pattern``, which one line has; None without one, or with several that disagree."""
     texts = {match[1] for line in lines if (match := re.search(pattern, line.rstrip()))}
     return texts.pop() if len(texts) == 1 else None

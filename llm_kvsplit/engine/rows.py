@@ -32,7 +32,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class State:
+class SequenceState:
     """A sequence's state and, by layer, the views into it."""
 
     data: np.ndarray
@@ -40,21 +40,21 @@ class State:
     v: list[Rows]
 
 
-def parse(data: np.ndarray, n_tokens: int) -> State:
+def parse(data: np.ndarray, n_tokens: int) -> SequenceState:
     """Find the rows in ``Context.state()``. Raises KvsplitError for a cache that is not a plain one."""
     reader = _Reader(data)
     reader.take("<u4", 3)  # magic, sequence, number of streams follow one another
     if reader.one("<u4") != n_tokens:
-        raise _unknown()
+        raise _not_plain()
     reader.take("<i4", 3 * n_tokens)  # position, number of sequences, sequence
     transposed, n_layer = reader.one("<u4"), reader.one("<u4")
     if transposed or n_layer > 4096:
-        raise _unknown()
+        raise _not_plain()
     k = [reader.rows(n_tokens) for _ in range(n_layer)]
     v = [reader.rows(n_tokens) for _ in range(n_layer)]
     if reader.at != len(data):
-        raise _unknown()
-    return State(data, k, v)
+        raise _not_plain()
+    return SequenceState(data, k, v)
 
 
 def repeated(data: np.ndarray, n_tokens: int, times: int) -> np.ndarray:
@@ -65,8 +65,8 @@ def repeated(data: np.ndarray, n_tokens: int, times: int) -> np.ndarray:
     state, total = parse(data, n_tokens), n_tokens * times
     cells = np.ones((total, 3), "<i4")
     cells[:, 0], cells[:, 2] = np.arange(total), 0  # position, number of sequences, sequence
-    begin = np.concatenate([data[:12].view("<u4"), [total]]).astype("<u4")
-    parts = [begin, cells, data[16 + 12 * n_tokens :][:8]]
+    head = np.concatenate([data[:12].view("<u4"), [total]]).astype("<u4")
+    parts = [head, cells, data[16 + 12 * n_tokens :][:8]]
     for rows in (*state.k, *state.v):
         parts.append(np.array([rows.cache_type.ggml_id], "<i4"))
         parts.append(np.array([rows.view.shape[1]], "<u8"))
@@ -74,7 +74,7 @@ def repeated(data: np.ndarray, n_tokens: int, times: int) -> np.ndarray:
     return np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(-1) for part in parts])
 
 
-def _unknown() -> KvsplitError:
+def _not_plain() -> KvsplitError:
     return KvsplitError(
         "This model's cache is not one of plain keys and values (it has a sliding window, a recurrent state or latent "
         "attention), so its layers cannot be measured alone: leave out --layers."
@@ -88,7 +88,7 @@ class _Reader:
     def take(self, dtype: str, count: int) -> np.ndarray:
         size = np.dtype(dtype).itemsize * count
         if self.at + size > len(self.data):
-            raise _unknown()
+            raise _not_plain()
         self.at += size
         return self.data[self.at - size : self.at].view(dtype)
 
@@ -99,7 +99,7 @@ class _Reader:
         cache_type = _TYPES.get(self.one("<i4"))
         size = self.one("<u8")
         if cache_type is None or not 0 < size < 1 << 24:
-            raise _unknown()
+            raise _not_plain()
         return Rows(cache_type, self.take("u1", size * n_tokens).reshape(n_tokens, size))
 
 
@@ -151,6 +151,6 @@ def rotated(floats: np.ndarray, width: int) -> np.ndarray:
     return (floats.reshape(-1, width) @ matrix.astype(np.float32)).reshape(floats.shape)
 
 
-def of(context: Context) -> State:
+def of_context(context: Context) -> SequenceState:
     """The rows of a context, as a copy. Raises KvsplitError for a cache that is not a plain one."""
     return parse(context.state(), len(context.tokens))

@@ -14,20 +14,24 @@ if TYPE_CHECKING:
 
 
 class Tap:
-    """Keeps the last f32 values of each tensor named in ``wanted``, flat, in ``found``.
+    """The last values of the tensors with these ``names``, and a hand in what they become.
 
-    ``change``, by name, gets those values and returns what the computation is to go on with. A name may stand for
-    several steps, such as keys before and after rotary embedding: ``seen`` counts them, ``steps`` says how many there
-    are in one graph, and only the last is changed. What ``change`` raises is in ``failed``. Source: ggml_backend_sched_eval_callback in ggml-backend.h.
+    A name may stand for several steps of one graph, such as keys before and after rotary embedding. Only the last is
+    changed. Source: ggml_backend_sched_eval_callback in ggml-backend.h.
     """
 
-    def __init__(self, wanted: set[str]) -> None:
-        self.wanted = wanted
-        self.found: dict[str, np.ndarray] = {}
-        self.seen: Counter[str] = Counter()
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
+        #: Name -> its last values: float32, flat.
+        self.values: dict[str, np.ndarray] = {}
+        #: Name -> how many steps have been computed.
+        self.computed: Counter[str] = Counter()
+        #: Name -> how many steps one graph has.
         self.steps: dict[str, int] = {}
-        self.failed: Exception | None = None
-        self.change: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+        #: Name -> what gets its values, and returns those that the computation goes on with.
+        self.changes: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+        #: What one of ``changes`` raised; the computation ended there.
+        self.error: Exception | None = None
         lib = library.load()
         place = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
         self._name = bind(lib, "ggml_get_name", ctypes.c_char_p, [ctypes.c_void_p])
@@ -42,19 +46,19 @@ class Tap:
 
         name = self._name(tensor).decode()
         if ask:
-            return name in self.wanted
-        if name in self.wanted:
-            self.seen[name] += 1
+            return name in self.names
+        if name in self.names:
+            self.computed[name] += 1
             values = np.empty(self._bytes(tensor) // 4, np.float32)
             self._get(tensor, values.ctypes.data, 0, values.nbytes)
-            if name in self.change and self.seen[name] % self.steps[name] == 0:
+            if name in self.changes and self.computed[name] % self.steps[name] == 0:
                 try:
-                    values = np.ascontiguousarray(self.change[name](values), np.float32)
+                    values = np.ascontiguousarray(self.changes[name](values), np.float32)
                 except Exception as error:  # C cannot pass it on
-                    self.failed = error
+                    self.error = error
                     return False
                 self._set(tensor, values.ctypes.data, 0, values.nbytes)
-            self.found[name] = values
+            self.values[name] = values
         return True
 
 

@@ -16,7 +16,7 @@ from .place import Fault, Place, printable, without_ending
 
 
 @dataclass(frozen=True)
-class File:
+class ModelFile:
     """A GGUF file (or the first part of a split one) with every name that a program has for it."""
 
     #: What ``resolve`` takes for this file and no other: the shortest such name, or the path where there is none.
@@ -29,22 +29,23 @@ class File:
 
 
 @dataclass(frozen=True)
-class Listing:
+class Inventory:
     """All files, and what is left out."""
 
-    models: list[tuple[File, gguf.Gguf]]
+    models: list[tuple[ModelFile, gguf.Gguf]]
     #: GGUF files of another kind, such as "the projector for a model's images".
-    others: list[tuple[File, str]]
+    others: list[tuple[ModelFile, str]]
     faults: list[Fault]
 
 
-def listing() -> Listing:
+def inventory() -> Inventory:
     """Every file once, however many names and links lead to it, with what its header says."""
     places, faults = _everywhere()
     names = _Names(places)
-    models, others = [], []
+    models: list[tuple[ModelFile, gguf.Gguf]] = []
+    others: list[tuple[ModelFile, str]] = []
     for identity, same in names.files.items():
-        file = File(names.handle(identity), tuple(same))
+        file = ModelFile(names.handle(identity), tuple(same))
         try:
             header = gguf.read(file.path)
         except KvsplitError as error:
@@ -54,7 +55,7 @@ def listing() -> Listing:
             others.append((file, what))
         else:
             models.append((file, header))
-    return Listing(models, others, faults)
+    return Inventory(models, others, faults)
 
 
 def resolve(name: str) -> Place | None:
@@ -74,10 +75,9 @@ def resolve(name: str) -> Place | None:
 def _everywhere() -> tuple[list[Place], list[Fault]]:
     from .places import everywhere
 
-    places, faults = [], []
-    for each in everywhere():
-        (places if isinstance(each, Place) else faults).append(each)
-    return list(dict.fromkeys(places)), list(dict.fromkeys(faults))
+    every = dict.fromkeys(everywhere())
+    places = [each for each in every if isinstance(each, Place)]
+    return places, [each for each in every if isinstance(each, Fault)]
 
 
 #: The same for two links to one file.

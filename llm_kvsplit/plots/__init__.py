@@ -1,11 +1,17 @@
-"""Pictures of a bench: each draws what it finds in the results, or returns None where there is nothing of its kind."""
+"""Pictures of a bench. Each is drawn from what the results hold, and is None where they hold nothing of its kind."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from . import layers, memory, quality, speed, summary
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 #: File name -> what draws it: results -> figure or None.
-FIGURES = {
+FIGURES: dict[str, Callable[..., Figure | None]] = {
     "summary": summary.draw,
     "kv-memory": memory.by_context,
     "memory-quality": quality.pareto,
@@ -14,7 +20,7 @@ FIGURES = {
     "keys-values": quality.sides,
     "speed": speed.draw,
     "needles": quality.needles,
-    "layers": layers.heat,
+    "layers": layers.heat_map,
     "attention": layers.attention,
 }
 

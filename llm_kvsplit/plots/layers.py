@@ -1,4 +1,4 @@
-"""One layer at a time, and where heads look."""
+"""One layer at a time, and what heads attend to."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from ..bench.results import by_bits
 from . import style
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..bench.results import Results
 
 
-def heat(results: Results):
+def heat_map(results: Results) -> Figure | None:
     """KL divergence, and the attention output's error, when one side of one layer is quantized."""
     import numpy as np
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.ticker import LogLocator
 
-    found = results.runs.get("layers")
-    if not found:
+    analysis = results.runs.get("layers")
+    if not analysis:
         return None
-    rows = found["rows"]
+    rows = analysis["rows"]
     width = max(6.0, 0.42 * len(rows) + 2)
     drawn, panels = style.figure(results, rows=2, width=width, height=4.4)
     for axes, key, scale, norm, words in (
@@ -40,21 +42,21 @@ def heat(results: Results):
             axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if norm(value) < 0.5 else "black")
     panels[1].set_xlabel("layer")
     panels[0].set_title(
-        f"Only this layer's keys or values in {found['cache_type']} ({found['n_ctx']} tokens of context)"
+        f"Only this layer's keys or values in {analysis['cache_type']} ({analysis['n_ctx']} tokens of context)"
     )
     return drawn
 
 
-def attention(results: Results):
+def attention(results: Results) -> Figure | None:
     """Heads that 4-bit keys change most, under f16, K8V4 and K4V8."""
     from matplotlib.colors import PowerNorm
 
     from ..bench.attention import unpack
 
-    found = results.runs.get("heads")
-    if not found:
+    analysis = results.runs.get("heads")
+    if not analysis:
         return None
-    heads = found["heads"]
+    heads = analysis["heads"]
     names = sorted(heads[0]["patterns"], key=by_bits)
     drawn, panels = style.figure(
         results, rows=len(heads), columns=len(names), width=8.0, height=2.45 * len(heads) + 0.6

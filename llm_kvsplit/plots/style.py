@@ -1,4 +1,4 @@
-"""How every picture looks: a colour and a mark for each configuration, so that neither is needed to tell them apart."""
+"""What pictures have in common: a colour and a mark for each configuration. Either tells them apart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..bench.results import Results
 
 #: Okabe and Ito's colours, from dark to light in grey, each with a mark and a line of its own.
-_LOOKS = (
+_LINE_STYLES = (
     ("#000000", "o", "-"),
     ("#0072B2", "s", "--"),
     ("#D55E00", "^", "-."),
@@ -53,27 +53,29 @@ def load() -> None:
     )
 
 
-def look(pair: str, pairs: list[str]) -> dict[str, Any]:
+def line_style(pair: str, pairs: list[str]) -> dict[str, Any]:
     """Colour, marker and line style of a configuration; the usual five always have the same."""
-    colour, marker, line = _LOOKS[_place(pair, pairs)]
-    # K8V4 and K4V8 take the same bytes: the one's mark is seen within the other's.
+    colour, marker, line = _LINE_STYLES[_position(pair, pairs)]
+    # K8V4 and K4V8 take the same bytes: the one's mark shows within the other's.
     hollow = {"markerfacecolor": "none", "markersize": 9} if pair == "K4V8" else {}
     return {"color": colour, "marker": marker, "linestyle": line, "label": pair, **hollow}
 
 
-def bar(pair: str, pairs: list[str]) -> dict[str, Any]:
+def bar_style(pair: str, pairs: list[str]) -> dict[str, Any]:
     """The same for a bar, with a hatch instead of a marker."""
-    place = _place(pair, pairs)
-    return {"facecolor": _LOOKS[place][0], "hatch": _HATCHES[place], "edgecolor": "white", "linewidth": 0.5}
+    position = _position(pair, pairs)
+    return {"facecolor": _LINE_STYLES[position][0], "hatch": _HATCHES[position], "edgecolor": "white", "linewidth": 0.5}
 
 
-def _place(pair: str, pairs: list[str]) -> int:
+def _position(pair: str, pairs: list[str]) -> int:
     others = [each for each in pairs if each not in _USUAL]
-    place = _USUAL.index(pair) if pair in _USUAL else len(_USUAL) + others.index(pair)
-    return place % len(_LOOKS)
+    position = _USUAL.index(pair) if pair in _USUAL else len(_USUAL) + others.index(pair)
+    return position % len(_LINE_STYLES)
 
 
-def figure(results: Results, *, columns: int = 1, rows: int = 1, width: float = 6.0, height: float = 3.8):
+def figure(
+    results: Results, *, columns: int = 1, rows: int = 1, width: float = 6.0, height: float = 3.8
+) -> tuple[Figure, Any]:
     """A figure with its caption below, and its axes (an array for more than one)."""
     from matplotlib import pyplot
 
@@ -103,7 +105,7 @@ def log_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def errors(intervals: list[list[float]], scale: float = 1.0) -> tuple[list[float], list[list[float]]]:
+def error_bars(intervals: list[list[float]], scale: float = 1.0) -> tuple[list[float], list[list[float]]]:
     """[value, low, high] of each point as errorbar() wants them: the values, and how far to either side."""
     values = [scale * value for value, _, _ in intervals]
     below = [max(0.0, scale * (value - low)) for value, low, _ in intervals]

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..units import size
 from . import style
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
     from ..bench.memory import Sample
 
 _FRAMES = 40
 
+#: Configuration -> bytes of its cache, and the samples of its run.
+Runs = dict[str, "tuple[int, list[Sample]]"]
 
-def save(runs: dict[str, tuple[int, list[Sample]]], caption: str, file: Path) -> None:
-    """Write a GIF that moves, or a PNG or SVG that does not; ``runs``: configuration -> (bytes of its cache, samples)."""
+
+def save(runs: Runs, caption: str, file: Path) -> None:
+    """Write a GIF that moves, or a PNG or SVG that does not."""
     if file.suffix == ".gif":
         _animate(runs, caption, file)
     else:
         style.save(_draw(runs, caption)[0], file)
 
 
-def _draw(runs, caption):
+def _draw(runs: Runs, caption: str) -> tuple[Figure, list[tuple[Line2D, list[float], list[float]]]]:
     from matplotlib import pyplot
 
     drawn, axes = pyplot.subplots(figsize=(6.4, 3.8), layout="constrained")
     lines = []
     for pair, (kv_bytes, samples) in runs.items():
-        shown = style.look(pair, list(runs)) | {"label": f"{pair}: cache of {size(kv_bytes)}", "markersize": 4}
+        shown = style.line_style(pair, list(runs)) | {"label": f"{pair}: cache of {size(kv_bytes)}", "markersize": 4}
         xs, ys = [s.seconds for s in samples], [s.bytes / 2**20 for s in samples]
         (line,) = axes.plot(xs, ys, markevery=max(1, len(xs) // 12), **shown)
         # Beyond the last line's end there is room for its peak.
@@ -43,7 +49,7 @@ def _draw(runs, caption):
     return drawn, lines
 
 
-def _animate(runs, caption: str, file: Path) -> None:
+def _animate(runs: Runs, caption: str, file: Path) -> None:
     from matplotlib import pyplot
     from matplotlib.animation import FuncAnimation, PillowWriter
 
@@ -52,7 +58,7 @@ def _animate(runs, caption: str, file: Path) -> None:
         text.remove()
     longest = max(xs[-1] for _, xs, _ in lines)
 
-    def frame(i: int):
+    def frame(i: int) -> list[Any]:
         now = longest * (i + 1) / _FRAMES
         for line, xs, ys in lines:
             n = sum(x <= now for x in xs)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import files
 from ..errors import KvsplitError
-from . import disk
+from .folder import folder, free_bytes, made_folder, state_files
 
 #: Share of the disk's free space that states may take when the person has set no budget.
 _SHARE = 0.1
@@ -16,33 +16,26 @@ _SHARE = 0.1
 def budget() -> int:
     """Bytes that all states together may take."""
     try:
-        return int(json.loads((disk.folder() / "budget.json").read_text())["bytes"])
+        return int(json.loads((folder() / "budget.json").read_text())["bytes"])
     except (OSError, ValueError, KeyError, TypeError):
-        return int(_SHARE * (disk.free() + used()))
+        return int(_SHARE * (free_bytes() + used()))
 
 
 def set_budget(n_bytes: int | None) -> None:
-    """None goes back to a share of the free disk. Raises KvsplitError where it cannot be kept."""
-    file = disk.folder() / "budget.json"
+    """None goes back to a share of the free  Raises KvsplitError where it cannot be kept."""
+    file = folder() / "budget.json"
     try:
         if n_bytes is None:
             file.unlink(missing_ok=True)
         else:
-            disk.made()
+            made_folder()
             files.write_whole(file, json.dumps({"bytes": n_bytes}))
     except OSError as error:
         raise KvsplitError(f"{file} cannot be written ({error.strerror}): check its folder.") from error
 
 
 def used() -> int:
-    return sum(_size(path) for path in disk.files())
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    return sum(files.size(path) for path in state_files())
 
 
 def make_room(n_bytes: int, keep: Path | None = None) -> bool:
@@ -56,16 +49,16 @@ def make_room(n_bytes: int, keep: Path | None = None) -> bool:
     limit = budget()
     if n_bytes > limit:
         return False
-    with FileLock(disk.made() / ".lock"):
-        for leftover in disk.folder().glob("*/*.tmp"):
+    with FileLock(made_folder() / ".lock"):
+        for leftover in folder().glob("*/*.tmp"):
             if not _is_running(leftover):
                 leftover.unlink(missing_ok=True)
-        stored = [path for path in disk.files() if path != keep]
-        total = sum(map(_size, stored))
+        stored = [path for path in state_files() if path != keep]
+        total = sum(map(files.size, stored))
         for path in stored:
             if total + n_bytes <= limit:
                 break
-            total -= _size(path)
+            total -= files.size(path)
             path.unlink(missing_ok=True)
     return True
 

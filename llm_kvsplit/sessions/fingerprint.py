@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .. import files
-from . import disk
+from .folder import folder, made_folder
 
 _PAGE = 4096
 
@@ -16,16 +16,16 @@ _PAGE = 4096
 def model_sha256(paths: tuple[Path, ...], *, compute: bool) -> str | None:
     """SHA-256 over a model's files, computed once for each file as it is.
 
-    The remembered sum is believed while size, time of change and a hash of the header and of sampled pages are the
-    same: reading all of a large file again for every question would cost more than the question. Without ``compute``
-    None is returned for a file that is not remembered.
+    A remembered sum holds while the size, the time of change, and a hash of the header and of sampled pages are the
+    same. Reading all of a large file again for every question would cost more than the question. Without ``compute``,
+    a file that is not remembered gives None.
     """
     digest = hashlib.sha256()
     for path in paths:
-        one = file_sha256(path, compute=compute)
-        if one is None:
+        sha256 = file_sha256(path, compute=compute)
+        if sha256 is None:
             return None
-        digest.update(one.encode())
+        digest.update(sha256.encode())
     return digest.hexdigest()
 
 
@@ -46,15 +46,15 @@ def file_sha256(path: Path, *, compute: bool = True) -> str | None:
 
 def _remembered() -> dict:
     try:
-        found = json.loads((disk.folder() / "fingerprints.json").read_text())
+        fingerprints = json.loads((folder() / "fingerprints.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return fingerprints if isinstance(fingerprints, dict) else {}
 
 
 def _remember(fingerprints: dict) -> None:
     with suppress(OSError):  # what is not remembered is computed again
-        files.write_whole(disk.made() / "fingerprints.json", json.dumps(fingerprints))
+        files.write_whole(made_folder() / "fingerprints.json", json.dumps(fingerprints))
 
 
 def _sample(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Between the engine and the stored states: what to look for, what to put into a cache, what to keep of it."""
+"""Between the engine and the stored states: find one, put it into a cache, keep a cache's own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..builds import choice, probe
 from ..engine import library
-from . import fingerprint, store
-from .file import Key, Session
+from . import fingerprint, states
+from .state_file import Key, Session
 
 if TYPE_CHECKING:
     from ..engine.context import Context, ContextOptions
@@ -20,53 +20,53 @@ def find(weights: Weights, options: ContextOptions, tokens: list[int], n_ctx_lim
     """The stored state that shares the longest prefix with ``tokens``, and that prefix's length."""
     try:
         key = _key(weights, options, compute=False)
-        return store.find(key, tokens, n_ctx_limit) if key else None
+        return states.find(key, tokens, n_ctx_limit) if key else None
     except OSError:
         return None
 
 
-def restore(context: Context, found: tuple[Session, int], tokens: list[int]) -> float | None:
+def restore(context: Context, stored: tuple[Session, int], tokens: list[int]) -> float | None:
     """Put a stored state into the cache, unless the cache already shares as much with ``tokens``.
 
     Seconds that it took, from the disk into the cache; None when nothing was restored.
     """
     from ..engine.context import common_prefix
 
-    session, _ = found
-    stored = session.tokens.tolist()
-    if common_prefix(context.tokens, tokens) >= common_prefix(stored, tokens):
+    session, _ = stored
+    stored_tokens = session.tokens.tolist()
+    if common_prefix(context.tokens, tokens) >= common_prefix(stored_tokens, tokens):
         return None
     started = time.perf_counter()
-    state = store.load(session)
+    state = states.load(session)
     if state is None:
         return None
     context.clear()
-    restored = context.restore(state, stored)
+    restored = context.restore(state, stored_tokens)
     return time.perf_counter() - started if restored else None
 
 
-def keeper(context: Context, model_name: str, conversation: str) -> Callable[[], store.Saved | None]:
+def deferred_save(context: Context, model_name: str, conversation: str) -> Callable[[], states.Saved | None]:
     """Copy the state out of the cache; the function returned writes it to disk, when there is time.
 
     Neither raises for the disk's sake: the answer has been given.
     """
-    if len(context.tokens) < store.MIN_TOKENS:
+    if len(context.tokens) < states.MIN_TOKENS:
         return lambda: None
     tokens, state = list(context.tokens), context.state()
     weights, options = context.weights, context.options
 
-    def write() -> store.Saved | None:
+    def write() -> states.Saved | None:
         try:
             key = _key(weights, options, compute=True)
-            return store.save(key, model_name, conversation, tokens, memoryview(state)) if key else None
+            return states.save(key, model_name, conversation, tokens, state.data) if key else None
         except OSError as ex:
-            store.remember(f"A state could not be stored: {ex.strerror}.")
+            states.record_trouble(f"A state could not be stored: {ex.strerror}.")
             return None
 
     return write
 
 
-def wanted(option: bool | None) -> bool:
+def should_store(option: bool | None) -> bool:
     """Whether to store the state: only what llm logs is kept, and nothing with ``-o kv_sessions false``.
 
     Called where llm's command runs; from Python, where llm logs nothing by itself, only on request.

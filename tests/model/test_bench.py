@@ -11,11 +11,17 @@ import time
 import pytest
 
 from llm_kvsplit import demo
-from llm_kvsplit.bench import grid, results, summary, target
+from llm_kvsplit.bench import jobs, results, subject, summary
 from llm_kvsplit.errors import KvsplitError
 from tests.support.ggufs import write_deepseek2, write_llama
 
 BENCH = ("kvsplit", "bench", "kvsplit-demo", "--config", "f16,8/4", "--seq-len", "128,600", "--repeats", "2")
+
+
+def untimed(whole):
+    """The part of a results file that does not depend on the moment."""
+    runs = {name: {k: v for k, v in run.items() if k != "timed"} for name, run in whole["runs"].items()}
+    return {**whole, "runs": runs}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +121,7 @@ def test_interrupted_and_resumed_is_the_same_file(whole, tmp_path, user_path, ki
     assert process.returncode == 0, stderr
     assert "measurements are there already" in stderr
     once, resumed = (json.loads(each.read_text()) for each in (whole / "results.json", file))
-    assert results.untimed(once) == results.untimed(resumed)
+    assert untimed(once) == untimed(resumed)
     assert once != resumed  # since times never repeat
     # The text too, with the times of the one put into the other: the order of measuring leaves no trace.
     for name, run in once["runs"].items():
@@ -212,14 +218,14 @@ def test_a_text_shorter_than_the_context(llm, tmp_path, command):
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(monkeypatch):
     from llm_kvsplit import fit
 
-    found = target.find("kvsplit-demo")
+    found = subject.named("kvsplit-demo")
     with (
         fit.simulation(found.load_options()) as weights,
         pytest.raises(
             KvsplitError, match=r"K8V4 at 2048 tokens takes 37.\d+ MiB with the weights, and there are 10.00 MiB"
         ),
     ):
-        grid.refuse_unless_it_fits(weights, [target.pairs("8/4")[0]], 2048, 10 * 2**20)
+        jobs.refuse_unless_it_fits(weights, [subject.parse_pairs("8/4")[0]], 2048, 10 * 2**20)
 
 
 def test_latent_attention_refuses_unequal_bits(llm, tmp_path):
@@ -232,7 +238,7 @@ def test_latent_attention_refuses_unequal_bits(llm, tmp_path):
 
 def test_a_measurement_whose_parent_is_gone_says_nothing():
     done = subprocess.run(
-        [sys.executable, "-m", "llm_kvsplit.bench.cell"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [sys.executable, "-m", "llm_kvsplit.bench.child"], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
@@ -240,11 +246,11 @@ def test_a_measurement_whose_parent_is_gone_says_nothing():
 @pytest.mark.parametrize("when", ["at once", "at work"])
 def test_a_measurement_that_is_killed_is_told(when):
     """As the system does it when memory runs out."""
-    from llm_kvsplit.bench import cell
+    from llm_kvsplit.bench import child
 
-    found = target.find("kvsplit-demo")
-    common = target.orders(found, None, 1)
-    (job,) = grid.speeds(target.pairs("8/4"), [8192], 1, common)
+    found = subject.named("kvsplit-demo")
+    common = subject.common_order(found, None, 1)
+    (job,) = jobs.speeds(subject.parse_pairs("8/4"), [8192], 1, common)
     pids = []
 
     def started(pid):
@@ -258,7 +264,7 @@ def test_a_measurement_that_is_killed_is_told(when):
     with pytest.raises(
         KvsplitError, match="^Measuring K8V4 at 8192 tokens was killed by signal 9: memory may have run out"
     ):
-        cell.run(job.order, done, started)
+        child.run(job.order, done, started)
 
 
 # --- compare -------------------------------------------------------------------------------------
@@ -342,9 +348,9 @@ def test_compare_and_bench_measure_the_same(whole):
     from llm_kvsplit.bench import comparison, quality
     from llm_kvsplit.engine.weights import Weights
 
-    found = target.find("kvsplit-demo")
-    weights, pairs = Weights(found.load_options()), [quality.F16, *target.pairs("8/4")]
-    tokens = target.text_tokens(weights, target.read_text(None))
+    found = subject.named("kvsplit-demo")
+    weights, pairs = Weights(found.load_options()), [quality.F16, *subject.parse_pairs("8/4")]
+    tokens = subject.text_tokens(weights, subject.read_text(None))
 
     class Silent:
         says = __call__ = lambda self, *_: None
@@ -354,8 +360,8 @@ def test_compare_and_bench_measure_the_same(whole):
         runs = {f"window/{i}": comparison.measure(contexts, text, Silent()) for i, text in enumerate(texts)}
         direct = quality.measure(weights, pairs, texts)
     weights.close()
-    compared = comparison.whole(results.Results("unused", {}, runs), pairs, 600)
+    compared = comparison.combined(results.Results("unused", {}, runs), pairs, 600)
     ours = compared.cell("K8V4", 600)
-    assert ours["kl_mean"][0] == pytest.approx(direct[pairs[1]].mean_kl, rel=0.02)  # the last 16 come one by one
+    assert ours["kl_mean"][0] == pytest.approx(direct[pairs[1]].kl.mean(), rel=0.02)  # the last 16 come one by one
     assert ours["kv_bytes"] == results.read(whole / "results.json").cell("K8V4", 600)["kv_bytes"]
     assert ours["prompt_tps"][1] > 0 and ours["generation_tps"][1] > 0

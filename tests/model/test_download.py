@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from llm_kvsplit import download
+from llm_kvsplit.models import download
 from tests.support.tiny_gguf import gguf_bytes
 from tests.support.web import body, serving
 

@@ -2,7 +2,7 @@
 
 from llm_kvsplit import fit, gguf
 from llm_kvsplit.engine.weights import LoadOptions
-from llm_kvsplit.models.room import BESIDES, room
+from llm_kvsplit.models.estimate import RESERVED, estimate
 from tests.support import ggufs
 from tests.unit.test_find import LIBRARY, home, ollamas  # noqa: F401
 
@@ -18,13 +18,13 @@ def test_what_is_said_to_fit_is_what_llama_cpp_would_allocate(tmp_path):
     file = ggufs.write_llama(tmp_path / "m.gguf", n_layer=4, n_embd=256, n_head=4, n_head_kv=4, n_ctx=1 << 17)
     header = gguf.read(file)
     with fit.simulation(LoadOptions(file)) as weights:
-        for memory in (BESIDES + (1 << 25), BESIDES + (1 << 27), BESIDES + (1 << 31)):
-            fits = room(header, memory)
+        for memory in (RESERVED + (1 << 25), RESERVED + (1 << 27), RESERVED + (1 << 31)):
+            fits = estimate(header, memory)
             assert fits.n_ctx and fit.footprint(weights, fits.pair, fits.n_ctx).total <= memory
             if not fits.whole:
                 more = fit.footprint(weights, fits.pair, fits.n_ctx + 512)
-                assert more.weights + more.kv > memory - BESIDES - (1 << 20)
+                assert more.weights + more.kv > memory - RESERVED - (1 << 20)
     assert fits.whole and str(fits) == "fits"
-    assert str(room(header, BESIDES)) == "too large"
-    assert str(room(header, BESIDES + header.size)) == "too large"
-    assert str(room(header, BESIDES + (1 << 25))).startswith("fits with ")
+    assert str(estimate(header, RESERVED)) == "too large"
+    assert str(estimate(header, RESERVED + header.size)) == "too large"
+    assert str(estimate(header, RESERVED + (1 << 25))).startswith("fits with ")

@@ -65,7 +65,7 @@ def test_within_three_percent_of_what_is_allocated(model, bits, n_ctx):
 def test_the_bound_that_spares_asking_is_above_every_cache(model, n_ctx):
     pair = CachePair.from_bits(16, 16)
     with fit.simulation(LoadOptions(model)) as weights:
-        assert fit.footprint(weights, pair, n_ctx).kv <= fit._generous(gguf.read(model), n_ctx) - 2**30
+        assert fit.footprint(weights, pair, n_ctx).kv <= fit._largest_cache(gguf.read(model), n_ctx) - 2**30
 
 
 def test_a_window_is_no_reason_to_refuse_and_none_to_believe(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def tokens(weights):
 def test_rounding_every_layer_is_a_quantized_cache(weights, tokens, bits, side, cache_type):
     pair = CachePair.from_bits(*bits)
     texts = quality.windows(tokens, N_CTX, 4)
-    really = quality.measure(weights, [pair], texts)[pair].mean_kl
+    really = quality.measure(weights, [pair], texts)[pair].kl.mean()
     rounding = layers.Rounding(weights, N_CTX, None)
     found = []
     for window in texts:
@@ -90,7 +90,7 @@ def test_attention_is_llama_cpps_own_softmax(weights, tokens):
     tap = Tap({f"kq_soft_max-{layer}" for layer in range(6)})
     context = Context(weights, ContextOptions(CachePair.from_bits(16, 16), 96, flash_attn=False), tap)
     context.evaluate(tokens[:96])
-    theirs = np.stack([tap.found[f"kq_soft_max-{layer}"].reshape(4, 96, -1)[:, :, :96] for layer in range(6)])
+    theirs = np.stack([tap.values[f"kq_soft_max-{layer}"].reshape(4, 96, -1)[:, :, :96] for layer in range(6)])
     context.close()
     assert np.abs(found - theirs).max() < 0.005
 
@@ -109,11 +109,11 @@ def test_the_rows_of_a_state_are_what_was_stored(weights, tokens, cache_type):
     pair = CachePair(cache_type, cache_type)
     context = Context(weights, ContextOptions(pair, 256, flash_attn=True))
     context.evaluate(tokens[:100])
-    state = rows.of(context)
+    state = rows.of_context(context)
     context.close()
     plain = Context(weights, ContextOptions(CachePair.from_bits(16, 16), 256, flash_attn=True))
     plain.evaluate(tokens[:100])
-    exact = rows.of(plain)
+    exact = rows.of_context(plain)
     plain.close()
     # The lowest layer gets the same input: its rows are f16's, turned and rounded.
     for side, ours, theirs in (("k", exact.k[0], state.k[0]), ("v", exact.v[0], state.v[0])):

@@ -65,7 +65,7 @@ def test_each_attention_output_is_moved_by_a_ten_thousandth(models):
     for each in (context, nudged):
         each.evaluate(list(range(300)))
         each.synchronize()
-    change = nudged.tap.found["kqv_out-0"] / plain.found["kqv_out-0"] - 1
+    change = nudged.tap.values["kqv_out-0"] / plain.values["kqv_out-0"] - 1
     context.close()
     nudged.close()
     assert change.std() == pytest.approx(1e-4, rel=0.05)
@@ -117,7 +117,7 @@ def wrong(weights, change):
     """An f16 cache whose values are ``change``d on their way into it, as a fault of a kernel would."""
     names = {f"Vcur-{layer}" for layer in range(weights.header.n_layer)}
     tap = Tap(names)
-    tap.steps, tap.change = dict.fromkeys(names, 1), dict.fromkeys(names, change)
+    tap.steps, tap.changes = dict.fromkeys(names, 1), dict.fromkeys(names, change)
     return Context(weights, ContextOptions(F16, N_CTX), tap)
 
 

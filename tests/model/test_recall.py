@@ -9,7 +9,7 @@ from llm_kvsplit import demo, registry
 from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.kvtypes import CachePair
-from llm_kvsplit.sessions import recall, store
+from llm_kvsplit.sessions import recall, states
 from tests.support.ggufs import CHAT, write_gemma2, write_lfm2, write_llama, write_mamba, write_scripted
 
 
@@ -71,7 +71,7 @@ def test_the_next_turn_is_the_same(weights, user_path, pair, length):
     lived, restored = Context(weights, options), Context(weights, options)
     try:
         answer, _, _ = greedy(lived, first)
-        assert recall.keeper(lived, "m", "c")() is not None
+        assert recall.deferred_save(lived, "m", "c")() is not None
         second = first + answer + text_tokens(weights, 30)
         found = recall.find(weights, options, second, 2048)
         assert recall.restore(restored, found, second)
@@ -95,7 +95,7 @@ def test_a_branch_reuses_what_it_can_or_starts_anew(weights, user_path, pair):
     lived, restored, fresh = (Context(weights, options) for _ in range(3))
     try:
         greedy(lived, tokens)
-        assert recall.keeper(lived, "m", "c")() is not None
+        assert recall.deferred_save(lived, "m", "c")() is not None
         branch = tokens[:256] + tokens[300:340]
         found = recall.find(weights, options, branch, 2048)
         assert found[1] >= 256
@@ -119,7 +119,7 @@ def test_a_window_that_has_moved_on_is_not_gone_back_to(user_path, tmp_path):
     lived, restored, fresh = (Context(weights, options) for _ in range(3))
     try:
         lived.evaluate(tokens)
-        assert recall.keeper(lived, "m", "c")() is not None
+        assert recall.deferred_save(lived, "m", "c")() is not None
         branch = tokens[:256] + tokens[300:340]
         found = recall.find(weights, options, branch, 2048)
         assert recall.restore(restored, found, branch)
@@ -142,7 +142,7 @@ def test_another_model_another_type_another_setting_finds_nothing(user_path, tmp
     tokens = text_tokens(weights, 100)
     try:
         context.evaluate(tokens)
-        recall.keeper(context, "m", "c")()
+        recall.deferred_save(context, "m", "c")()
         assert recall.find(weights, options, tokens, 512)
         assert not recall.find(other, options, tokens, 512)
         for changed in (
@@ -164,7 +164,7 @@ def test_rotation_is_part_of_the_key(user_path, monkeypatch):
     tokens = text_tokens(weights, 100)
     try:
         context.evaluate(tokens)
-        recall.keeper(context, "m", "c")()
+        recall.deferred_save(context, "m", "c")()
         monkeypatch.setenv("LLAMA_ATTN_ROT_DISABLE", "1")
         assert not recall.find(weights, options, tokens, 512)
     finally:
@@ -179,7 +179,7 @@ def test_a_model_that_changed_is_another_model(user_path, tmp_path):
     context = Context(weights, options)
     tokens = text_tokens(weights, 100)
     context.evaluate(tokens)
-    recall.keeper(context, "m", "c")()
+    recall.deferred_save(context, "m", "c")()
     assert recall.find(weights, options, tokens, 512)
     write_llama(path, seed=2)
     assert not recall.find(weights, options, tokens, 512)
@@ -225,20 +225,20 @@ def test_two_questions_about_one_book(llm, logged, book):
 @pytest.mark.parametrize("how", [("--no-log",), ("-o", "kv_sessions", "false")])
 def test_nothing_is_stored_when_nothing_is_to_be(llm, book, how):
     llm("-m", "reader", *how, "-f", str(book), "Is it?")
-    assert store.files() == []
+    assert states.state_files() == []
 
 
 def test_nothing_is_stored_with_logging_off(llm, book):
     llm("logs", "off")
     llm("-m", "reader", "-f", str(book), "Is it?")
-    assert store.files() == []
+    assert states.state_files() == []
     llm("-m", "reader", "--log", "-f", str(book), "Is it?")
-    assert len(store.files()) == 1
+    assert len(states.state_files()) == 1
 
 
 def test_an_answer_that_is_not_streamed_is_stored_too(llm, book):
     llm("-m", "reader", "--no-stream", "-f", str(book), "Is it?")
-    assert len(store.files()) == 1
+    assert len(states.state_files()) == 1
 
 
 def test_the_commands(llm, book, logged):
@@ -248,18 +248,18 @@ def test_the_commands(llm, book, logged):
     assert conversation in listed and "q8_0/q4_0" in listed
     shown = llm("kvsplit", "sessions", "show", conversation).stdout
     assert "reader, SHA-256" in shown
-    (path,) = store.files()
+    (path,) = states.state_files()
     assert str(path) in shown
-    assert llm("kvsplit", "sessions", "path").stdout.strip() == str(store.folder())
+    assert llm("kvsplit", "sessions", "path").stdout.strip() == str(states.folder())
     assert "of 9.31 GiB used" in llm("kvsplit", "sessions", "budget", "10GB").stdout
     assert "Removed 1 stored state." in llm("kvsplit", "sessions", "clear").stdout
-    assert store.files() == []
+    assert states.state_files() == []
 
 
 def test_the_size_is_the_arithmetic(llm, book, logged):
     llm("-m", "reader", "-f", str(book), "Is it?")
     response = logged()["response_json"]
     per_token = response["kv_cache"]["bytes"] / response["kv_cache"]["n_ctx"]
-    n = len(next(store.listed()).tokens)
+    n = len(next(states.sessions()).tokens)
     assert response["session"]["saved_bytes"] == pytest.approx(n * per_token, rel=0.05)
     assert json.dumps(response)

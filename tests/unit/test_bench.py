@@ -2,19 +2,19 @@
 
 import copy
 
-from llm_kvsplit.bench import grid, results, summary, target
+from llm_kvsplit.bench import jobs, results, subject, summary
 from llm_kvsplit.kvtypes import USUAL
 
 
 def test_the_usual_lengths_and_the_deep_ones():
-    assert grid.lengths(None) == [128, 2048, 4096, 8192]
-    assert grid.lengths(131072)[4:] == [16384, 32768, 65536, 131072]
-    assert grid.lengths(20000)[4:] == [16384]
+    assert jobs.lengths(None) == [128, 2048, 4096, 8192]
+    assert jobs.lengths(131072)[4:] == [16384, 32768, 65536, 131072]
+    assert jobs.lengths(20000)[4:] == [16384]
 
 
 def test_speeds_are_measured_in_turns():
-    jobs = list(grid.jobs(target.find("kvsplit-demo"), list(USUAL), [128], 2, {}, layers=False))
-    assert [job.name for job in jobs[:6]] == [
+    planned = list(jobs.planned(subject.named("kvsplit-demo"), list(USUAL), [128], 2, {}, layers=False))
+    assert [job.name for job in planned[:6]] == [
         "f16/128/speed/0", "K8V8/128/speed/0", "K8V4/128/speed/0", "K4V8/128/speed/0", "K4V4/128/speed/0", "f16/128/speed/1",
     ]  # fmt: skip
 

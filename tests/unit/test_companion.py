@@ -8,12 +8,12 @@ from llm_kvsplit.errors import KvsplitError
 
 @pytest.mark.parametrize("name", ["compile", "metal"])
 def test_what_the_plugin_asks_for_is_offered(name):
-    assert callable(companion.offer(name))
+    assert callable(companion.function(name))
 
 
 def test_an_installation_without_entry_points():
     with pytest.raises(KvsplitError, match="has lost its entry points: install it again"):
-        companion.offer("absent")
+        companion.function("absent")
 
 
 def test_an_entry_point_without_its_module(tmp_path, monkeypatch):
@@ -23,4 +23,4 @@ def test_an_entry_point_without_its_module(tmp_path, monkeypatch):
     (installed / "entry_points.txt").write_text("[llm_kvsplit]\ngone = no_such_module:function\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(KvsplitError, match="cannot be imported .*no_such_module.*: install llm-kvsplit again"):
-        companion.offer("gone")
+        companion.function("gone")

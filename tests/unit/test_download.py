@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from llm_kvsplit import download, sources
 from llm_kvsplit.errors import KvsplitError
-from llm_kvsplit.sources import Source
+from llm_kvsplit.models import download, remote
+from llm_kvsplit.models.remote import RemoteFile
 from tests.support.tiny_gguf import gguf_bytes
 from tests.support.web import body, in_turn, redirect, serving, status
 
@@ -38,7 +38,7 @@ def hub(web, monkeypatch):
 @pytest.fixture
 def fetch(web, tmp_path):
     def fetch(path="/m.gguf", sha256=None):
-        return download.fetch(Source(web.url + path, "host/m.gguf"), tmp_path, sha256, pause=0.01)
+        return download.fetch(RemoteFile(web.url + path, "host/m.gguf"), tmp_path, sha256, pause=0.01)
 
     return fetch
 
@@ -52,7 +52,7 @@ def refused(fetch, words, **kwargs):
     with pytest.raises(KvsplitError) as error:
         fetch(**kwargs)
     assert words in error.value.message
-    assert "\n" not in error.value.message and error.value.message.endswith((".", ").", "`."))
+    assert "\n" not in error.value.message and error.value.message.endswith((".", ").", "'."))
     return error.value.message
 
 
@@ -92,7 +92,7 @@ def test_a_connection_that_stays_cut_can_be_taken_up_by_the_next_command(web, fe
 
 def test_nobody_listening(tmp_path):
     with serving() as web:
-        gone = Source(f"{web.url}/m.gguf", "m.gguf")
+        gone = RemoteFile(f"{web.url}/m.gguf", "m.gguf")
     with pytest.raises(KvsplitError, match="connection to 127.0.0.1 failed at 0 bytes: run the same command again"):
         download.fetch(gone, tmp_path, pause=0.01)
 
@@ -188,8 +188,8 @@ def test_the_hash_on_the_redirect(hub, fetch, target):
 @pytest.mark.parametrize(
     "code, words",
     [
-        (401, "use `llm kvsplit add FILE`"),
-        (403, "use `llm kvsplit add FILE`"),
+        (401, "use 'llm kvsplit add FILE'"),
+        (403, "use 'llm kvsplit add FILE'"),
         (404, "does not exist there"),
         (410, "HTTP 410"),
         (416, "HTTP 416"),
@@ -217,7 +217,7 @@ def test_trouble_that_stays(web, fetch):
 
 
 def test_a_login_that_the_hub_wants(hub, tmp_path, monkeypatch):
-    [source] = sources.resolve("owner/repo", "m.gguf")
+    [source] = remote.resolve("owner/repo", "m.gguf")
     hub.at["/owner/repo/resolve/main/m.gguf"] = status(401)
     with pytest.raises(KvsplitError, match=f"accept its terms.*{hub.url}/settings/tokens into HF_TOKEN"):
         download.fetch(source, tmp_path)
@@ -231,7 +231,7 @@ def test_a_login_that_the_hub_wants(hub, tmp_path, monkeypatch):
 @pytest.mark.parametrize("variable", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
 def test_the_token_goes_to_the_hub_only(hub, tmp_path, monkeypatch, variable):
     monkeypatch.setenv(variable, "hf_secret")
-    [source] = sources.resolve("owner/repo/m.gguf")
+    [source] = remote.resolve("owner/repo/m.gguf")
     with serving() as store:
         store.at["/signed"] = body(GGUF)
         hub.at["/owner/repo/resolve/main/m.gguf"] = redirect("/cdn")
@@ -245,7 +245,7 @@ def test_the_token_goes_to_the_hub_only(hub, tmp_path, monkeypatch, variable):
 def test_white_space_around_a_token_is_not_part_of_it(hub, tmp_path, monkeypatch, written):
     monkeypatch.setenv("HF_TOKEN", written)
     hub.at["/owner/repo/resolve/main/m.gguf"] = body(GGUF)
-    download.fetch(sources.resolve("owner/repo/m.gguf")[0], tmp_path)
+    download.fetch(remote.resolve("owner/repo/m.gguf")[0], tmp_path)
     assert hub.seen[0][1]["Authorization"] == "Bearer hf_secret"
 
 
@@ -253,14 +253,14 @@ def test_white_space_around_a_token_is_not_part_of_it(hub, tmp_path, monkeypatch
 def test_a_token_that_is_none_is_named_and_not_shown(hub, tmp_path, monkeypatch, written):
     monkeypatch.setenv("HF_TOKEN", written)
     with pytest.raises(KvsplitError, match="^HF_TOKEN holds") as error:
-        download.fetch(sources.resolve("owner/repo/m.gguf")[0], tmp_path)
+        download.fetch(remote.resolve("owner/repo/m.gguf")[0], tmp_path)
     assert written not in error.value.message and not hub.seen
 
 
 def test_blanks_are_no_token(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "  ")
     hub.at["/owner/repo/resolve/main/m.gguf"] = body(GGUF)
-    download.fetch(sources.resolve("owner/repo/m.gguf")[0], tmp_path)
+    download.fetch(remote.resolve("owner/repo/m.gguf")[0], tmp_path)
     assert "Authorization" not in hub.seen[0][1]
 
 
@@ -272,7 +272,7 @@ def test_no_token_for_other_sites(web, fetch, monkeypatch):
 
 
 def test_an_address_that_the_hub_signed_and_that_ran_out_is_signed_again(hub, tmp_path):
-    [source] = sources.resolve("owner/repo/m.gguf")
+    [source] = remote.resolve("owner/repo/m.gguf")
     with serving() as store:
         store.at["/signed"] = in_turn(status(403), body(GGUF))
         hub.at["/owner/repo/resolve/main/m.gguf"] = redirect(f"{store.url}/signed")
@@ -320,9 +320,9 @@ def test_a_disk_that_fills_up(web, tmp_path):
 mount -t tmpfs -o size=1m tmpfs {tmp_path} || exit 77
 exec {sys.executable} -c '
 from pathlib import Path
-from llm_kvsplit.download import KvsplitError, Source, fetch
+from llm_kvsplit.models.download import KvsplitError, RemoteFile, fetch
 try:
-    fetch(Source("{web.url}/m.gguf", "m.gguf"), Path("{tmp_path}"))
+    fetch(RemoteFile("{web.url}/m.gguf", "m.gguf"), Path("{tmp_path}"))
 except KvsplitError as error:
     print(error.message)
     print(*sorted(file.name for file in Path("{tmp_path}").iterdir() if file.suffix != ".lock"))
@@ -391,7 +391,7 @@ def test_two_downloads_of_one_file_do_not_mix(web, fetch, target):
 )  # fmt: skip
 def test_what_a_person_may_write(monkeypatch, spec, file, expected):
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
-    assert sources.resolve(spec, file) == [Source(*each) for each in expected]
+    assert remote.resolve(spec, file) == [RemoteFile(*each) for each in expected]
 
 
 @pytest.mark.parametrize(
@@ -412,7 +412,7 @@ def test_what_a_person_may_write(monkeypatch, spec, file, expected):
 def test_what_cannot_be_resolved(monkeypatch, spec, file, words):
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     with pytest.raises(KvsplitError) as error:
-        sources.resolve(spec, file)
+        remote.resolve(spec, file)
     assert words in error.value.message and "pw@" not in error.value.message
 
 
@@ -425,19 +425,19 @@ def listing(*names):
 def test_a_repository_without_a_file_name(hub):
     path = "/api/models/o/r"
     hub.at[path] = listing("README.md", "m-00001-of-00002.gguf", "m-00002-of-00002.gguf")
-    assert [source.name for source in sources.resolve("o/r")] == ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+    assert [source.name for source in remote.resolve("o/r")] == ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
     hub.at[path] = listing("a.gguf", "b.gguf")
     with pytest.raises(KvsplitError, match="o/r has a.gguf, b.gguf: name one, such as .*download o/r a.gguf"):
-        sources.resolve("o/r")
+        remote.resolve("o/r")
     hub.at[path] = listing("model.safetensors")
     with pytest.raises(KvsplitError, match="no GGUF files"):
-        sources.resolve("o/r")
+        remote.resolve("o/r")
     hub.at[path] = body(b"{}")
     with pytest.raises(KvsplitError, match="name the file"):
-        sources.resolve("o/r")
+        remote.resolve("o/r")
     hub.at[path] = status(401)
     with pytest.raises(KvsplitError, match="HF_TOKEN"):
-        sources.resolve("o/r")
+        remote.resolve("o/r")
 
 
 def test_a_repository_that_cannot_be_reached(monkeypatch):
@@ -445,4 +445,4 @@ def test_a_repository_that_cannot_be_reached(monkeypatch):
     with pytest.raises(
         KvsplitError, match="^http://127.0.0.1:1 cannot be reached for the files of o/r: check the network"
     ):
-        sources.resolve("o/r")
+        remote.resolve("o/r")

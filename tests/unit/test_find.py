@@ -19,9 +19,10 @@ from llm_kvsplit import gguf, registry
 from llm_kvsplit.commands import kvsplit
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.models import find
+from llm_kvsplit.models.browse import places_below
+from llm_kvsplit.models.estimate import estimate
 from llm_kvsplit.models.place import Fault
 from llm_kvsplit.models.places import everywhere, huggingface, ollama
-from llm_kvsplit.models.room import room
 from tests.support import ggufs, hugging_face
 from tests.support.tiny_gguf import change_arch, gguf_bytes, part
 
@@ -452,7 +453,7 @@ def test_the_folders_of_other_systems(home, monkeypatch, system, dirs, llama, gp
 
 
 def test_nothing_at_all(run, listed):
-    assert run("find") == "No models of other programs lie here: `llm kvsplit download` fetches one.\n"
+    assert run("find") == "No models of other programs lie here: 'llm kvsplit download' fetches one.\n"
     assert not listed()["models"] and not listed()["left_out"]
 
 
@@ -511,9 +512,11 @@ def test_folders_that_may_not_be_read(home):
         (base / "lms/p").chmod(0)
         os.seteuid(65534)
         try:
-            from llm_kvsplit.models.place import files
-
-            every = [*ollama.places_in(base / "ollama"), *ollama.places_in(base / "hidden"), *files("x", base / "lms")]
+            every = [
+                *ollama.places_in(base / "ollama"),
+                *ollama.places_in(base / "hidden"),
+                *places_below("x", base / "lms"),
+            ]
             with pytest.raises(KvsplitError, match="Permission denied"):
                 gguf.read(blob)
         finally:
@@ -521,7 +524,7 @@ def test_folders_that_may_not_be_read(home):
     assert [each.name for each in every if not isinstance(each, Fault)] == ["closed:latest", "open:latest"]
     faults = {each.path.relative_to(base).as_posix(): each.reason for each in every if isinstance(each, Fault)}
     closed = ("hidden/manifests", "hidden/blobs", "lms/p")
-    assert faults == dict.fromkeys(closed, "cannot be looked into (Permission denied)")
+    assert faults == dict.fromkeys(closed, "cannot be read (Permission denied)")
 
 
 def test_names_that_would_steer_a_terminal(run, home):
@@ -576,7 +579,7 @@ def test_each_name_that_is_listed_means_its_file(listed, home, ollamas):
 
 
 def test_a_name_of_nothing(run):
-    assert "is neither a file nor a name that `llm kvsplit find` lists" in run("add", "nothing", code=1)
+    assert "is neither a file nor a name that 'llm kvsplit find' lists" in run("add", "nothing", code=1)
 
 
 def test_a_file_goes_before_a_name(run, home, tmp_path, monkeypatch):
@@ -585,7 +588,7 @@ def test_a_file_goes_before_a_name(run, home, tmp_path, monkeypatch):
     write(home / ".lmstudio/models/p/r/m.gguf", model("there"))
     output = run("add", "m.gguf")
     assert registry.get("m").path == here
-    assert output.startswith("m.gguf is taken as the file of that name here; `llm kvsplit find` lists another: ")
+    assert output.startswith("m.gguf is taken as the file of that name here; 'llm kvsplit find' lists another: ")
     assert "is taken as" not in run("add", "./m.gguf", "--name", "again")
     write(home / ".lmstudio/models/p/q/m.gguf", model("third"))
     assert run("add", "m.gguf", "--name", "once-more").startswith("m.gguf is taken as the file")
@@ -602,10 +605,10 @@ def test_a_file_goes_before_a_name(run, home, tmp_path, monkeypatch):
 
 def test_models_of_other_kinds_are_judged_honestly(tmp_path):
     latent = gguf.read(ggufs.write_deepseek2(tmp_path / "d.gguf"))
-    assert str(room(latent, 1 << 33)) == "fits (K8V8)"
+    assert str(estimate(latent, 1 << 33)) == "fits (K8V8)"
     indexer = change_arch("glm-dsa", {"attention.indexer.head_count": 2})
     hidden = gguf.read(write(tmp_path / "h.gguf", model("h", indexer)))
-    assert str(room(hidden, 1 << 33)) == "weights fit"
-    assert str(room(hidden, 1000)) == "too large"
+    assert str(estimate(hidden, 1 << 33)) == "weights fit"
+    assert str(estimate(hidden, 1000)) == "too large"
     recurrent = gguf.read(ggufs.write_mamba(tmp_path / "r.gguf"))
-    assert str(room(recurrent, 1 << 33)) == "fits"
+    assert str(estimate(recurrent, 1 << 33)) == "fits"

@@ -56,7 +56,7 @@ def test_names_that_llm_could_not_be_given(name):
 def test_no_two_models_share_a_name(entry):
     registry.add(Entry("a", Path("a.gguf"), ("x",)))
     before = registry_file().read_bytes()
-    with pytest.raises(KvsplitError, match="already registered.*remove a`"):
+    with pytest.raises(KvsplitError, match="already registered.*remove a'"):
         registry.add(entry)
     assert registry_file().read_bytes() == before
 

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..place import Fault, Place, files, home, read_text, unreadable
+from ..browse import home, places_below, read_text, unreadable
+from ..place import Fault, Place
 
 PROGRAM = "GPT4All"
 
@@ -28,7 +29,7 @@ def places() -> Iterator[Place | Fault]:
     elif moved:
         folders.insert(0, Path(moved))
     for folder in dict.fromkeys(folders):
-        yield from files(PROGRAM, folder)
+        yield from places_below(PROGRAM, folder)
 
 
 def _config() -> Path:

@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..place import Fault, Place, begins_like_gguf, below, ggufs, home, read_text
+from ..browse import begins_like_gguf, children, gguf_files, home, read_text
+from ..place import Fault, Place
 
 PROGRAM = "Hugging Face"
 
@@ -35,7 +36,7 @@ def places() -> Iterator[Place | Fault]:
 
 def cache(folder: Path, program: str) -> Iterator[Place | Fault]:
     """What lies in a cache of this layout."""
-    for repo in below(folder):
+    for repo in children(folder):
         if isinstance(repo, Fault):
             yield repo
         elif repo.name.startswith("models--"):
@@ -49,18 +50,18 @@ def _repo(repo: Path, program: str) -> Iterator[Place | Fault]:
         yield main
         main = None
     main = (main or "").strip()
-    for snapshot in sorted(below(repo / "snapshots"), key=lambda each: isinstance(each, Path) and each.name != main):
+    for snapshot in sorted(children(repo / "snapshots"), key=lambda each: isinstance(each, Path) and each.name != main):
         if isinstance(snapshot, Fault):
             yield snapshot
             continue
         # What the owner has replaced since, or was fetched by its commit, is a model of its own.
         commit = "" if snapshot.name == main else f"@{snapshot.name[:7]}"
-        for file in ggufs(snapshot):
+        for file in gguf_files(snapshot):
             if isinstance(file, Fault):
                 yield file
             else:
                 yield Place(program, f"{name}/{file.relative_to(snapshot).as_posix()}{commit}", file)
-    for blob in below(repo / "blobs"):
+    for blob in children(repo / "blobs"):
         if isinstance(blob, Fault):
             yield blob
         elif blob.name.endswith((".incomplete", ".downloadInProgress")) and begins_like_gguf(blob):

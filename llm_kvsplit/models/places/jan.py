@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..place import Fault, Place, files, home, read_json, read_text, unreadable
+from ..browse import home, places_below, read_json, read_text, unreadable
+from ..place import Fault, Place
 
 PROGRAM = "Jan"
 
@@ -30,8 +31,8 @@ def places() -> Iterator[Place | Fault]:
         folders.insert(0, Path(override))
     for folder in dict.fromkeys(folders):
         yield from _registered(folder)
-        yield from files(PROGRAM, folder / "llamacpp/models")
-        yield from files(PROGRAM, folder / "models")
+        yield from places_below(PROGRAM, folder / "llamacpp/models")
+        yield from places_below(PROGRAM, folder / "models")
 
 
 def _registered(folder: Path) -> Iterator[Place | Fault]:

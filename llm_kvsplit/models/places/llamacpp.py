@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..place import Fault, Place, files
+from ..browse import places_below
+from ..place import Fault, Place
 from . import huggingface
 
 PROGRAM = "llama.cpp"
@@ -21,9 +22,9 @@ def places() -> Iterator[Place | Fault]:
 
     if override := os.environ.get("LLAMA_CACHE"):
         yield from huggingface.cache(Path(override), PROGRAM)
-        for each in files(PROGRAM, Path(override)):
+        for each in places_below(PROGRAM, Path(override)):
             # What an older llama.cpp put there.
             if not each.path.relative_to(override).parts[:1][0].startswith("models--"):
                 yield each
     else:
-        yield from files(PROGRAM, platformdirs.user_cache_path() / "llama.cpp")
+        yield from places_below(PROGRAM, platformdirs.user_cache_path() / "llama.cpp")

@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...paths import models_dir
-from ..place import Fault, Place, files, read_json
+from ..browse import places_below, read_json
+from ..place import Fault, Place
 
 
 def places() -> Iterator[Place | Fault]:
     yield from _llm_gguf()
     yield from _carried()
-    yield from files("llm-kvsplit", models_dir())
+    yield from places_below("llm-kvsplit", models_dir())
 
 
 def _llm_gguf() -> Iterator[Place | Fault]:
@@ -49,7 +50,7 @@ def _llm_gguf() -> Iterator[Place | Fault]:
                 short=(f"gguf/{name}", *(each for each in aliases if isinstance(each, str))),
                 options={"n_ctx": n_ctx} if isinstance(n_ctx, int) and n_ctx > 0 else {},
             )
-    yield from files("llm-gguf", folder / "models")
+    yield from places_below("llm-gguf", folder / "models")
 
 
 def _carried() -> Iterator[Place | Fault]:
@@ -64,4 +65,4 @@ def _carried() -> Iterator[Place | Fault]:
         except (ImportError, ValueError):
             continue
         for folder in (spec and spec.submodule_search_locations) or ():
-            yield from files(plugin, Path(folder))
+            yield from places_below(plugin, Path(folder))

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..place import Fault, Place, files, home, read_json, read_text
+from ..browse import home, places_below, read_json, read_text
+from ..place import Fault, Place
 
 PROGRAM = "LM Studio"
 
@@ -31,4 +32,4 @@ def places() -> Iterator[Place | Fault]:
         elif settings and isinstance(moved := settings.get("downloadsFolder"), str) and moved:
             folders.insert(0, Path(moved))
         for folder in dict.fromkeys(folders):
-            yield from files(PROGRAM, folder)
+            yield from places_below(PROGRAM, folder)

@@ -1,9 +1,9 @@
 """Ollama: manifests/HOST/NAMESPACE/MODEL/TAG, JSON that names blobs/sha256-…, one of which is the GGUF file.
 
-OLLAMA_MODELS moves the folder, for the server, so the usual ones are looked at in any case: ~/.ollama/models, and for
+OLLAMA_MODELS moves the folder, for the server, so the usual ones are read in any case: ~/.ollama/models, and for
 the service on Linux /usr/share/ollama/.ollama/models. Source: envconfig/config.go, manifest/, types/model/name.go,
-server/images.go, server/download.go and docs/faq.mdx of Ollama. /var/lib/ollama is said to be the folder of Arch Linux's
-package. Read, not met. Ollama's desktop app can move the folder, too, in a database that is not looked into.
+server/images.go, server/download.go and docs/faq.mdx of Ollama. /var/lib/ollama may be the folder of Arch Linux's
+package. Read, not met. Ollama's desktop app can move the folder, too, in a database that is not read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..place import Fault, Place, begins_like_gguf, below, home, read_json, read_text
+from ..browse import begins_like_gguf, children, home, read_json, read_text
+from ..place import Fault, Place
 
 PROGRAM = "Ollama"
 
@@ -53,12 +54,12 @@ def places() -> Iterator[Place | Fault]:
 
 
 def places_in(folder: Path) -> Iterator[Place | Fault]:
-    for manifest in below(folder / "manifests", 4):
+    for manifest in children(folder / "manifests", 4):
         if isinstance(manifest, Fault):
             yield manifest
         elif not manifest.name.startswith("."):  # macOS leaves .DS_Store everywhere
             yield from _model(folder, manifest)
-    for blob in below(folder / "blobs"):
+    for blob in children(folder / "blobs"):
         if isinstance(blob, Fault):
             yield blob
         elif blob.name.endswith("-partial") and begins_like_gguf(blob):
@@ -103,7 +104,7 @@ _MORE = {"adapter": "an adapter (LoRA)", "messages": "the beginning of a convers
 
 def _layers(folder: Path, manifest: dict) -> dict[str, Path] | None:
     """Kind of layer -> its blob; None for what is no manifest."""
-    layers = {}
+    layers: dict[str, Path] = {}
     try:
         for layer in manifest.get("layers") or ():
             kind, digest = layer["mediaType"], layer["digest"]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from llm_kvsplit.sessions import store
-from llm_kvsplit.sessions.file import Key
+from llm_kvsplit.sessions import states
+from llm_kvsplit.sessions.state_file import Key
 
 
 @pytest.fixture
@@ -19,6 +19,6 @@ def state():
 @pytest.fixture
 def saved(user_path, key, state):
     """One stored state of 100 tokens; returns its path."""
-    assert store.save(key, "model", "conversation", list(range(100)), memoryview(state))
-    (path,) = store.files()
+    assert states.save(key, "model", "conversation", list(range(100)), memoryview(state))
+    (path,) = states.state_files()
     return path

@@ -9,22 +9,22 @@ import random
 import numpy as np
 import pytest
 
-from llm_kvsplit.sessions import file, store
-from llm_kvsplit.sessions.file import Damaged
+from llm_kvsplit.sessions import state_file, states
+from llm_kvsplit.sessions.state_file import Damaged
 
 CASES = int(os.environ.get("KVSPLIT_FAULT_CASES", "2000"))
 
 
 def read(path, key):
-    session = file.read_head(path, key)
-    return session.tokens.tolist(), bytes(file.read_state(session))
+    session = state_file.read_head(path, key)
+    return session.tokens.tolist(), bytes(state_file.read_state(session))
 
 
 @pytest.fixture
 def small(user_path, key):
     state = np.random.default_rng(2).integers(0, 256, 3000, np.uint8)
-    assert store.save(key, "model", "conversation", list(range(40)), memoryview(state))
-    (path,) = store.files()
+    assert states.save(key, "model", "conversation", list(range(40)), memoryview(state))
+    (path,) = states.state_files()
     return path
 
 
@@ -88,13 +88,13 @@ def test_a_damaged_file_is_removed_and_noted(saved, key, damage):
     whole = bytearray(saved.read_bytes())
     whole[40 if damage == "head" else -5] ^= 1
     saved.write_bytes(whole)
-    found = store.find(key, list(range(100)), 512)
+    found = states.find(key, list(range(100)), 512)
     if damage == "state":
-        assert store.load(found[0]) is None
+        assert states.load(found[0]) is None
     else:
         assert found is None
     assert not saved.exists()
-    assert "removed" in store.note()
+    assert "removed" in states.latest_trouble()
 
 
 def test_another_keys_file_is_not_believed(saved, key, user_path):
@@ -102,28 +102,28 @@ def test_another_keys_file_is_not_believed(saved, key, user_path):
     from dataclasses import replace
 
     other = replace(key, model="1" * 64)
-    place = store.folder() / other.folder_name()
+    place = states.folder() / other.folder_name()
     place.mkdir()
     saved.rename(place / saved.name)
-    assert store.find(other, list(range(100)), 512) is None
+    assert states.find(other, list(range(100)), 512) is None
 
 
 def test_replaced_between_head_and_state(saved, key, state):
     """Another process stored a newer state: the old head is not used with it, and the new file stays."""
-    session, _ = store.find(key, list(range(100)), 512)
+    session, _ = states.find(key, list(range(100)), 512)
     newer = np.roll(state, 1)
-    store.save(key, "model", "conversation", list(range(100)), memoryview(newer))
-    assert store.load(session) is None
+    states.save(key, "model", "conversation", list(range(100)), memoryview(newer))
+    assert states.load(session) is None
     assert read(saved, key)[1] == newer.tobytes()
 
 
 def test_replaced_by_a_file_in_the_same_place_of_the_disk(saved, key, state):
     """File systems give the number of a file that was removed to the next one."""
     old = saved.read_bytes()
-    store.save(key, "model", "conversation", list(range(100)), memoryview(state[:-1]))
+    states.save(key, "model", "conversation", list(range(100)), memoryview(state[:-1]))
     newer = saved.read_bytes()
     saved.write_bytes(old)
-    session, _ = store.find(key, list(range(100)), 512)
+    session, _ = states.find(key, list(range(100)), 512)
     saved.write_bytes(newer)  # over the old one
-    assert store.load(session) is None
+    assert states.load(session) is None
     assert read(saved, key)[1] == state[:-1].tobytes()

@@ -10,56 +10,56 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llm_kvsplit.sessions import budget, file, store
+from llm_kvsplit.sessions import budget, state_file, states
 
 TOKENS = list(range(100))
 
 
 def put(key, conversation, tokens, size=1000):
-    assert store.save(key, "model", conversation, tokens, memoryview(np.full(size, len(tokens) % 256, np.uint8)))
+    assert states.save(key, "model", conversation, tokens, memoryview(np.full(size, len(tokens) % 256, np.uint8)))
 
 
 def test_the_longest_common_prefix_wins(user_path, key):
     put(key, "a", TOKENS[:50])
     put(key, "b", TOKENS[:60] + [999] * 20)
     put(key, "c", [7, *TOKENS])
-    session, common = store.find(key, TOKENS, 512)
+    session, common = states.find(key, TOKENS, 512)
     assert (session.conversation, common) == ("b", 60)
-    assert store.find(key, TOKENS, 70)[0].conversation == "a"  # b's state is too long for that context
-    assert store.find(replace(key, k_type="f16"), TOKENS, 512) is None
-    assert store.find(key, [5, 6, 7], 512) is None
+    assert states.find(key, TOKENS, 70)[0].conversation == "a"  # b's state is too long for that context
+    assert states.find(replace(key, k_type="f16"), TOKENS, 512) is None
+    assert states.find(key, [5, 6, 7], 512) is None
 
 
 def test_a_conversation_has_one_state(user_path, key):
     put(key, "a", TOKENS[:50])
     put(key, "a", TOKENS[:90])
-    assert len(store.files()) == 1
-    assert store.find(key, TOKENS, 512)[1] == 90
+    assert len(states.state_files()) == 1
+    assert states.find(key, TOKENS, 512)[1] == 90
 
 
 def test_only_the_owner_may_read(saved):
     assert saved.stat().st_mode & 0o777 == 0o600
     assert saved.parent.stat().st_mode & 0o777 == 0o700
-    assert store.folder().stat().st_mode & 0o777 == 0o700
+    assert states.folder().stat().st_mode & 0o777 == 0o700
 
 
 def test_the_least_recently_used_goes_first(user_path, key):
     budget.set_budget(40_000)  # a file of 1000 bytes of state takes 5096
     for i in range(6):
         put(key, str(i), [i] * 40)
-        os.utime(max(store.files(), key=lambda p: p.stat().st_mtime_ns), (i, i))
-    assert store.load(store.find(key, [0] * 40, 512)[0]) is not None  # used just now
+        os.utime(max(states.state_files(), key=lambda p: p.stat().st_mtime_ns), (i, i))
+    assert states.load(states.find(key, [0] * 40, 512)[0]) is not None  # used just now
     budget.set_budget(3 * 5096 + 1000)
     put(key, "new", [9] * 40)
-    left = {session.conversation for session in store.listed()}
+    left = {session.conversation for session in states.sessions()}
     assert "0" in left and "new" in left and "1" not in left
     assert budget.used() <= budget.budget()
 
 
 def test_a_state_beyond_the_budget_is_not_stored(user_path, key):
     budget.set_budget(100)
-    assert store.save(key, "model", "a", TOKENS, memoryview(np.zeros(1000, np.uint8))) is None
-    assert store.files() == []
+    assert states.save(key, "model", "a", TOKENS, memoryview(np.zeros(1000, np.uint8))) is None
+    assert states.state_files() == []
 
 
 def test_the_default_budget_is_a_share_of_the_disk(user_path):
@@ -72,14 +72,14 @@ def test_the_default_budget_is_a_share_of_the_disk(user_path):
 
 CHILD = """
 import sys, numpy as np
-from llm_kvsplit.sessions import store
-from llm_kvsplit.sessions.file import Key
+from llm_kvsplit.sessions import states
+from llm_kvsplit.sessions.state_file import Key
 key = Key("0" * 64, "q8_0", "q4_0", None, True, "library", -1, 3)
 n = int(sys.argv[1])
 print("ready", flush=True)
 for i in range(int(sys.argv[2])):
     state = np.full(2_000_000 + n, n, np.uint8)
-    print(store.save(key, "model", "shared", [n] * 40, memoryview(state)) is not None, flush=True)
+    print(states.save(key, "model", "shared", [n] * 40, memoryview(state)) is not None, flush=True)
 """
 
 
@@ -89,21 +89,21 @@ def child(n, times):
 
 def whole(key):
     """Every file that can be found is one of the states that were stored, to the byte."""
-    for path in store.files():
-        session = file.read_head(path, key)
+    for path in states.state_files():
+        session = state_file.read_head(path, key)
         n = int(session.tokens[0])
         assert session.tokens.tolist() == [n] * 40
-        assert bytes(file.read_state(session)) == bytes([n]) * (2_000_000 + n)
-    return len(store.files())
+        assert bytes(state_file.read_state(session)) == bytes([n]) * (2_000_000 + n)
+    return len(states.state_files())
 
 
 #: A child that dies of SIGKILL at a step of its second save, or not at all.
 KILLED = """
 import os, signal, sys
-from llm_kvsplit.sessions import file
+from llm_kvsplit.sessions import state_file
 step, saves = sys.argv[3], 0
 def die(): os.kill(os.getpid(), signal.SIGKILL)
-def write(out, head, state, write=file.write):
+def write(out, head, state, write=state_file.write):
     global saves
     saves += 1
     if saves == 1:
@@ -121,7 +121,7 @@ def replace(*names, replace=os.replace):
     replace(*names)
     if saves == 2 and step == "after the new name":
         die()
-file.write, os.replace = write, replace
+state_file.write, os.replace = write, replace
 """
 
 
@@ -132,11 +132,11 @@ file.write, os.replace = write, replace
 def test_kill_at_any_moment(user_path, key, step):
     process = subprocess.run([sys.executable, "-c", KILLED + CHILD, "7", "2", step], stdout=subprocess.PIPE, text=True)
     assert (process.returncode, process.stdout.split()) == (-signal.SIGKILL, ["ready", "True"])
-    left = list(store.folder().glob("*/*.tmp"))
+    left = list(states.folder().glob("*/*.tmp"))
     assert len(left) == (step != "after the new name")
     assert whole(key) == 1
     put(key, "after", TOKENS)
-    assert not list(store.folder().glob("*/*.tmp"))  # what the dead left is gone
+    assert not list(states.folder().glob("*/*.tmp"))  # what the dead left is gone
 
 
 def test_two_processes_on_one_conversation(user_path, key):
@@ -165,12 +165,12 @@ def test_a_full_disk(user_path, key):
     )
     assert process.communicate()[0].split() == ["ready", "False"]
     assert process.returncode == 0
-    assert [session.conversation for session in store.listed()] == ["before"]
-    assert not list(store.folder().glob("*/*.tmp"))
-    assert "could not be stored" in store.note()
+    assert [session.conversation for session in states.sessions()] == ["before"]
+    assert not list(states.folder().glob("*/*.tmp"))
+    assert "could not be stored" in states.latest_trouble()
 
 
 def test_a_place_that_cannot_be_written(user_path, key):
-    (store.made() / key.folder_name()).write_text("in the way")
-    assert store.save(key, "model", "a", TOKENS, memoryview(np.zeros(10, np.uint8))) is None
-    assert "could not be stored" in store.note()
+    (states.made_folder() / key.folder_name()).write_text("in the way")
+    assert states.save(key, "model", "a", TOKENS, memoryview(np.zeros(10, np.uint8))) is None
+    assert "could not be stored" in states.latest_trouble()

@@ -14,7 +14,7 @@ from .quality import F16
 
 if TYPE_CHECKING:
     from ..engine.weights import Weights
-    from .target import Target
+    from .subject import Subject
 
 LENGTHS = (128, 2048, 4096, 8192)
 #: The shortest context with room for a prompt and what is generated behind it.
@@ -30,33 +30,35 @@ _HEADS = 96
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its name in the results, what the child process is told, how many tokens it evaluates, and a person's
-    words for it.
-    """
+    """One measurement to make."""
 
+    #: Its name in the results.
     name: str
+    #: What the child process reads, see ``child``.
     order: dict[str, Any]
+    #: Tokens that it evaluates.
     tokens: int
+    #: What it is, for a person.
     words: str
 
 
 def lengths(depth: int | None) -> list[int]:
     """The usual lengths, and doubled ones up to ``depth``."""
-    found = list(LENGTHS)
-    while depth and found[-1] * 2 <= depth:
-        found.append(found[-1] * 2)
-    return [n for n in found if depth is None or n <= max(depth, LENGTHS[-1])]
+    lengths = list(LENGTHS)
+    while depth and lengths[-1] * 2 <= depth:
+        lengths.append(lengths[-1] * 2)
+    return [n for n in lengths if depth is None or n <= max(depth, LENGTHS[-1])]
 
 
 def windows(n_ctx: int) -> int:
     return max(1, min(32, _QUALITY_TOKENS // n_ctx))
 
 
-def jobs(
-    target: Target, pairs: list[CachePair], lengths: list[int], repeats: int, common: dict[str, Any], *, layers: bool
+def planned(
+    subject: Subject, pairs: list[CachePair], lengths: list[int], repeats: int, common: dict[str, Any], *, layers: bool
 ) -> Iterator[Job]:
     """Everything to measure. Speeds come first and in turns, so that a machine that slows down slows all alike."""
-    trained = target.header.n_ctx_train
+    trained = subject.header.n_ctx_train
     yield from speeds(pairs, lengths, repeats, common)
     for n_ctx in (n for n in lengths if n <= trained):
         yield from quality(pairs, n_ctx, windows(n_ctx), common)
@@ -65,7 +67,7 @@ def jobs(
             yield _job(f"{pair}/{n_ctx}/needles", pair, n_ctx, "needles", n_ctx, common, words)
     if layers:
         n_ctx, count = min(_LAYERS[0], trained), _LAYERS[1]
-        passes = 1 + 2 * target.header.n_layer
+        passes = 1 + 2 * subject.header.n_layer
         order = common | {"windows": count}
         yield _job("layers", F16, n_ctx, "layers", passes * n_ctx * count, order, "each layer by itself")
         n_ctx = min(_HEADS, trained)
@@ -81,7 +83,7 @@ def speeds(pairs: list[CachePair], lengths: list[int], repeats: int, common: dic
 
 
 def quality(pairs: list[CachePair], n_ctx: int, windows: int, common: dict[str, Any]) -> Iterator[Job]:
-    """Every pair against f16; first f16 itself, nudged, which the damage of the others is counted from."""
+    """Every pair against f16. The nudged f16 comes first, since the damage of the others is counted from it."""
     for pair in dict.fromkeys([F16, *pairs]):
         words = f"{'f16 nudged' if pair == F16 else pair}, {n_ctx} tokens: predictions"
         order = common | {"windows": windows}
@@ -93,37 +95,36 @@ def _job(name: str, pair: CachePair, n_ctx: int, kind: str, tokens: int, common:
     return Job(name, order, tokens, words)
 
 
-def too_large(weights: Weights, pair: CachePair, n_ctx: int, have: int) -> str:
+def too_large(weights: Weights, pair: CachePair, n_ctx: int, memory: int) -> str:
     """Why ``n_ctx`` tokens with ``pair`` cannot be measured; empty when they can.
 
     Quality is measured beside an f16 cache, so room for both is wanted where the model was trained for that length.
     """
-    wanted = fit.footprint(weights, pair, n_ctx)
-    total = wanted.total
+    total = fit.footprint(weights, pair, n_ctx).total
     if n_ctx <= weights.n_ctx_train:
-        beside = fit.footprint(weights, F16, n_ctx)
-        total += beside.kv + beside.buffers
-    if total <= have:
+        reference = fit.footprint(weights, F16, n_ctx)
+        total += reference.kv + reference.buffers
+    if total <= memory:
         return ""
-    return f"{pair} at {n_ctx} tokens takes {size(total)} with the weights, and there are {size(have)}"
+    return f"{pair} at {n_ctx} tokens takes {size(total)} with the weights, and there are {size(memory)}"
 
 
-def refuse_unless_it_fits(weights: Weights, pairs: list[CachePair], n_ctx: int, have: int) -> None:
-    """Raise KvsplitError, with the numbers, unless every pair fits; asked before anything is loaded."""
+def refuse_unless_it_fits(weights: Weights, pairs: list[CachePair], n_ctx: int, memory: int) -> None:
+    """Raise KvsplitError, with the numbers, unless every pair fits. Nothing is loaded for it."""
     for pair in pairs:
-        if reason := too_large(weights, pair, n_ctx, have):
-            raise refusal(reason)
+        if reason := too_large(weights, pair, n_ctx, memory):
+            raise too_large_error(reason)
 
 
-def refuse_unless_side_by_side(weights: Weights, pairs: list[CachePair], n_ctx: int, have: int) -> None:
-    """The same for all pairs and the f16 cache that they are held against, in memory at once."""
+def refuse_unless_side_by_side(weights: Weights, pairs: list[CachePair], n_ctx: int, memory: int) -> None:
+    """The same for all pairs and the f16 cache that they are compared with, in memory at once."""
     taken = [fit.footprint(weights, pair, n_ctx) for pair in (F16, *pairs)]
     total = taken[0].total + sum(each.kv + each.buffers for each in taken[1:])
-    if total > have:
-        raise refusal(
-            f"{len(taken)} caches of {n_ctx} tokens side by side take {size(total)} with the weights, and there are {size(have)}"
+    if total > memory:
+        raise too_large_error(
+            f"{len(taken)} caches of {n_ctx} tokens side by side take {size(total)} with the weights, and there are {size(memory)}"
         )
 
 
-def refusal(reason: str) -> KvsplitError:
+def too_large_error(reason: str) -> KvsplitError:
     return KvsplitError(f"{reason}: measure a shorter context, or see 'llm kvsplit fit'.")

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from . import budget, file
-from .disk import files, folder, made
+from . import budget, state_file
+from .folder import folder, made_folder, state_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,47 +28,47 @@ MIN_TOKENS = 32
 _T = TypeVar("_T")
 
 
-def find(key: file.Key, tokens: list[int], at_most: int) -> tuple[file.Session, int] | None:
+def find(key: state_file.Key, tokens: list[int], longest: int) -> tuple[state_file.Session, int] | None:
     """The session that shares the longest prefix with ``tokens``, and that prefix's length.
 
-    ``at_most``: tokens that the context may hold; a longer state cannot be restored into it.
+    ``longest``: tokens that the context may hold. A longer state cannot be restored into it.
     """
     import numpy as np
 
-    wanted = np.array(tokens, np.uint32)
-    best: tuple[file.Session, int] | None = None
+    prompt = np.array(tokens, np.uint32)
+    best: tuple[state_file.Session, int] | None = None
     for path in (folder() / key.folder_name()).glob("*.kv"):
-        session = _checked(path, lambda path: file.read_head(path, key))
-        if session is None or len(session.tokens) > at_most:
+        session = _sound(path, lambda path: state_file.read_head(path, key))
+        if session is None or len(session.tokens) > longest:
             continue
-        n = min(len(wanted), len(session.tokens))
-        different = np.flatnonzero(wanted[:n] != session.tokens[:n])
+        n = min(len(prompt), len(session.tokens))
+        different = np.flatnonzero(prompt[:n] != session.tokens[:n])
         common = int(different[0]) if len(different) else n
         if common >= MIN_TOKENS and (best is None or common > best[1]):
             best = session, common
     return best
 
 
-def load(session: file.Session) -> np.ndarray | None:
+def load(session: state_file.Session) -> np.ndarray | None:
     """The state's bytes, checked; None, and the file removed, when it is damaged."""
-    state = _checked(session.path, lambda _: file.read_state(session))
+    state = _sound(session.path, lambda _: state_file.read_state(session))
     if state is not None:
         with contextlib.suppress(OSError):
             os.utime(session.path)  # least recently used goes first
     return state
 
 
-def _checked(path: Path, read: Callable[[Path], _T]) -> _T | None:
-    """What ``read`` gives; None for a file that is gone, or damaged, which is then removed and noted."""
+def _sound(path: Path, read: Callable[[Path], _T]) -> _T | None:
+    """What ``read`` returns; None for a file that is gone, or damaged. A damaged one is removed and noted."""
     try:
         return read(path)
     except FileNotFoundError:
         return None
-    except (file.Damaged, ValueError, KeyError, TypeError) as ex:
-        remember(f"A stored state was removed: {ex}.")
+    except (state_file.Damaged, ValueError, KeyError, TypeError) as ex:
+        record_trouble(f"A stored state was removed: {ex}.")
         path.unlink(missing_ok=True)
     except OSError as ex:
-        remember(f"A stored state could not be read: {ex.strerror}.")
+        record_trouble(f"A stored state could not be read: {ex.strerror}.")
     return None
 
 
@@ -78,30 +78,30 @@ class Saved:
     seconds: float
 
 
-def save(key: file.Key, model_name: str, conversation: str, tokens: list[int], state: memoryview) -> Saved | None:
+def save(key: state_file.Key, model_name: str, conversation: str, tokens: list[int], state: memoryview) -> Saved | None:
     """Keep the state of ``tokens`` for this conversation, in place of an older one.
 
     None when it cannot be kept (no room, no permission), with a note for ``doctor``: an answer was given, and
     must not fail for the sake of the next one.
     """
     started = time.perf_counter()
-    place = folder() / key.folder_name()
-    path = place / f"{hashlib.sha256(conversation.encode()).hexdigest()[:32]}.kv"
+    key_folder = folder() / key.folder_name()
+    path = key_folder / f"{hashlib.sha256(conversation.encode()).hexdigest()[:32]}.kv"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        made()
-        place.mkdir(mode=0o700, exist_ok=True)
-        head = file.head_bytes(key, model_name, conversation, tokens, state)
+        made_folder()
+        key_folder.mkdir(mode=0o700, exist_ok=True)
+        head = state_file.head_bytes(key, model_name, conversation, tokens, state)
         if not budget.make_room(len(head) + len(state), keep=path):
             return None
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=0) as out:
-            file.write(out, head, state)
+            state_file.write(out, head, state)
         os.replace(temporary, path)
-        _sync_folder(place)
+        _sync_folder(key_folder)
     except OSError as ex:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        remember(f"A state of {len(state)} bytes could not be stored: {ex.strerror}.")
+        record_trouble(f"A state of {len(state)} bytes could not be stored: {ex.strerror}.")
         return None
     return Saved(path.stat().st_size, time.perf_counter() - started)
 
@@ -114,21 +114,22 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def listed() -> Iterator[file.Session]:
+def sessions() -> Iterator[state_file.Session]:
     """The checked heads of all files, most recently used first."""
-    for path in reversed(files()):
-        session = _checked(path, file.read_head)
+    for path in reversed(state_files()):
+        session = _sound(path, state_file.read_head)
         if session is not None:
             yield session
 
 
-def remember(text: str) -> None:
-    """Remember the latest thing that went wrong; only ``doctor`` speaks of it."""
+def record_trouble(text: str) -> None:
+    """Keep the latest thing that went wrong, for ``doctor`` alone to show."""
     with contextlib.suppress(OSError):
-        (made() / "note.txt").write_text(f"{time.strftime('%Y-%m-%d %H:%M')}: {text}\n")
+        (made_folder() / "note.txt").write_text(f"{time.strftime('%Y-%m-%d %H:%M')}: {text}\n")
 
 
-def note() -> str:
+def latest_trouble() -> str:
+    """When and what, in one sentence; empty where nothing went wrong."""
     try:
         return (folder() / "note.txt").read_text().strip()
     except OSError:

@@ -1,22 +1,29 @@
-"""Where a model can be fetched from: what a person may write for it, and asking a server for it.
+"""A model on a server: what a person may write for it, and asking for it.
 
-Knows Hugging Face: its addresses, its token, and what it says about a file on the way to it.
+This file knows Hugging Face: its addresses, its token, and what it says about a file on the way to it.
 """
+
+from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
-from .errors import KvsplitError
-from .gguf import part_names
+from ..errors import KvsplitError
+from ..gguf import part_names
 
-TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of the answer
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response, Session
+
+#: Seconds to connect, and between two pieces of an answer.
+TIMEOUT = (15, 60)
 
 
 @dataclass(frozen=True)
-class Source:
+class RemoteFile:
     """One file to fetch."""
 
     url: str
@@ -28,7 +35,7 @@ class Source:
         return self.place.rpartition("/")[2]
 
 
-class Cut(Exception):
+class TransferCut(Exception):
     """The transfer ended early in a way that may pass; the message completes "… : run the command again"."""
 
     def __init__(self, message: str, wait: float | None = None):
@@ -36,11 +43,11 @@ class Cut(Exception):
         self.wait = wait
 
 
-def resolve(spec: str, file: str | None = None) -> list[Source]:
+def resolve(spec: str, file: str | None = None) -> list[RemoteFile]:
     """The file that ``spec`` names, or all parts of a split model.
 
     ``spec`` is a URL, ``owner/repo/file.gguf`` on Hugging Face, or ``owner/repo`` with the file beside it; without
-    one the repository is asked, which settles it if it has one GGUF only. Raises KvsplitError with what is wrong.
+    one the repository is asked, which answers where it has one GGUF only. Raises KvsplitError with what is wrong.
     """
     if "://" in spec:
         if file:
@@ -54,7 +61,7 @@ def resolve(spec: str, file: str | None = None) -> list[Source]:
     return _from_url(f"{_endpoint()}/{repo}/resolve/main/{quote(inside)}")
 
 
-def _from_url(url: str) -> list[Source]:
+def _from_url(url: str) -> list[RemoteFile]:
     try:
         split = urlsplit(url)
         usable = split.scheme in ("http", "https") and split.hostname and split.port != 0
@@ -69,12 +76,12 @@ def _from_url(url: str) -> list[Source]:
     if not last.endswith(".gguf"):
         raise KvsplitError(
             f"{public(url)} does not end in .gguf: give the file's own address, or download it another way and "
-            "use `llm kvsplit add FILE`."
+            "use 'llm kvsplit add FILE'."
         )
     sources = []
     for name in part_names(unquote(last)):
         path = split.path if name == unquote(last) else f"{folder}/{quote(name)}"
-        sources.append(Source(urlunsplit(split._replace(path=path)), _place(split.netloc, unquote(path))))
+        sources.append(RemoteFile(urlunsplit(split._replace(path=path)), _place(split.netloc, unquote(path))))
     return sources
 
 
@@ -88,18 +95,18 @@ def _only_file(repo: str) -> str:
     """The one GGUF (or split model) of a Hugging Face repository."""
     import requests
 
-    source = Source(f"{_endpoint()}/{repo}", repo)
+    source = RemoteFile(f"{_endpoint()}/{repo}", repo)
     try:
         with requests.Session() as session:
             response, _ = get(session, f"{_endpoint()}/api/models/{repo}", {})
             if response.status_code != 200:
-                raise refusal(response, source)
+                raise answer_error(response, source)
             names = [each["rfilename"] for each in response.json()["siblings"]]
     except (requests.ConnectionError, requests.Timeout) as error:
         raise KvsplitError(
             f"{_endpoint()} cannot be reached for the files of {repo}: check the network, and try again."
         ) from error
-    except (requests.RequestException, Cut) as error:
+    except (requests.RequestException, TransferCut) as error:
         raise KvsplitError(
             f"{_endpoint()} cannot be asked for the files of {repo} ({error}): name the file."
         ) from error
@@ -110,7 +117,7 @@ def _only_file(repo: str) -> str:
         raise KvsplitError(f"{repo} has no GGUF files: choose another repository.")
     if len(models) > 1:
         raise KvsplitError(
-            f"{repo} has {', '.join(models)}: name one, such as `llm kvsplit download {repo} {models[0]}`."
+            f"{repo} has {', '.join(models)}: name one, such as 'llm kvsplit download {repo} {models[0]}'."
         )
     return models[0]
 
@@ -119,28 +126,28 @@ def _only_file(repo: str) -> str:
 
 
 @dataclass(frozen=True)
-class Stated:
+class FileFacts:
     """What Hugging Face says about a large file, on the redirect to where it lies."""
 
     sha256: str | None = None
     size: int | None = None
 
 
-def get(session, url: str, headers: dict[str, str]):
-    """GET with redirects followed by hand: the token goes to its own host only, and the hash stands on a redirect."""
-    stated = Stated()
+def get(session: Session, url: str, headers: dict[str, str]) -> tuple[Response, FileFacts]:
+    """GET, following redirects here: the token goes to its own host only, and the hash stands on a redirect."""
+    facts = FileFacts()
     for _ in range(10):
         token = _token() if _origin(url) == _origin(_endpoint()) else None
         response = session.get(
             url, headers=headers, auth=_bearer(token), stream=True, allow_redirects=False, timeout=TIMEOUT
         )
         linked = response.headers.get("X-Linked-Size", "")
-        stated = Stated(
-            as_sha256(response.headers.get("X-Linked-Etag", "").strip('"')) or stated.sha256,
-            int(linked) if linked.isdecimal() else stated.size,
+        facts = FileFacts(
+            as_sha256(response.headers.get("X-Linked-Etag", "").strip('"')) or facts.sha256,
+            int(linked) if linked.isdecimal() else facts.size,
         )
         if not response.is_redirect:
-            return response, stated
+            return response, facts
         to = urljoin(url, response.headers["Location"])
         response.close()
         if urlsplit(to).scheme != "https" and urlsplit(url).scheme == "https":
@@ -149,16 +156,16 @@ def get(session, url: str, headers: dict[str, str]):
     raise KvsplitError(f"{host(url)} sends the download round in circles: check the address.")
 
 
-def refusal(response, source: Source) -> Exception:
-    """What to raise for an answer without the file: Cut where trying again may help, else KvsplitError."""
+def answer_error(response: Response, source: RemoteFile) -> Exception:
+    """What to raise for an answer without the file: TransferCut where another try may help, else KvsplitError."""
     status = response.status_code
     hub, at_hub = (_origin(url) == _origin(_endpoint()) for url in (source.url, response.url))
     what = f"{host(response.url)} answers HTTP {status} for {source.name}"
     if status == 429 or status >= 500:
         after = response.headers.get("Retry-After", "")
-        return Cut(what, wait=int(after) if after.isdecimal() else None)
+        return TransferCut(what, wait=int(after) if after.isdecimal() else None)
     if status in (401, 403) and hub and not at_hub:
-        return Cut(what)  # the address that the hub signed has run out: it will sign another
+        return TransferCut(what)  # the address that the hub signed has run out: it will sign another
     if status in (401, 403) and hub:
         page = "/".join(source.url.split("/")[:5])
         if not _token():
@@ -168,7 +175,7 @@ def refusal(response, source: Source) -> Exception:
             )
         return KvsplitError(f"{what}: accept the terms on {page} with the account of your HF_TOKEN.")
     if status in (401, 403):
-        return KvsplitError(f"{what}: download it the way its site asks for, then use `llm kvsplit add FILE`.")
+        return KvsplitError(f"{what}: download it the way its site asks for, then use 'llm kvsplit add FILE'.")
     if status == 404:
         return KvsplitError(f"{what}: it does not exist there, check the spelling of {public(source.url)}.")
     return KvsplitError(f"{what}: check the address {public(source.url)}.")
@@ -179,7 +186,7 @@ def _endpoint() -> str:
 
 
 def _token() -> str | None:
-    """The person's token. Secrets often come with a line end, as from a file; one inside makes no header and is refused."""
+    """The person's token, without the line end of a secret from a file. Raises KvsplitError for one inside."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         token = os.environ.get(name, "").strip()
         if not token:
@@ -190,12 +197,12 @@ def _token() -> str | None:
     return None
 
 
-def _bearer(token: str | None) -> Callable | None:
+def _bearer(token: str | None) -> Callable[[PreparedRequest], PreparedRequest] | None:
     """As requests' ``auth``, which takes precedence over what ~/.netrc has for the host."""
     if not token:
         return None
 
-    def sign(request):
+    def sign(request: PreparedRequest) -> PreparedRequest:
         request.headers["Authorization"] = f"Bearer {token}"
         return request
 

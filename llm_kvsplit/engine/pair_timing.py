@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict
 
 from .. import demo
-from ..builds import choice, probe
+from ..builds import choice
 from ..builds.pair_speed import PROMPT, SLOW, PairSpeed
 from ..kvtypes import CachePair
 from . import library, rows
@@ -25,28 +25,28 @@ _COMPUTED, _DEPTH, _BATCH, _TURNS = 64, PROMPT // 2, 64, 4
 
 
 def measure(weights: Weights, pair: CachePair) -> PairSpeed:
-    """Raises KvsplitError when llama.cpp cannot make the cache."""
+    """How long a prompt takes with ``pair``, against f16. Raises KvsplitError when llama.cpp cannot make the cache."""
     contexts: list[Context] = []
     try:
         for each in dict.fromkeys((F16, pair)):
             contexts.append(_filled(Context(weights, ContextOptions(each, _DEPTH + _BATCH))))
-        # In turns, and the best of each: whatever else the machine does only ever adds time. What looks slow is looked
-        # at twice, since it is remembered.
+        # In turns, and the best of each: whatever else the machine does only ever adds time. What seems slow is
+        # measured twice, since it is remembered.
         seconds = [(_seconds(contexts[0]), _seconds(contexts[-1])) for _ in range(_TURNS)]
         if _factor(seconds) >= SLOW:
             seconds += [(_seconds(contexts[0]), _seconds(contexts[-1])) for _ in range(_TURNS)]
-        return PairSpeed(_factor(seconds) if pair.quantized else 1.0, *_place(contexts[-1]))
+        return PairSpeed(_factor(seconds) if pair.quantized else 1.0, *_attention_device(contexts[-1]))
     finally:
         for context in contexts:
             context.close()
 
 
 def _factor(seconds: list[tuple[float, float]]) -> float:
-    of_f16, of_pair = map(min, zip(*seconds))
-    return of_pair / of_f16
+    f16_seconds, pair_seconds = map(min, zip(*seconds))
+    return pair_seconds / f16_seconds
 
 
-def _place(context: Context) -> tuple[str | None, str]:
+def _attention_device(context: Context) -> tuple[str | None, str]:
     """The device of attention, and the GPU that it fell from."""
     gpus = [device["description"] for device in library.devices() if device["type"] in ("gpu", "igpu")]
     if context.attention is None:
@@ -68,18 +68,18 @@ def _filled(context: Context) -> Context:
 
 def _seconds(context: Context) -> float:
     """Seconds that a batch takes behind the filled cache, which is as before afterwards."""
-    began = time.perf_counter()
+    started = time.perf_counter()
     context.evaluate(list(range(200, 200 + _BATCH)))
     context.synchronize()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     context.keep_prefix([*context.tokens[:_DEPTH], 0])
     return seconds
 
 
-def _child(key_bits: int, value_bits: int) -> None:
-    weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=probe.result(choice.ensure()).extra_bufts))
+def _print_speed(key_bits: int, value_bits: int) -> None:
+    weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=choice.extra_bufts()))
     print(json.dumps(asdict(measure(weights, CachePair.from_bits(key_bits, value_bits)))))
 
 
 if __name__ == "__main__":
-    _child(*map(int, sys.argv[1:]))
+    _print_speed(*map(int, sys.argv[1:]))

@@ -129,7 +129,7 @@ def read_state(session: Session) -> np.ndarray:
     from xxhash import xxh3_128_digest
 
     state = np.empty(session.size, np.uint8)
-    view = memoryview(state)
+    view = state.data
     with session.path.open("rb", buffering=0) as file:
         # Not the inode's number: file systems give it to the next file.
         if file.read(len(session.head)) != session.head:

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own, so that its memory is nobody else's.
+"""One measurement in a process of its own, so that the memory is its own, too.
 
 Run as a program it reads a job (JSON) from stdin and writes JSON lines: ``{"done": tokens}`` while it works, then
 ``{"result": …}`` or ``{"error": sentence}``. ``run`` is the other end.
@@ -19,15 +19,17 @@ from ..errors import KvsplitError
 from ..kvtypes import CachePair
 
 if TYPE_CHECKING:
+    from ..engine.context import Context
     from ..engine.weights import Weights
 
+#: Called with the number of tokens that were just evaluated.
 Done = Callable[[int], None]
 
 
 def run(job: dict[str, Any], done: Done, started: Callable[[int], None] = lambda pid: None) -> dict[str, Any]:
-    """Measure in a child process; ``done`` hears of tokens, ``started`` of the child's id. Raises KvsplitError."""
+    """Measure in a child process. ``started`` gets the child's id, ``done`` numbers of tokens. Raises KvsplitError."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "llm_kvsplit.bench.cell"],
+        [sys.executable, "-m", "llm_kvsplit.bench.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -39,17 +41,17 @@ def run(job: dict[str, Any], done: Done, started: Callable[[int], None] = lambda
         with suppress(BrokenPipeError), child.stdin:  # if it is dead already, its exit code tells more
             child.stdin.write(json.dumps(job))
         for line in child.stdout:
-            said = json.loads(line)
-            if "done" in said:
-                done(said["done"])
-            elif "error" in said:
-                raise KvsplitError(said["error"])
+            message = json.loads(line)
+            if "done" in message:
+                done(message["done"])
+            elif "error" in message:
+                raise KvsplitError(message["error"])
             else:
-                return said["result"]
+                return message["result"]
         code = child.wait()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         raise KvsplitError(
-            f"Measuring {job['pair']} at {job['n_ctx']} tokens {how}: memory may have run out; measure a shorter context."
+            f"Measuring {job['pair']} at {job['n_ctx']} tokens {end}: memory may have run out; measure a shorter context."
         )
     finally:
         child.kill()
@@ -60,16 +62,16 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints must not come between our lines
 
-    def say(**words: Any) -> None:
-        out.write(json.dumps(words) + "\n")
+    def send(**message: Any) -> None:
+        out.write(json.dumps(message) + "\n")
 
-    order = sys.stdin.read()
-    if not order:
+    job = sys.stdin.read()
+    if not job:
         sys.exit(130)  # the parent was interrupted before it could say what to measure
     try:
-        say(result=measure(json.loads(order), lambda tokens: say(done=tokens)))
+        send(result=measure(json.loads(job), lambda tokens: send(done=tokens)))
     except KvsplitError as error:
-        say(error=str(error))
+        send(error=str(error))
     except BrokenPipeError:
         os._exit(130)  # the parent is gone
 
@@ -86,13 +88,13 @@ def measure(job: dict[str, Any], done: Done) -> dict[str, Any]:
 
 def measure_with(weights: Weights, job: dict[str, Any], done: Done) -> dict[str, Any]:
     """Do the job on a loaded model; the result is what stands in the results file."""
-    from . import target
+    from . import subject
 
-    tokens = target.text_tokens(weights, target.read_text(Path(job["text"])))
+    tokens = subject.text_tokens(weights, subject.read_text(Path(job["text"])))
     return _KINDS[job["kind"]](weights, tokens, job, done)
 
 
-def _open(weights: Weights, job: dict[str, Any]):
+def _open(weights: Weights, job: dict[str, Any]) -> Context:
     from ..engine.context import Context, ContextOptions
 
     return Context(weights, ContextOptions(_pair(job), job["n_ctx"], job["threads"]))

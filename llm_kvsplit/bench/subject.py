@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import demo, gguf, registry
-from ..builds import choice, probe
+from ..builds import choice
 from ..errors import KvsplitError
 from ..kvtypes import BITS, CachePair
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Target:
+class Subject:
     """A model to measure. ``name`` is what the person calls it."""
 
     name: str
@@ -29,43 +29,43 @@ class Target:
     def load_options(self) -> LoadOptions:
         from ..engine.weights import LoadOptions
 
-        return LoadOptions(self.path, self.n_gpu_layers, probe.result(choice.ensure()).extra_bufts)
+        return LoadOptions(self.path, self.n_gpu_layers, choice.extra_bufts())
 
 
-def find(model: str) -> Target:
+def named(model: str) -> Subject:
     """The model of that name, or the GGUF file. Raises KvsplitError for neither, and for a damaged file."""
     entry = registry.get(model)
     if not entry and not Path(model).exists():
-        raise KvsplitError(f"{model} is neither a registered model nor a file: `llm kvsplit models` lists the models.")
+        raise KvsplitError(f"{model} is neither a registered model nor a file: 'llm kvsplit models' lists the models.")
     path = entry.path if entry else Path(model)
     layers = -1 if entry is None or entry.n_gpu_layers is None else entry.n_gpu_layers
-    return Target(entry.name if entry else path.stem, path, entry is not None, layers, gguf.read(path))
+    return Subject(entry.name if entry else path.stem, path, entry is not None, layers, gguf.read(path))
 
 
-def pairs(text: str) -> list[CachePair]:
+def parse_pairs(text: str) -> list[CachePair]:
     """ "8/4,5/5" or "K8V4" as cache pairs. Raises KvsplitError with what is allowed."""
-    found = []
+    pairs = []
     for part in text.split(","):
         words = part.strip().upper()
         words = {"F16": "16/16"}.get(words, words.removeprefix("K").replace("V", "/"))
         try:
             key_bits, value_bits = map(int, words.split("/"))
-            found.append(CachePair.from_bits(key_bits, value_bits))
+            pairs.append(CachePair.from_bits(key_bits, value_bits))
         except ValueError:
             raise KvsplitError(
                 f"{part.strip()!r} is not a pair of cache bits: write key bits/value bits, such as 8/4, each one of "
                 f"{', '.join(map(str, BITS))}."
             ) from None
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(pairs))
 
 
-def refuse_pairs(target: Target, wanted: list[CachePair]) -> None:
+def refuse_unmeasurable(subject: Subject, pairs: list[CachePair]) -> None:
     """Raise KvsplitError for a model or a pair that cannot be measured."""
-    if not target.header.causal:
-        raise KvsplitError(f"{target.name} embeds text and writes none: there is nothing to measure.")
-    for pair in wanted:
-        if reason := gguf.refusal(target.header, pair.k, pair.v):
-            raise KvsplitError(f"{pair} cannot be measured: {target.name} {reason}.")
+    if not subject.header.causal:
+        raise KvsplitError(f"{subject.name} embeds text and writes none: there is nothing to measure.")
+    for pair in pairs:
+        if reason := gguf.refusal(subject.header, pair.k, pair.v):
+            raise KvsplitError(f"{pair} cannot be measured: {subject.name} {reason}.")
 
 
 def read_text(file: Path | None) -> str:
@@ -88,10 +88,10 @@ def refuse_short_text(weights: Weights, file: Path | None, n_ctx: int, count: in
     windows(text_tokens(weights, read_text(file)), n_ctx, count)
 
 
-def orders(target: Target, text: Path | None, threads: int) -> dict[str, Any]:
-    """What every measurement of a bench is told: see ``cell``."""
+def common_order(subject: Subject, text: Path | None, threads: int) -> dict[str, Any]:
+    """What the jobs of a bench have in common, see ``child``."""
     return {
-        "load": asdict(target.load_options()) | {"path": str(target.path.resolve())},
+        "load": asdict(subject.load_options()) | {"path": str(subject.path.resolve())},
         "text": str((text or demo.SMOKE_TEXT).resolve()),
         "threads": threads,
         "seed": 0,
