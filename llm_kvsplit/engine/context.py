@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 PADDING = 256
 
 # enum llama_flash_attn_type in llama.h
+_ABORTED = 2  # what llama_decode returns then (llama.h)
+_ABORT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)  # ggml_abort_callback in ggml.h
 _FLASH_ATTN = {None: -1, False: 0, True: 1}
 
 
@@ -119,24 +122,27 @@ class Context:
     def evaluate(
         self,
         tokens: list[int],
-        stopped: Callable[[], bool] = lambda: False,
+        stopped: Callable[[], bool] | None = None,
         done: Callable[[int], None] = lambda tokens: None,
     ) -> None:
-        """Append ``tokens`` to the cache, in batches. Where ``stopped()`` is true before one, no more are evaluated.
+        """Append ``tokens`` to the cache, in batches. Once ``stopped()`` is true, no more are evaluated.
 
-        ``done`` gets the number of tokens after each batch. Raises KvsplitError when llama.cpp refuses. The cache then
-        holds what ``self.tokens`` says.
+        It is asked within a batch as well, which may take many seconds. ``done`` gets the number of tokens after each
+        batch. Raises KvsplitError when llama.cpp refuses. However it ends, the cache holds what ``self.tokens`` says.
         """
         size = self.lib.llama_n_batch(self.pointer)
         for start in range(0, len(tokens), size):
-            if stopped():
+            if stopped is not None and stopped():
                 return
             part = tokens[start : start + size]
             array = (self.lib.llama_token * len(part))(*part)
-            with library.log.capture() as lines:
+            with library.log.capture() as lines, self._stopping(stopped if len(part) > 1 else None):
                 status = self.lib.llama_decode(self.pointer, self.lib.llama_batch_get_one(array, len(part)))
             if status != 0:
-                self.lib.llama_memory_seq_rm(self.memory, 0, len(self.tokens), -1)
+                self._drop_unfinished()
+            if status == _ABORTED:
+                return
+            if status != 0:
                 cause = library.error_text(lines) or f"status {status}"
                 raise KvsplitError(
                     f"llama.cpp could not evaluate {len(part)} tokens after {len(self.tokens)} in a context of "
@@ -144,6 +150,24 @@ class Context:
                 )
             self.tokens += part
             done(len(part))
+
+    @contextmanager
+    def _stopping(self, stopped: Callable[[], bool] | None) -> Iterator[None]:
+        """Have ggml ask ``stopped`` between the operations of a graph. For a single token that would cost too much."""
+        if stopped is None:
+            yield
+            return
+        ask = _ABORT_CALLBACK(lambda _data: stopped())
+        self.lib.llama_set_abort_callback(self.pointer, ask, None)
+        try:
+            yield
+        finally:
+            self.lib.llama_set_abort_callback(self.pointer, _ABORT_CALLBACK(), None)
+
+    def _drop_unfinished(self) -> None:
+        """Take out of the cache what llama.cpp left there of a batch that it did not finish."""
+        if not self.lib.llama_memory_seq_rm(self.memory, 0, len(self.tokens), -1):
+            self.clear()  # a recurrent state cannot go back
 
     def logits(self, tokens: list[int]) -> np.ndarray:
         """Append ``tokens``, at most a batch, and return the logits after each: float64, shape (tokens, n_vocab)."""

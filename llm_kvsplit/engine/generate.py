@@ -50,7 +50,7 @@ def context_size(n_prompt: int, max_tokens: int | None, limit: int) -> int:
 def generate(
     context: Context, request: Request, outcome: Outcome, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[str]:
-    """Yield the answer's text as it comes; ``stopped`` is asked before each evaluation.
+    """Yield the answer's text as it comes. Once ``stopped()`` is true, it ends, within the prompt too.
 
     Raises KvsplitError for a prompt that leaves no room for an answer.
     """

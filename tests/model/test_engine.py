@@ -9,6 +9,7 @@ from llm_kvsplit.engine.generate import Outcome, Request, generate
 from llm_kvsplit.engine.sampling import Sampling
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.kvtypes import CachePair
+from tests.support.ggufs import write_lfm2, write_llama, write_mamba
 
 GREEDY = Sampling(temperature=0)
 PAIRS = [(16, 16), (8, 4), (4, 8)]
@@ -106,3 +107,33 @@ def test_the_same_prompt_again_evaluates_one_token(open_context, tokens):
     fresh = open_context()
     fresh.evaluate(tokens[:49])
     assert again == answer(fresh, tokens[:50])[0]
+
+
+@pytest.mark.parametrize("write", [write_llama, write_mamba, write_lfm2], ids=lambda write: write.__name__)
+def test_a_prompt_is_stopped_within_a_batch(tmp_path, write):
+    """As by Ctrl-C: a batch of a large model takes many seconds. What was computed of it leaves no trace."""
+    weights = Weights(LoadOptions(write(tmp_path / "m.gguf"), use_extra_bufts=False))
+    options = ContextOptions(CachePair.from_bits(16, 16), 512, n_threads=1)
+    prompt = [i % 200 for i in range(1, 301)]
+    context, fresh = Context(weights, options), Context(weights, options)
+    try:
+        context.evaluate(prompt[:100])
+        asked = 0
+
+        def stopped() -> bool:
+            nonlocal asked
+            asked += 1
+            return asked > 5
+
+        context.evaluate(prompt[100:], stopped)
+        assert asked == 6  # once before the batch, and then between a few of its operations
+        assert context.tokens in (prompt[:100], [])  # a recurrent state cannot go back: it is computed anew
+        context.evaluate(prompt[len(context.tokens) : -1])
+        fresh.evaluate(prompt[:100])
+        fresh.evaluate(prompt[100:-1])
+        ours, expected = context.logits(prompt[-1:]), fresh.logits(prompt[-1:])
+        assert np.abs(ours - expected).max() < 1e-3 * np.abs(expected).max()
+    finally:
+        context.close()
+        fresh.close()
+        weights.close()
