@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -31,6 +32,8 @@ CHUNK = 1 << 18
 TRIES = 5
 #: Seconds that a server may ask to be left alone; one that asks for more ends the download.
 LONGEST_WAIT = 120
+#: Bytes of a file's name on Linux and macOS.
+_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def fetch(source: RemoteFile, folder: Path, sha256: str | None = None, pause: fl
         raise KvsplitError(f"{sha256} is not a SHA-256: give its 64 hexadecimal digits.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{target}.lock", timeout=0)
+        lock = FileLock(_beside(target, ".lock"), timeout=0)
         with lock:
             download = _fetch_locked(source, target, sha256 and sha256.lower(), pause)
         # A process that gets this lock later checks for the finished file first, so the lock file may go.
@@ -89,7 +92,7 @@ class _PartNotes:
 def _fetch_locked(source: RemoteFile, target: Path, sha256: str | None, pause: float) -> Download:
     import requests
 
-    part = Path(f"{target}.part")
+    part = _beside(target, ".part")
     failures = 0
     with requests.Session() as session:
         session.headers.update({"User-Agent": "llm-kvsplit", "Accept-Encoding": "identity"})
@@ -115,6 +118,7 @@ def _attempt(session: Session, source: RemoteFile, target: Path, part: Path, sha
     with _transfer_errors(source, part):
         response, facts = get(session, source.url, headers)
         with response:
+            _refuse_compressed(response, source)
             if response.status_code == 416 and offset:
                 # Either all of it is here and only the renaming was missed, or this is part of something else.
                 if response.headers.get("Content-Range") != f"bytes */{offset}":
@@ -162,6 +166,16 @@ def _transfer_errors(source: RemoteFile, part: Path) -> Iterator[None]:
         raise TransferCut(f"The connection to {host(source.url)} failed at {as_size(files.size(part))}") from error
     except (requests.RequestException, ValueError) as error:  # ValueError: a redirect to no address at all
         raise KvsplitError(f"{public(source.url)} cannot be fetched ({error}): check the address.") from error
+
+
+def _refuse_compressed(response: Response, source: RemoteFile) -> None:
+    """Raises KvsplitError: neither its length nor a range of it would be the file's."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if response.ok and encoding not in ("", "identity"):
+        raise KvsplitError(
+            f"{host(source.url)} sends {source.name} compressed ({encoding}), though it was asked not to: download it "
+            "another way, then use 'llm kvsplit add FILE'."
+        )
 
 
 def _changed(source: RemoteFile, part: Path) -> TransferCut:
@@ -249,8 +263,16 @@ def _validator(response: Response) -> str | None:
 # Files.
 
 
+def _beside(path: Path, ending: str) -> Path:
+    """A file beside it whose name tells what it belongs to, as far as names may be so long."""
+    name = f"{path.name}{ending}"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f"{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{ending}"
+    return path.with_name(name)
+
+
 def _notes_file(part: Path) -> Path:
-    return Path(f"{part}.json")
+    return _beside(part, ".json")
 
 
 def _load_notes(part: Path) -> _PartNotes | None:

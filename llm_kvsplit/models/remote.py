@@ -46,8 +46,9 @@ class TransferCut(Exception):
 def resolve(spec: str, file: str | None = None) -> list[RemoteFile]:
     """The file that ``spec`` names, or all parts of a split model.
 
-    ``spec`` is a URL, ``owner/repo/file.gguf`` on Hugging Face, or ``owner/repo`` with the file beside it; without
-    one the repository is asked, which answers where it has one GGUF only. Raises KvsplitError with what is wrong.
+    ``spec`` is a URL, ``owner/repo/file.gguf`` on Hugging Face, or ``owner/repo`` with the file beside it. Without
+    one the repository is asked, which answers where it has one GGUF only, or one of the file type in
+    ``owner/repo:Q4_K_M``, as llama.cpp and Ollama write it. Raises KvsplitError with what is wrong.
     """
     if "://" in spec:
         if file:
@@ -56,8 +57,10 @@ def resolve(spec: str, file: str | None = None) -> list[RemoteFile]:
     segments = spec.split("/")
     if len(segments) < 2 or not all(re.match(r"\w", each) for each in segments) or (file and len(segments) > 2):
         raise KvsplitError(f"{spec} names nothing to fetch: give a URL, or owner/repo and a file on Hugging Face.")
-    repo = "/".join(segments[:2])
-    inside = file or "/".join(segments[2:]) or _only_file(repo)
+    repo, _, file_type = "/".join(segments[:2]).partition(":")
+    if file_type and (file or len(segments) > 2):
+        raise KvsplitError(f"{spec} names a file type and a file: give one of them.")
+    inside = file or "/".join(segments[2:]) or _only_file(repo, file_type)
     return _from_url(f"{_endpoint()}/{repo}/resolve/main/{quote(inside)}")
 
 
@@ -91,8 +94,8 @@ def _place(netloc: str, path: str) -> str:
     return "/".join(each for each in segments if each.strip("."))
 
 
-def _only_file(repo: str) -> str:
-    """The one GGUF (or split model) of a Hugging Face repository."""
+def _only_file(repo: str, file_type: str) -> str:
+    """The one GGUF (or split model) of a Hugging Face repository; with a file type, the one whose name holds it."""
     import requests
 
     source = RemoteFile(f"{_endpoint()}/{repo}", repo)
@@ -115,6 +118,12 @@ def _only_file(repo: str) -> str:
     models = [name for name in names if name.endswith(".gguf") and part_names(name)[0] == name]
     if not models:
         raise KvsplitError(f"{repo} has no GGUF files: choose another repository.")
+    if file_type:
+        named = re.compile(rf"(?<![a-z0-9]){re.escape(file_type.lower())}(?![a-z0-9_])")
+        of_type = [name for name in models if named.search(name.lower())]
+        if not of_type:
+            raise KvsplitError(f"{repo} has no {file_type} among {', '.join(models)}: name one of them.")
+        models = of_type
     if len(models) > 1:
         raise KvsplitError(
             f"{repo} has {', '.join(models)}: name one, such as 'llm kvsplit download {repo} {models[0]}'."

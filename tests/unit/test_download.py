@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import os
 import random
@@ -60,6 +61,29 @@ def only(target):
     """Nothing but the finished file is left."""
     assert target.read_bytes() == GGUF
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_compressed_answer_is_named(web, fetch, target):
+    """Its length and its ranges would be those of other bytes: it never came whole, and nobody knew why."""
+
+    def answer(request):
+        packed = gzip.compress(GGUF)
+        request.send_response(200)
+        request.send_header("Content-Encoding", "gzip")
+        request.send_header("Content-Length", str(len(packed)))
+        request.end_headers()
+        request.wfile.write(packed)
+
+    web.at["/m.gguf"] = answer
+    refused(fetch, "sends m.gguf compressed (gzip), though it was asked not to")
+    assert not target.exists()
+
+
+def test_a_name_as_long_as_a_file_system_allows(web, tmp_path):
+    name = "m" * 250 + ".gguf"
+    web.at["/m.gguf"] = in_turn(body(GGUF, cut=HALF), body(GGUF))
+    download.fetch(RemoteFile(f"{web.url}/m.gguf", f"host/{name}"), tmp_path, None, pause=0.01)
+    only(tmp_path / "host" / name)
 
 
 def test_a_whole_file(web, fetch, target):
@@ -438,6 +462,19 @@ def test_a_repository_without_a_file_name(hub):
     hub.at[path] = status(401)
     with pytest.raises(KvsplitError, match="HF_TOKEN"):
         remote.resolve("o/r")
+
+
+def test_a_repository_with_a_file_type_as_llama_cpp_writes_it(hub):
+    hub.at["/api/models/o/r"] = listing(
+        "m-Q4_K_M.gguf", "m-Q4_K_S.gguf", "big/m-Q8_0-00001-of-00002.gguf", "m-q4_k.gguf"
+    )
+    assert [source.name for source in remote.resolve("o/r:Q4_K_M")] == ["m-Q4_K_M.gguf"]
+    assert [source.name for source in remote.resolve("o/r:q4_k")] == ["m-q4_k.gguf"]
+    assert len(remote.resolve("o/r:Q8_0")) == 2
+    with pytest.raises(KvsplitError, match="o/r has no Q5_0 among m-Q4_K_M.gguf, "):
+        remote.resolve("o/r:Q5_0")
+    with pytest.raises(KvsplitError, match="names a file type and a file"):
+        remote.resolve("o/r:Q8_0", "m.gguf")
 
 
 def test_a_repository_that_cannot_be_reached(monkeypatch):
