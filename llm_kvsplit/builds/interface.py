@@ -1,0 +1,256 @@
+"""What the plugin uses of llama.cpp: the one list of it, and what a library's definitions lack of it.
+
+Types and signatures are spelt as ``definitions.py`` says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+from ..kvtypes import BITS
+from .definitions import Definitions, Field, Struct, split
+
+FUNCTIONS = {
+    "ggml_backend_dev_count": "uint64()",
+    "ggml_backend_dev_description": "char*(ggml_backend_device*)",
+    "ggml_backend_dev_get": "ggml_backend_device*(uint64)",
+    "ggml_backend_dev_memory": "void(ggml_backend_device*, uint64*, uint64*)",
+    "ggml_backend_dev_name": "char*(ggml_backend_device*)",
+    "ggml_backend_dev_type": "enum32(ggml_backend_device*)",
+    "ggml_backend_load_all_from_path": "void(char*)",
+    "ggml_backend_tensor_get": "void(ggml_tensor*, void*, uint64, uint64)",
+    "ggml_backend_tensor_set": "void(ggml_tensor*, void*, uint64, uint64)",
+    "ggml_get_name": "char*(ggml_tensor*)",
+    "ggml_nbytes": "uint64(ggml_tensor*)",
+    "ggml_quantize_chunk": "uint64(enum32, float32*, void*, int64, int64, int64, float32*)",
+    "llama_backend_init": "void()",
+    "llama_batch_free": "void(llama_batch)",
+    "llama_batch_get_one": "llama_batch(int32*, int32)",
+    "llama_batch_init": "llama_batch(int32, int32, int32)",
+    "llama_context_default_params": "llama_context_params()",
+    "llama_decode": "int32(llama_context*, llama_batch)",
+    "llama_free": "void(llama_context*)",
+    "llama_get_embeddings_seq": "float32*(llama_context*, int32)",
+    "llama_get_logits": "float32*(llama_context*)",
+    "llama_get_memory": "llama_memory_i*(llama_context*)",
+    "llama_init_from_model": "llama_context*(llama_model*, llama_context_params)",
+    "llama_log_set": "void(ggml_log_callback, void*)",
+    "llama_memory_clear": "void(llama_memory_i*, bool)",
+    "llama_memory_seq_pos_max": "int32(llama_memory_i*, int32)",
+    "llama_memory_seq_pos_min": "int32(llama_memory_i*, int32)",
+    "llama_memory_seq_rm": "bool(llama_memory_i*, int32, int32, int32)",
+    "llama_model_chat_template": "char*(llama_model*, char*)",
+    "llama_model_default_params": "llama_model_params()",
+    "llama_model_free": "void(llama_model*)",
+    "llama_model_get_vocab": "llama_vocab*(llama_model*)",
+    "llama_model_is_hybrid": "bool(llama_model*)",
+    "llama_model_is_recurrent": "bool(llama_model*)",
+    "llama_model_load_from_file": "llama_model*(char*, llama_model_params)",
+    "llama_model_n_ctx_train": "int32(llama_model*)",
+    "llama_model_n_embd_out": "int32(llama_model*)",
+    "llama_model_n_swa": "int32(llama_model*)",
+    "llama_model_quantize": "uint32(char*, char*, llama_model_quantize_params*)",
+    "llama_model_quantize_default_params": "llama_model_quantize_params()",
+    "llama_model_size": "uint64(llama_model*)",
+    "llama_n_batch": "uint32(llama_context*)",
+    "llama_n_ctx": "uint32(llama_context*)",
+    "llama_pooling_type": "enum32(llama_context*)",
+    "llama_sampler_chain_add": "void(llama_sampler*, llama_sampler*)",
+    "llama_sampler_chain_default_params": "llama_sampler_chain_params()",
+    "llama_sampler_chain_init": "llama_sampler*(llama_sampler_chain_params)",
+    "llama_sampler_free": "void(llama_sampler*)",
+    "llama_sampler_init_dist": "llama_sampler*(uint32)",
+    "llama_sampler_init_grammar": "llama_sampler*(llama_vocab*, char*, char*)",
+    "llama_sampler_init_greedy": "llama_sampler*()",
+    "llama_sampler_init_min_p": "llama_sampler*(float32, uint64)",
+    "llama_sampler_init_penalties": "llama_sampler*(int32, int32, float32, float32, float32)",
+    "llama_sampler_init_temp": "llama_sampler*(float32)",
+    "llama_sampler_init_top_k": "llama_sampler*(int32)",
+    "llama_sampler_init_top_p": "llama_sampler*(float32, uint64)",
+    "llama_sampler_sample": "int32(llama_sampler*, llama_context*, int32)",
+    "llama_state_seq_get_data": "uint64(llama_context*, uint8*, uint64, int32)",
+    "llama_state_seq_get_size": "uint64(llama_context*, int32)",
+    "llama_state_seq_set_data": "uint64(llama_context*, uint8*, uint64, int32)",
+    "llama_synchronize": "void(llama_context*)",
+    "llama_token_to_piece": "int32(llama_vocab*, int32, char*, int32, int32, bool)",
+    "llama_tokenize": "int32(llama_vocab*, char*, int32, int32*, int32, bool, bool)",
+    "llama_vocab_bos": "int32(llama_vocab*)",
+    "llama_vocab_eos": "int32(llama_vocab*)",
+    "llama_vocab_get_add_bos": "bool(llama_vocab*)",
+    "llama_vocab_is_eog": "bool(llama_vocab*, int32)",
+    "llama_vocab_n_tokens": "int32(llama_vocab*)",
+    "llama_vocab_sep": "int32(llama_vocab*)",
+    # From a header of ggml's own, for the types of the cache that are quantized.
+    **{f"dequantize_row_{each.name}": "void(void*, float32*, int64)" for each in BITS.values() if each.block > 1},
+}
+#: Only the patch series has it.
+OPTIONAL = {"llama_kvsplit_info": "char*()"}
+CALLBACKS = {
+    "ggml_backend_sched_eval_callback": "bool(ggml_tensor*, bool, void*)",
+    "ggml_log_callback": "void(enum32, char*, void*)",
+}
+#: The fields that are read or set, of the structures that are passed by value.
+FIELDS = {
+    "llama_batch": {
+        "n_tokens": "int32",
+        "token": "int32*",
+        "pos": "int32*",
+        "n_seq_id": "int32*",
+        "seq_id": "int32**",
+        "logits": "int8*",
+    },
+    "llama_context_params": {
+        "n_ctx": "uint32",
+        "n_batch": "uint32",
+        "n_ubatch": "uint32",
+        "n_seq_max": "uint32",
+        "n_threads": "int32",
+        "n_threads_batch": "int32",
+        "pooling_type": "enum32",
+        "flash_attn_type": "enum32",
+        "cb_eval": "ggml_backend_sched_eval_callback",
+        "type_k": "enum32",
+        "type_v": "enum32",
+        "embeddings": "bool",
+        "swa_full": "bool",
+        "kv_unified": "bool",
+    },
+    "llama_model_params": {
+        "n_gpu_layers": "int32",
+        "load_mode": "enum32",
+        "use_extra_bufts": "bool",
+        "no_alloc": "bool",
+    },
+    "llama_model_quantize_params": {"ftype": "enum32"},
+    "llama_sampler_chain_params": {},
+}
+#: Constants by what the plugin's own code takes them for; None: asked of the definitions, whatever it is.
+CONSTANTS = {
+    "GGML_BACKEND_DEVICE_TYPE_ACCEL": 3,
+    "GGML_BACKEND_DEVICE_TYPE_CPU": 0,
+    "GGML_BACKEND_DEVICE_TYPE_GPU": 1,
+    "GGML_BACKEND_DEVICE_TYPE_IGPU": 2,
+    "GGML_LOG_LEVEL_CONT": 5,
+    "GGML_LOG_LEVEL_ERROR": 4,
+    "LLAMA_DEFAULT_SEED": 0xFFFFFFFF,
+    "LLAMA_FLASH_ATTN_TYPE_AUTO": -1,
+    "LLAMA_FLASH_ATTN_TYPE_DISABLED": 0,
+    "LLAMA_FLASH_ATTN_TYPE_ENABLED": 1,
+    "LLAMA_FTYPE_MOSTLY_Q8_0": None,
+    "LLAMA_LOAD_MODE_NONE": None,
+    "LLAMA_POOLING_TYPE_MEAN": 1,
+    "LLAMA_POOLING_TYPE_NONE": 0,
+    # Both are counted up when the meaning of a state changes.
+    "LLAMA_SESSION_VERSION": None,
+    "LLAMA_STATE_SEQ_VERSION": None,
+    **{f"GGML_TYPE_{each.name.upper()}": each.ggml_id for each in BITS.values()},
+}
+
+
+def opaque() -> set[str]:
+    """The structures that the list names only to point to them."""
+    signatures = {**FUNCTIONS, **OPTIONAL, **CALLBACKS}.values()
+    words = {word for signature in signatures for word in re.findall(r"\w+", signature)}
+    plain = re.compile(r"void|bool|char|(u?int|float|enum)\d+")
+    return {word for word in words if not plain.fullmatch(word)} - FIELDS.keys() - CALLBACKS.keys()
+
+
+def digest() -> str:
+    """Changes with the list."""
+    whole = [FUNCTIONS, OPTIONAL, CALLBACKS, FIELDS, CONSTANTS]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def faults(definitions: Definitions) -> list[str]:
+    """Why the plugin cannot use a library of these definitions, a clause for each reason; empty when it can."""
+    have = definitions
+    clauses = []
+    for name, wanted in {**CALLBACKS, **FUNCTIONS}.items():
+        signature = have.callbacks.get(name) if name in CALLBACKS else have.functions.get(name)
+        if signature is None:
+            clauses.append(f"{name}() is gone")
+        elif signature != wanted:
+            clauses.append(f"{name}() is {signature} and not {wanted}")
+    for name, fields in FIELDS.items():
+        clauses += _struct_faults(name, fields, have.structs.get(name))
+    for name, value in CONSTANTS.items():
+        if name not in have.constants:
+            clauses.append(f"{name} is gone")
+        elif value is not None and have.constants[name] != value:
+            clauses.append(f"{name} is {have.constants[name]} and not {value}")
+    return clauses
+
+
+def summary(clauses: list[str]) -> str:
+    """The first clause, and how many more there are."""
+    return clauses[0] + (f", and {len(clauses) - 1} more" if len(clauses) > 1 else "")
+
+
+def _struct_faults(name: str, fields: dict[str, str], struct: Struct | None) -> list[str]:
+    if struct is None:
+        return [f"struct {name} is gone"]
+    clauses = []
+    for field, kind in fields.items():
+        if field not in struct.fields:
+            clauses.append(f"{name}.{field} is gone")
+        elif struct.fields[field].type != kind:
+            clauses.append(f"{name}.{field} is {struct.fields[field].type} and not {kind}")
+    return clauses
+
+
+def changes(before: Definitions, after: Definitions) -> list[str]:
+    """What the structures have gained and lost, a clause for each; the plugin may well be able to use both."""
+    clauses = []
+    for name, struct in after.structs.items():
+        old = before.structs.get(name, Struct(0, {})).fields
+        for field, at in struct.fields.items():
+            if field not in old:
+                clauses.append(f"{name}.{field} is new: {at.type}, at offset {at.offset}")
+            elif old[field].type != at.type:
+                clauses.append(f"{name}.{field} is {at.type} and was {old[field].type}")
+        clauses += [f"{name}.{field} is gone" for field in old if field not in struct.fields]
+    return clauses
+
+
+def as_the_plugin_knows(loose: Definitions) -> Definitions:
+    """Definitions that were written by hand in Python, which leave pointers untyped: with the plugin's types instead.
+
+    A type that contradicts the plugin's stays, and is a fault then. What they do not define at all is taken as the
+    plugin states it, if it is ggml's: llama-cpp-python defines little of that.
+    """
+    functions = {name: _rather(name, wanted, loose.functions.get(name)) for name, wanted in FUNCTIONS.items()}
+    structs = {}
+    for name, struct in loose.structs.items():
+        wanted_fields = FIELDS.get(name, {})
+        fields = {
+            field: Field(at.offset, wanted_fields[field] if _fits(wanted_fields.get(field), at.type) else at.type)
+            for field, at in struct.fields.items()
+        }
+        structs[name] = Struct(struct.size, fields)
+    ggml = {name: value for name, value in CONSTANTS.items() if value is not None and name.startswith("GGML_")}
+    return Definitions(
+        functions={name: signature for name, signature in functions.items() if signature is not None},
+        callbacks=dict(CALLBACKS),
+        structs=structs,
+        constants={**ggml, **loose.constants},
+    )
+
+
+def _rather(name: str, wanted: str, loose: str | None) -> str | None:
+    if loose is None:
+        return None if name.startswith("llama_") else wanted
+    (result, arguments), (loose_result, loose_arguments) = split(wanted), split(loose)
+    pairs = zip([result, *arguments], [loose_result, *loose_arguments])
+    fits = len(arguments) == len(loose_arguments) and all(_fits(one, other) for one, other in pairs)
+    return wanted if fits else loose
+
+
+def _fits(wanted: str | None, loose: str) -> bool:
+    """Whether a type written by hand may mean what the plugin means."""
+    if wanted is None or wanted == loose:
+        return wanted == loose
+    if wanted.endswith("*") or wanted in CALLBACKS:
+        return loose.rstrip("*") == "void" and loose != "void"
+    return wanted == "enum32" and loose in ("int32", "uint32")
