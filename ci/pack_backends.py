@@ -25,6 +25,7 @@ def pack(build: Path, folder: Path) -> Path:
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as opened:
             for name in (
                 "manifest.json",
+                "bindings.json",
                 *sorted(manifest["libraries"]),
             ):  # the manifest first: it says what may follow
                 data = (build / name).read_bytes()
@@ -35,7 +36,6 @@ def pack(build: Path, folder: Path) -> Path:
         "file": archive.name,
         "id": manifest["id"],
         "platform": here(),
-        "bindings_version": manifest["bindings_version"],
         "upstream_commit": manifest["upstream_commit"],
         "size": archive.stat().st_size,
         "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),

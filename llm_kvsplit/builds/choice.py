@@ -1,6 +1,6 @@
-"""Which library to load: one of the builds, or the bindings' own.
+"""Which library to load: one of the builds, or llama-cpp-python's own.
 
-The bindings may be installed without a library of their own; then the first question makes a build
+llama-cpp-python may be installed without a library of its own; then the first question makes a build
 (``first_build.py``). The choice is made once a process, since a loaded library stays.
 """
 
@@ -10,7 +10,16 @@ import os
 from pathlib import Path
 
 from ..errors import KvsplitError
-from .shelf import NONE, STOCK, Build, active, bindings_version, builds, misfit, stock_folder
+from .shelf import CUSTOM, NONE, STOCK, Build, active, bindings_version, builds, custom, misfit, stock_folder
+
+
+class Unusable(KvsplitError):
+    """A library cannot be used here, for a ``reason``."""
+
+    def __init__(self, chosen: Build, reason: str) -> None:
+        super().__init__(f"{describe(chosen)} cannot be used here: {reason}. {_next_step(chosen)}")
+        self.reason = reason
+
 
 #: What this process has loaded.
 _loaded: Build | None = None
@@ -22,10 +31,9 @@ def current() -> Build:
 
 
 def choose() -> Build:
-    """The person's choice, else the newest build that fits the bindings, else the bindings' own, else none."""
-    custom = os.environ.get("LLAMA_CPP_LIB_PATH")
-    if custom:
-        return Build("custom", Path(custom))
+    """The person's choice, else the newest build that can be used, else llama-cpp-python's library, else none."""
+    if folder := os.environ.get("LLAMA_CPP_LIB_PATH"):
+        return custom(Path(folder))
     wanted = active()
     stock = stock_folder() is not None
     if wanted == STOCK and stock:
@@ -37,9 +45,9 @@ def choose() -> Build:
         reason = misfit(build)
         if not reason:
             return build
-        note = note or f"{reason}; 'llm kvsplit backend build' makes one that fits."
+        note = note or f"Build {build.id} cannot be used: {reason}; 'llm kvsplit backend build' makes one that can."
     if wanted and not note:
-        note = f"backend build {wanted} is gone; 'llm kvsplit backend list' shows what there is."
+        note = f"Build {wanted} is gone; 'llm kvsplit backend list' shows what there is."
     return Build(STOCK if stock else NONE, note=note)
 
 
@@ -61,7 +69,7 @@ def ensure() -> Build:
             raise KvsplitError(f"The build that was made cannot be used: {chosen.note}")
     result = probe.result(chosen)
     if not result.usable:
-        raise KvsplitError(f"{describe(chosen)} cannot be used here: {result.reason}. {_next_step(chosen)}")
+        raise Unusable(chosen, result.reason)
     _loaded = chosen
     return chosen
 
@@ -79,17 +87,13 @@ def describe(chosen: Build) -> str:
     return f"The llama.cpp library in {chosen.folder}"
 
 
-def load_error(chosen: Build, ex: BaseException) -> KvsplitError:
-    return KvsplitError(f"{describe(chosen)} could not be loaded: {ex}. {_next_step(chosen)}")
-
-
 def _next_step(chosen: Build) -> str:
     if chosen.id == STOCK:
         return (
             'Rebuild it for this machine: CMAKE_ARGS="-DGGML_NATIVE=OFF" '
             "pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python"
         )
-    if chosen.id == "custom":
+    if chosen.id == CUSTOM:
         return "Unset LLAMA_CPP_LIB_PATH, or point it at libraries built on this machine."
     back = ", or go back with 'llm kvsplit backend use stock'" if stock_folder() else ""
     return f"Remove it with 'llm kvsplit backend remove {chosen.id}' and build it anew with 'llm kvsplit backend build'{back}."

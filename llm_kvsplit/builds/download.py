@@ -1,7 +1,7 @@
 """Builds to download: the list of a release, the archive that fits this machine, and what is checked of it.
 
 ``backends.json`` beside the archives names them with size and SHA-256 (``ci/pack_backends.py`` writes both). An archive
-holds ``manifest.json`` first and then the libraries that it names, nothing else and in no folder.
+holds ``manifest.json`` first and then the libraries and the ``bindings.json`` that it names, nothing else and in no folder.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from urllib.parse import quote
 from .. import files
 from ..errors import KvsplitError
 from ..paths import backends_dir
-from . import probe, shelf
-from .shelf import bindings_version
+from . import definitions, interface, probe, shelf
 
 _RELEASE = "https://github.com/llm-kvsplit/llm-kvsplit/releases/latest/download"
 _TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of the answer
@@ -62,16 +61,15 @@ def base_url() -> str:
 
 
 def find() -> Archive:
-    """The archive for this machine and the installed bindings. Raises NothingFits."""
-    wanted = (here(), bindings_version())
+    """The archive for this machine. Raises NothingFits."""
     try:
         builds = json.loads(_get(f"{base_url()}/backends.json", _LIST))["builds"]
-        fitting = [each for each in builds if (each["platform"], each["bindings_version"]) == wanted]
+        fitting = [each for each in builds if each["platform"] == here()]
         found = [Archive(each["file"], each["id"], each["sha256"].lower(), int(each["size"])) for each in fitting]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise KvsplitError(f"{base_url()}/backends.json is no list of builds: report it; {_BUILD}.") from None
     if not found:
-        raise NothingFits(f"There is no build to download for {wanted[0]} with llama-cpp-python {wanted[1]}.")
+        raise NothingFits(f"There is no build to download for {here()}.")
     archive = found[0]
     if not all(_NAME.fullmatch(name) for name in (archive.file, archive.id)) or not 0 < archive.size <= _ARCHIVE:
         raise KvsplitError(
@@ -116,6 +114,7 @@ def install(archive: Archive) -> Path:
         try:
             with shelf.whole(folder) as temporary, tarfile.open(fileobj=file, mode="r|gz") as opened:
                 _unpack(opened, archive, temporary)
+                _require_usable(archive, temporary)
         except (tarfile.TarError, zlib.error, EOFError, OSError) as failure:
             raise _refused(archive, f"cannot be unpacked ({failure})") from failure
     return folder
@@ -154,8 +153,9 @@ def _get(url: str, most: int, file: IO[bytes] | None = None) -> bytes:
 
 
 def _unpack(opened: tarfile.TarFile, archive: Archive, folder: Path) -> None:
-    """Write the libraries of an open archive, each compared with the manifest at its head; nothing but those."""
+    """Write the files of an open archive, each compared with the manifest at its head; nothing but those."""
     manifest: dict[str, Any] | None = None
+    named: dict[str, str] = {}
     written, size = set(), 0
     for member in opened:
         size += member.size
@@ -163,27 +163,40 @@ def _unpack(opened: tarfile.TarFile, archive: Archive, folder: Path) -> None:
             raise _refused(archive, f"holds {member.name!r}, which does not belong in a build")
         if manifest is None:
             manifest = _manifest(opened, member, archive)
-        elif member.name not in manifest["libraries"] or member.name in written:
+            named = shelf.files_of(manifest)
+        elif member.name not in named or member.name in written:
             raise _refused(archive, f"holds {member.name!r}, which its manifest does not name")
         else:
-            _write(opened.extractfile(member), folder / member.name, manifest["libraries"][member.name], archive)
+            _write(opened.extractfile(member), folder / member.name, named[member.name], archive)
             written.add(member.name)
-    missing = set(manifest["libraries"]) - written if manifest else {"manifest.json"}
+    missing = set(named) - written if manifest else {"manifest.json"}
     if missing or manifest is None:
         raise _refused(archive, f"lacks {', '.join(sorted(missing))}")
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
+def _require_usable(archive: Archive, folder: Path) -> None:
+    """Before it is a build: another version of this program may have made it. Raises NothingFits, KvsplitError."""
+    try:
+        clauses = interface.faults(definitions.read(folder / shelf.BINDINGS))
+    except KvsplitError:
+        raise _refused(archive, f"has a {shelf.BINDINGS} that cannot be read") from None
+    if clauses:
+        raise NothingFits(
+            f"The build {archive.id} is for another version of llm-kvsplit: {interface.summary(clauses)}."
+        )
+
+
 def _manifest(opened: tarfile.TarFile, member: tarfile.TarInfo, archive: Archive) -> dict[str, Any]:
-    """The manifest, if it is of the build that the list named and fits these bindings."""
+    """The manifest, if it is of the build that the list named."""
     if member.name != "manifest.json" or member.size > _MANIFEST:
         raise _refused(archive, "does not begin with a manifest")
     file = opened.extractfile(member)
     assert file is not None  # a regular file
     try:
         manifest = json.loads(file.read())
-        fits = (manifest["id"], manifest["bindings_version"], manifest["abi"]) == (archive.id, bindings_version(), "ok")
-        named = bool(manifest["libraries"]) and all(isinstance(value, str) for value in manifest["libraries"].values())
+        fits = manifest["id"] == archive.id
+        named = bool(manifest["libraries"]) and all(isinstance(each, str) for each in shelf.files_of(manifest).values())
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _refused(archive, "has a manifest that cannot be read") from None
     if not fits or not named:

@@ -24,7 +24,7 @@ _FEW_STEPS = 10
 
 
 def make() -> None:
-    """Download or compile a build for the installed bindings. All messages go to stderr.
+    """Download or compile a build. All messages go to stderr.
 
     Raises KvsplitError with both reasons where neither can be done, click.Abort on Ctrl-C.
     """
@@ -38,7 +38,7 @@ def make() -> None:
 
 
 def compile_series(*, cuda: bool = False, vulkan: bool = False) -> Path:
-    """Compile the patch series for the installed bindings, with a progress bar; the build's folder.
+    """Compile the patch series, with a progress bar; the build's folder.
 
     Raises click.ClickException where it cannot be compiled, click.Abort on Ctrl-C.
     """

@@ -70,6 +70,7 @@ FUNCTIONS = {
     "llama_sampler_init_top_k": "llama_sampler*(int32)",
     "llama_sampler_init_top_p": "llama_sampler*(float32, uint64)",
     "llama_sampler_sample": "int32(llama_sampler*, llama_context*, int32)",
+    "llama_set_abort_callback": "void(llama_context*, ggml_abort_callback, void*)",
     "llama_state_seq_get_data": "uint64(llama_context*, uint8*, uint64, int32)",
     "llama_state_seq_get_size": "uint64(llama_context*, int32)",
     "llama_state_seq_set_data": "uint64(llama_context*, uint8*, uint64, int32)",
@@ -88,6 +89,7 @@ FUNCTIONS = {
 #: Only the patch series has it.
 OPTIONAL = {"llama_kvsplit_info": "char*()"}
 CALLBACKS = {
+    "ggml_abort_callback": "bool(void*)",
     "ggml_backend_sched_eval_callback": "bool(ggml_tensor*, bool, void*)",
     "ggml_log_callback": "void(enum32, char*, void*)",
 }

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from .. import files, machine
 from ..paths import cache_dir
-from .shelf import Build, stock_folder
+from . import interface
+from .shelf import Build, bindings_version, misfit, stock_folder
 
 #: Counts up when the trials change, so that old results are not believed.
 _VERSION = 1
@@ -42,7 +43,9 @@ def result(chosen: Build) -> Result:
     """The remembered result for this library on this CPU, or a new trial."""
     if os.environ.get(_CHILD):
         return Result(usable=True)
-    file = cache_dir() / "probes" / f"{key(chosen)}.json"
+    if reason := misfit(chosen):
+        return Result(usable=False, reason=reason)
+    file = cache_dir() / "probes" / f"{_trial_key(chosen)}.json"
     try:
         return Result(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
@@ -74,7 +77,14 @@ def _run(chosen: Build, trial: str) -> str:
         hint = "it uses instructions that this CPU lacks" if name == "SIGILL" else "it crashed"
         return f"{hint} ({name})"
     lines = child.stderr.strip().splitlines()
-    return lines[-1] if lines else f"exit code {child.returncode}"
+    return lines[-1].removesuffix(".") if lines else f"exit code {child.returncode}"
+
+
+def _trial_key(chosen: Build) -> str:
+    """Changes with the definitions that the library is loaded through, too, where they are not its own."""
+    if chosen.bindings:
+        return key(chosen)
+    return f"{key(chosen)}-{bindings_version()}-{interface.digest()}"
 
 
 def key(chosen: Build) -> str:

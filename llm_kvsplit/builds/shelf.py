@@ -1,7 +1,7 @@
 """The one shelf of builds of llama.cpp's libraries: which there are, which one was chosen, and how one comes and goes.
 
-A *build* is a folder ``backends/<id>/`` with the shared libraries and a ``manifest.json``, which is written last, so a
-folder without one is not a build.
+A *build* is a folder ``backends/<id>/`` with the shared libraries, ``bindings.json``, which says what they define, and a
+``manifest.json``, which is written last, so a folder without one is not a build.
 """
 
 from __future__ import annotations
@@ -18,15 +18,21 @@ from typing import Any
 from .. import files
 from ..errors import KvsplitError
 from ..paths import backends_dir
+from . import definitions, interface
 
 STOCK = "stock"
-#: No library at all: the bindings came without one, and no build has been made yet.
+#: The folder that LLAMA_CPP_LIB_PATH names.
+CUSTOM = "custom"
+#: No library at all: llama-cpp-python came without one, and no build has been made yet.
 NONE = "none"
+#: What a build's libraries define, made of its own tree's headers (see ``definitions.py``).
+BINDINGS = "bindings.json"
+_LIBRARIES = ("libllama.so", "libllama.dylib", "llama.dll", "libllama.dll")
 
 
 @dataclass(frozen=True)
 class Build:
-    #: A build's id, "stock" for the libraries that came with the bindings, "custom" for LLAMA_CPP_LIB_PATH, or "none".
+    #: A build's id, "stock" for the libraries that came with llama-cpp-python, "custom" for LLAMA_CPP_LIB_PATH, or "none".
     id: str
     #: Where the libraries are; None for stock and for none.
     folder: Path | None = None
@@ -39,6 +45,12 @@ class Build:
         """Whether it is a build of the patch series."""
         return bool(self.manifest and self.manifest.get("features"))
 
+    @property
+    def bindings(self) -> Path | None:
+        """The file of its own definitions; None for a library that is used through llama-cpp-python's."""
+        file = self.folder / BINDINGS if self.folder else None
+        return file if file and file.is_file() else None
+
 
 def bindings_version() -> str:
     """The installed llama-cpp-python's version. Raises KvsplitError without one."""
@@ -49,15 +61,28 @@ def bindings_version() -> str:
 
 
 def stock_folder() -> Path | None:
-    """Where the bindings' own library lies; None where they were installed without one."""
+    """Where llama-cpp-python's own library lies; None where it was installed without one."""
     from importlib.util import find_spec
 
     spec = find_spec("llama_cpp")
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / "lib"
-    names = ("libllama.so", "libllama.dylib", "llama.dll", "libllama.dll")
-    return folder if any((folder / name).is_file() for name in names) else None
+    return folder if library_file(folder) else None
+
+
+def library_file(folder: Path) -> Path | None:
+    """libllama in a folder, whatever it is called there."""
+    return next((folder / name for name in _LIBRARIES if (folder / name).is_file()), None)
+
+
+def custom(folder: Path) -> Build:
+    """The libraries that LLAMA_CPP_LIB_PATH names: a copy of a build, or anyone else's."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        manifest = None
+    return Build(CUSTOM, folder, manifest if isinstance(manifest, dict) else None)
 
 
 def builds() -> list[Build]:
@@ -85,18 +110,39 @@ def find(name: str) -> Build:
     raise KvsplitError(f"There is no backend build '{name}', only: {have}.")
 
 
+def files_of(manifest: dict[str, Any]) -> dict[str, str]:
+    """The files that a manifest names, with their SHA-256."""
+    return {BINDINGS: manifest["bindings"], **manifest["libraries"]}
+
+
 def misfit(build: Build) -> str:
-    """Why a build cannot serve these bindings; empty when it can."""
-    assert build.manifest is not None and build.folder is not None
-    built_for, have = build.manifest.get("bindings_version"), bindings_version()
-    if built_for != have:
-        return f"build {build.id} was made for llama-cpp-python {built_for} and {have} is installed"
-    if build.manifest.get("abi") == "mismatch":
-        return f"build {build.id} lays out its structures differently from llama-cpp-python {have}"
-    missing = [name for name in build.manifest.get("libraries", {}) if not (build.folder / name).is_file()]
-    if missing:
-        return f"build {build.id} lacks {', '.join(missing)}"
-    return ""
+    """Why a build cannot be used, as the rest of "It cannot be used: …"; empty when it can.
+
+    What it has to say comes from the build's own definitions. A library without any is looked at when it is loaded.
+    """
+    if build.manifest is None or "bindings" not in build.manifest:
+        if build.bindings:
+            return f"its {BINDINGS} stands without the manifest.json that says which libraries it is of"
+        if build.id in (STOCK, CUSTOM, NONE):
+            return ""
+        return f"it was made before builds carried a {BINDINGS}"
+    assert build.folder is not None
+    try:
+        named = files_of(build.manifest)
+        missing = [name for name in named if not (build.folder / name).is_file()]
+        if missing:
+            return f"it lacks {', '.join(missing)}"
+        # Of a folder that someone else filled, the library is compared, too: the definitions are of that one only.
+        compared = [BINDINGS] + [name for name in _LIBRARIES if build.id == CUSTOM and name in named]
+        for name in compared:
+            if files.sha256(build.folder / name) != named[name]:
+                return f"its {name} is not the file that its manifest names"
+        clauses = interface.faults(definitions.read(build.folder / BINDINGS))
+    except KvsplitError as unreadable:
+        return unreadable.message.removesuffix(".")
+    except (OSError, AttributeError, TypeError, KeyError) as failure:
+        return f"its manifest cannot be read ({failure!r})"
+    return f"llm-kvsplit uses llama.cpp otherwise: {interface.summary(clauses)}" if clauses else ""
 
 
 def active() -> str:
@@ -108,7 +154,7 @@ def active() -> str:
 def use(name: str) -> str:
     """Make ``name`` (or "stock") what is loaded from now on; returns the whole id.
 
-    Raises KvsplitError for a build whose structures or functions the installed bindings do not fit.
+    Raises KvsplitError for a build that cannot be used.
     """
     identity = _stock() if name == STOCK else _fitting(find(name))
     try:
@@ -127,18 +173,8 @@ def _stock() -> str:
 
 
 def _fitting(build: Build) -> str:
-    assert build.manifest is not None
-    built_for, have = build.manifest.get("bindings_version"), bindings_version()
-    if built_for != have:
-        raise KvsplitError(
-            f"{build.id} was built for llama-cpp-python {built_for}, and {have} is installed: make one that fits with "
-            "'llm kvsplit backend build'."
-        )
-    if build.manifest.get("abi") == "mismatch":
-        raise KvsplitError(
-            f"{build.id} cannot be used with llama-cpp-python {have}: {build.manifest['abi_mismatches'][0]}; build from "
-            "the commit that the bindings vendor."
-        )
+    if reason := misfit(build):
+        raise KvsplitError(f"{build.id} cannot be used: {reason}. Make one that can with 'llm kvsplit backend build'.")
     return build.id
 
 

@@ -14,7 +14,7 @@ def command() -> None:
 @click.option("--cuda", is_flag=True, help="Also build the CUDA backend.")
 @click.option("--vulkan", is_flag=True, help="Also build the Vulkan backend.")
 def build(cuda: bool, vulkan: bool) -> None:
-    """Compile the libraries for the installed bindings; the newest build is used from then on."""
+    """Compile the libraries here; the newest build is used from then on."""
     from ..builds import first_build
 
     _report(first_build.compile_series(cuda=cuda, vulkan=vulkan).name)
@@ -23,7 +23,7 @@ def build(cuda: bool, vulkan: bool) -> None:
 @command.command()
 @click.pass_context
 def install(ctx: click.Context) -> None:
-    """Download the libraries for the installed bindings, ready compiled; compile them where there are none."""
+    """Download the libraries for this machine, ready compiled; compile them where there are none."""
     from ..builds import download
 
     try:
@@ -55,7 +55,7 @@ def list_builds() -> None:
         features = ", ".join(each.manifest.get("features", ())) or "unpatched"
         click.echo(f"{mark} {each.id}  {each.manifest['created'][:10]}  {features}")
     if shelf.stock_folder():
-        click.echo(f"{'*' if chosen.id == shelf.STOCK else ' '} stock  the library that came with the bindings")
+        click.echo(f"{'*' if chosen.id == shelf.STOCK else ' '} stock  the library that came with llama-cpp-python")
     elif chosen.id == shelf.NONE:
         click.echo("There is no build yet: the first question makes one, or 'llm kvsplit backend install'.", err=True)
     if chosen.note:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 
 import click
 
-from .. import companion, demo
+from .. import companion, demo, files
 from ..builds import choice, pair_speed, probe, shelf
 from ..errors import KvsplitError
 from ..kvtypes import BITS, CachePair
@@ -59,6 +58,7 @@ def _report() -> dict[str, Any]:
         "bindings": shelf.bindings_version(),
         "backend": chosen.id,
         "folder": str(chosen.folder) if chosen.folder else None,
+        "definitions": "its own" if chosen.bindings else f"llama-cpp-python {shelf.bindings_version()}",
         "usable": trial.usable,
         "extra_bufts": trial.extra_bufts,
         "series": None,
@@ -80,6 +80,8 @@ def _report() -> dict[str, Any]:
         except KvsplitError as ex:
             report["problems"].append(str(ex))
         return report
+    if chosen.id == shelf.CUSTOM and not chosen.bindings:
+        report["notes"].append(_about_unbound())
     if not trial.extra_bufts:
         report["notes"].append(
             "This library's AMX path for quantized weights dies on this CPU, so models are loaded without it: a build "
@@ -114,15 +116,32 @@ def _try_pairs(report: dict[str, Any]) -> None:
         report["problems"].append(f"Trying the cache types ended with exit code {child.returncode}: {last_words}")
 
 
+def _about_unbound() -> str:
+    """What is known, and what is not, of a library that has no definitions of its own."""
+    from ..engine import unbound
+
+    sizes = "its structures are as large as those, and" if unbound.sizes_can_be_seen() else "its structures"
+    unseen = "" if unbound.sizes_can_be_seen() else "how large its structures are, and "
+    return (
+        f"The library that LLAMA_CPP_LIB_PATH names has no {shelf.BINDINGS}, so it is used through the definitions of "
+        f"llama-cpp-python {shelf.bindings_version()}: it has all functions, {sizes} begin with the same values. "
+        f"Not to be seen without its headers: {unseen}what its functions take."
+    )
+
+
 def _file_problems(chosen: shelf.Build) -> list[str]:
     problems = []
-    if chosen.manifest is not None and chosen.folder is not None:
-        for name, sha256 in chosen.manifest.get("libraries", {}).items():
-            if hashlib.sha256((chosen.folder / name).read_bytes()).hexdigest() != sha256:
-                problems.append(
-                    f"{name} of backend build {chosen.id} is not the file that was built: remove the build with "
-                    f"'llm kvsplit backend remove {chosen.id}' and build it anew."
-                )
+    if chosen.manifest is not None and chosen.folder is not None and not shelf.misfit(chosen):
+        mend = (
+            f"remove the build with 'llm kvsplit backend remove {chosen.id}' and build it anew"
+            if chosen.id != shelf.CUSTOM
+            else "copy the build anew, or unset LLAMA_CPP_LIB_PATH"
+        )
+        problems += [
+            f"{name} in {chosen.folder} is not the file that was built: {mend}."
+            for name, sha256 in shelf.files_of(chosen.manifest).items()
+            if files.sha256(chosen.folder / name) != sha256
+        ]
     from ..registry import load
 
     try:
@@ -140,6 +159,7 @@ def _print(report: dict[str, Any]) -> None:
     series = report["series"]
     click.echo(f"llama-cpp-python  {report['bindings']}")
     click.echo(f"library           {report['backend']}" + (f" in {report['folder']}" if report["folder"] else ""))
+    click.echo(f"definitions       {report['definitions']}")
     click.echo(f"patch series      {series['series'] + ': ' + ', '.join(series['features']) if series else 'none'}")
     for device in report["devices"]:
         click.echo(

@@ -24,7 +24,6 @@ PADDING = 256
 
 # enum llama_flash_attn_type in llama.h
 _ABORTED = 2  # what llama_decode returns then (llama.h)
-_ABORT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)  # ggml_abort_callback in ggml.h
 _FLASH_ATTN = {None: -1, False: 0, True: 1}
 
 
@@ -135,7 +134,7 @@ class Context:
             if stopped is not None and stopped():
                 return
             part = tokens[start : start + size]
-            array = (self.lib.llama_token * len(part))(*part)
+            array = (ctypes.c_int32 * len(part))(*part)
             with library.log.capture() as lines, self._stopping(stopped if len(part) > 1 else None):
                 status = self.lib.llama_decode(self.pointer, self.lib.llama_batch_get_one(array, len(part)))
             if status != 0:
@@ -157,12 +156,12 @@ class Context:
         if stopped is None:
             yield
             return
-        ask = _ABORT_CALLBACK(lambda _data: stopped())
+        ask = self.lib.ggml_abort_callback(lambda _data: stopped())
         self.lib.llama_set_abort_callback(self.pointer, ask, None)
         try:
             yield
         finally:
-            self.lib.llama_set_abort_callback(self.pointer, _ABORT_CALLBACK(), None)
+            self.lib.llama_set_abort_callback(self.pointer, self.lib.ggml_abort_callback(), None)
 
     def _drop_unfinished(self) -> None:
         """Take out of the cache what llama.cpp left there of a batch that it did not finish."""

@@ -130,5 +130,4 @@ class _Context:
             yield vector / np.float32(length)
 
     def _width(self) -> int:
-        n_embd_out = getattr(self.lib, "llama_model_n_embd_out", self.lib.llama_model_n_embd)
-        return n_embd_out(self.weights.pointer)
+        return self.lib.llama_model_n_embd_out(self.weights.pointer)

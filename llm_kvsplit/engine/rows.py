@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import KvsplitError
 from ..kvtypes import BITS, CacheType
 from . import library
-from .tap import bind
 
 if TYPE_CHECKING:
     from .context import Context
@@ -110,9 +109,8 @@ def values(rows: Rows) -> np.ndarray:
     blocks = np.ascontiguousarray(rows.view)
     n = blocks.size // rows.cache_type.bytes_per_block * rows.cache_type.block
     out = np.empty(n, np.float32)
-    name = f"dequantize_row_{rows.cache_type.name}"
-    function = bind(library.load(), name, None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64])
-    function(blocks.ctypes.data, out.ctypes.data, n)
+    dequantize = getattr(library.load(), f"dequantize_row_{rows.cache_type.name}")
+    dequantize(blocks.ctypes.data, _floats(out), n)
     return out.reshape(len(rows.view), -1)
 
 
@@ -121,10 +119,13 @@ def rounded(floats: np.ndarray, cache_type: CacheType) -> np.ndarray:
     floats = np.ascontiguousarray(floats, np.float32)
     n_rows, n = floats.shape
     blocks = np.empty((n_rows, n // cache_type.block * cache_type.bytes_per_block), np.uint8)
-    arguments = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
-    quantize: Any = bind(library.load(), "ggml_quantize_chunk", ctypes.c_size_t, arguments)
-    quantize(cache_type.ggml_id, floats.ctypes.data, blocks.ctypes.data, 0, n_rows, n, None)
+    quantize = library.load().ggml_quantize_chunk
+    quantize(cache_type.ggml_id, _floats(floats), blocks.ctypes.data, 0, n_rows, n, None)
     return values(Rows(cache_type, blocks))
+
+
+def _floats(array: np.ndarray) -> ctypes._Pointer[ctypes.c_float]:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
 
 
 def rotation(head_dim: int, *, keys: bool) -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import KvsplitError
 from . import library
 from .weights import Weights
-
-#: llama.cpp's LLAMA_DEFAULT_SEED: draw a seed from the system.
-_RANDOM_SEED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Sampler:
             lib.llama_sampler_init_top_p(s.top_p, 1),
             lib.llama_sampler_init_min_p(s.min_p, 1),
             lib.llama_sampler_init_temp(s.temperature),
-            lib.llama_sampler_init_dist(_RANDOM_SEED if s.seed is None else s.seed),
+            lib.llama_sampler_init_dist(lib.LLAMA_DEFAULT_SEED if s.seed is None else s.seed),  # it draws one then,
         ]
 
     def sample(self, context: Any) -> int:
@@ -82,11 +80,24 @@ def json_grammar(schema: dict[str, Any]) -> str:
     """GBNF for the JSON documents that a JSON schema allows."""
     import json
 
-    library.load()
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
+    json_schema_to_gbnf = _llama_grammar().json_schema_to_gbnf
     try:
         # The bindings' converter lets strings hold bare control characters, which JSON does not allow.
         return json_schema_to_gbnf(json.dumps(schema)).replace(r'[^"\\]', r'[^"\\\x00-\x1F\x7F]')
     except Exception as ex:  # the converter raises whatever a malformed schema trips over
         raise KvsplitError(f"The schema cannot be turned into a grammar: {ex!r}. Simplify it.") from ex
+
+
+@functools.cache
+def _llama_grammar() -> Any:
+    """llama-cpp-python's module of that name, read alone: its package would load a library."""
+    from importlib.util import find_spec, module_from_spec, spec_from_file_location
+
+    package = find_spec("llama_cpp")
+    place = next(iter(package.submodule_search_locations or ()), None) if package else None
+    spec = spec_from_file_location("llm_kvsplit_llama_grammar", f"{place}/llama_grammar.py") if place else None
+    if spec is None or spec.loader is None:
+        raise KvsplitError("llama-cpp-python is not installed here: run 'pip install llama-cpp-python'.")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

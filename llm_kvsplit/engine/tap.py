@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -33,11 +32,8 @@ class Tap:
         #: What one of ``changes`` raised; the computation ended there.
         self.error: Exception | None = None
         lib = library.load()
-        place = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-        self._name = bind(lib, "ggml_get_name", ctypes.c_char_p, [ctypes.c_void_p])
-        self._bytes = bind(lib, "ggml_nbytes", ctypes.c_size_t, [ctypes.c_void_p])
-        self._get = bind(lib, "ggml_backend_tensor_get", None, place)
-        self._set = bind(lib, "ggml_backend_tensor_set", None, place)
+        self._name, self._bytes = lib.ggml_get_name, lib.ggml_nbytes
+        self._get, self._set = lib.ggml_backend_tensor_get, lib.ggml_backend_tensor_set
         # Given to a context, which lives no longer than this.
         self.callback = lib.ggml_backend_sched_eval_callback(self._called)
 
@@ -60,10 +56,3 @@ class Tap:
                 self._set(tensor, values.ctypes.data, 0, values.nbytes)
             self.values[name] = values
         return True
-
-
-def bind(lib: Any, name: str, restype: Any, argtypes: list[Any]) -> Any:
-    """A C function of llama.cpp's libraries that the bindings do not declare."""
-    function = getattr(lib._lib, name)
-    function.restype, function.argtypes = restype, argtypes
-    return function

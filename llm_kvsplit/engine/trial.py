@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 
 from .. import demo
+from ..builds import choice
+from ..errors import KvsplitError
 from ..kvtypes import CachePair
 from .context import Context, ContextOptions
 from .weights import LoadOptions, Weights, quantize
@@ -27,4 +29,9 @@ def run(trial: str) -> None:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1])
+    try:
+        run(sys.argv[1])
+    except choice.Unusable as failure:
+        sys.exit(failure.reason)
+    except KvsplitError as failure:
+        sys.exit(failure.message)

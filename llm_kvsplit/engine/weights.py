@@ -112,7 +112,7 @@ class Weights:
     def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         size = len(data) + 2
         for _ in range(2):
-            tokens = (self.lib.llama_token * size)()
+            tokens = (ctypes.c_int32 * size)()
             n = self.lib.llama_tokenize(self.vocab, data, len(data), tokens, size, add_special, parse_special)
             if n >= 0:
                 return tokens[:n]
@@ -140,6 +140,6 @@ def quantize(source: Path, target: Path) -> None:
     params = lib.llama_model_quantize_default_params()
     params.ftype = lib.LLAMA_FTYPE_MOSTLY_Q8_0
     with library.log.capture() as lines:
-        status = lib.llama_model_quantize(str(source).encode(), str(target).encode(), params)
+        status = lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
     if status != 0:
         raise KvsplitError(f"{source} could not be quantized: {library.error_text(lines)}.")

@@ -96,4 +96,5 @@ def _key(weights: Weights, options: ContextOptions, *, compute: bool) -> Key | N
         library=probe.key(choice.current()),
         n_gpu_layers=weights.options.n_gpu_layers,
         state_format=weights.lib.LLAMA_STATE_SEQ_VERSION,
+        session_format=weights.lib.LLAMA_SESSION_VERSION,
     )

@@ -47,8 +47,9 @@ class Key:
     #: Fingerprint of the libraries and the CPU (``probe.key``), since both decide the last bits.
     library: str
     n_gpu_layers: int
-    #: llama.cpp's own version of the state's layout.
+    #: llama.cpp's own versions of a state's layout, a sequence's and a whole context's: see ``builds/interface.py``.
     state_format: int
+    session_format: int
 
     def folder_name(self) -> str:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]

@@ -10,10 +10,12 @@ import time
 
 import pytest
 
-from kvsplit_patch.building import artifacts, cmake, libraries
+from kvsplit_patch.building import artifacts, cmake, headers, libraries
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.proof.programs import llama_bench, llama_perplexity
 from kvsplit_patch.series import trees
+from llm_kvsplit import files
+from llm_kvsplit.builds import definitions
 from tests.support.release import HERE, fetch
 
 SMALL = {
@@ -120,7 +122,8 @@ def test_the_patched_libraries_load_through_the_bindings(no_builds, tmp_path):
     lines = []
     folder = artifacts.build(trees.patched(), cmake.flags(), lines.append)
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert (manifest["abi"], manifest["series_version"]) == ("ok", "1")
+    assert (manifest["bindings"], manifest["series_version"]) == (files.sha256(folder / "bindings.json"), "1")
+    assert definitions.read(folder / "bindings.json") == headers.of_tree(trees.patched().folder)
     assert {"kvq-args", "amx-tile-config"} <= set(manifest["features"])
     assert {"libllama.so", "libggml.so", "libmtmd.so"} <= set(manifest["libraries"]) or sys.platform == "darwin"
 

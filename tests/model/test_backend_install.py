@@ -4,7 +4,7 @@ import hashlib
 
 from llm_kvsplit.builds import choice, download
 from llm_kvsplit.paths import backends_dir
-from tests.support.archives import head, serve, tar
+from tests.support.archives import WHOLE, head, serve, tar
 from tests.support.library import BUILD
 from tests.support.web import body, status
 
@@ -45,7 +45,7 @@ def test_where_nothing_fits_or_answers_it_is_compiled(release, llm):
 
 
 def test_a_build_that_does_not_run_here_is_taken_away_again(release, llm):
-    serve(release, tar(head(), ("libllama.so", b"library")))
+    serve(release, tar(head(), *WHOLE))
     said = llm("kvsplit", "backend", "install", code=1, env={"CXX": "no-such-compiler"}).stderr
     assert "does not run here" in said and "Compiling one instead" in said
     assert choice.choose().manifest is None and not list(backends_dir().glob("*/manifest.json"))

@@ -47,7 +47,7 @@ def answer(context, tokens, n=24, limit=2048):
 
 
 def logits(context):
-    pointer = context.lib.llama_get_logits_ith(context.pointer, -1)
+    pointer = context.lib.llama_get_logits(context.pointer)
     return np.ctypeslib.as_array(pointer, (context.weights.n_vocab,)).copy()
 
 

@@ -50,7 +50,7 @@ def greedy(context, tokens, n=12):
     context.evaluate(tokens[reused:])
     chosen, logits = [], []
     for _ in range(n):
-        row = context.lib.llama_get_logits_ith(context.pointer, -1)
+        row = context.lib.llama_get_logits(context.pointer)
         logits.append(np.ctypeslib.as_array(row, (context.weights.n_vocab,)).copy())
         chosen.append(int(logits[-1].argmax()))
         context.evaluate(chosen[-1:])

@@ -59,7 +59,7 @@ def test_another_plugin_may_have_loaded_the_bindings_before(user_path, tmp_path)
         "del os.environ['LLAMA_CPP_LIB_PATH']\n"
         "from llm_kvsplit.engine import library\n"
         "lib = library.load()\n"
-        "print(llama_cpp.llama_cpp._lib._name, lib._lib._name, sys.modules['llama_cpp'] is llama_cpp, len(library.devices()))"
+        "print(llama_cpp.llama_cpp._lib._name, lib.library._name, sys.modules['llama_cpp'] is llama_cpp, len(library.devices()))"
     )
     env = {**os.environ, "LLAMA_CPP_LIB_PATH": str(other)}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout

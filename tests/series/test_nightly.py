@@ -18,7 +18,7 @@ from kvsplit_patch.nightly import nightly
 from kvsplit_patch.series import patchset
 from kvsplit_patch.upstream import sdist, store
 from tests.support import mirrors
-from tests.support.nights import CONFLICT, FIELD, UNDONE, world
+from tests.support.nights import CONFLICT, FIELD, RENAMED, UNDONE, world
 from tests.support.planted import ROTATION_OFF_FOR_V, V_CONVERTED_AS_K
 from tests.support.release import HERE
 from tests.support.worlds import git, run
@@ -158,16 +158,18 @@ def test_two_machines_share_an_issue(make, monkeypatch):
     monkeypatch.undo()
 
 
-def test_bindings_that_do_not_know_a_new_field(make):
+def test_a_new_field_is_told_and_a_renamed_one_is_the_plugins(make):
     here = make(mirrors.docs(1), FIELD)
-    said = here.night(*stages("replay", "abi"), code=1)
-    planted = here.mirror.commits[2]
-    assert f"first bad commit: `{planted} llama : add a parameter`" in said
-    assert f"llama-cpp-python {HERE} does not know" in said and "llama_context_params.n_seq_max is at offset" in said
-    assert here.hub.issues[0]["title"].startswith(f"bindings: abi fails since {planted[:9]}")
+    said = here.night(*stages("replay", "abi"), "--no-branch")
+    assert "since the base, llama_context_params.n_planted is new: uint32, at offset 12" in said
+    planted = here.mirror.add(*RENAMED).commits[3]
+    said = here.night(*stages("replay", "abi"), date="2026-11-23", code=1)
+    assert f"first bad commit: `{planted} llama : rename a parameter`" in said
+    assert "llama_context_params.n_ubatch is gone." in said and "llama_context_params.n_micro is new" in said
+    assert "llama.h changed in what the plugin itself uses" in said
+    assert here.hub.issues[0]["title"].startswith(f"plugin: abi fails since {planted[:9]}")
     assert here.hub.writes == [("POST", "issues")]
-    said = run("bisect", "--stage", "abi")
-    assert f"{planted}  llama : add a parameter" in said and "tried 1 of 2 commits" in said
+    assert f"{planted}  llama : rename a parameter" in run("bisect", "--stage", "abi")
 
 
 def test_without_a_network_nothing_is_red(make, monkeypatch):
@@ -322,6 +324,6 @@ def test_a_commit_that_means_something_else_on_metal_alone_is_found_by_softmetal
     here = make(mirrors.docs(1), planted)
     midst = "test-backend-ops FLASH_ATTN_EXT on the software Metal: different types"
     words = stages("replay", "build", "abi", "optests", "softmetal")
-    said = found_by("softmetal", here, "metal : simplify", words, ["[2", "== abi", "== optests", midst])
+    said = found_by("softmetal", here, "metal : simplify", words, ["== abi", "[2", "== optests", midst])
     assert "the software Metal differs from the CPU" in said
     assert here.hub.issues[0]["title"].startswith(f"metal-mixed-kv: softmetal fails since {here.mirror.commits[2][:9]}")

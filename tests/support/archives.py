@@ -5,20 +5,21 @@ import io
 import json
 import tarfile
 
-from llm_kvsplit.builds import download, shelf
+from llm_kvsplit.builds import definitions, download
+from tests.support import defined
 from tests.support.web import body
 
-ID = "0.3.36-kvsplit-0c1e570-0123456789"
+ID = "kvsplit-0c1e570-0123456789"
+BINDINGS = definitions.text(defined.whole()).encode()
 
 
 def manifest(libraries: dict[str, bytes], **changed) -> dict:
     return {
         "id": ID,
         "created": "2026-11-22T00:00:00+00:00",
-        "bindings_version": shelf.bindings_version(),
         "upstream_commit": "0" * 40,
         "features": [],
-        "abi": "ok",
+        "bindings": hashlib.sha256(BINDINGS).hexdigest(),
         "libraries": {name: hashlib.sha256(data).hexdigest() for name, data in libraries.items()},
         **changed,
     }
@@ -30,7 +31,6 @@ def serve(web, data: bytes, **changed):
         "file": "other.tar.gz",
         "id": ID,
         "platform": download.here(),
-        "bindings_version": shelf.bindings_version(),
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         **changed,
@@ -60,6 +60,8 @@ def special(name, kind, target="") -> tarfile.TarInfo:
 
 
 LIBRARY = {"libllama.so": b"library"}
+#: What follows the manifest in an archive that is whole.
+WHOLE = (("bindings.json", BINDINGS), ("libllama.so", b"library"))
 
 
 def head(libraries=LIBRARY, **changed):

@@ -21,13 +21,18 @@ UNDONE = (
     'Revert "arg : sort the includes"',
     mirrors.edit("common/arg.cpp", ("#include <json.h>\n", '#include "json.h"\n')),
 )
-#: A new field in the middle of a structure that the bindings mirror.
+#: A new field in the middle of a structure that the plugin passes.
 FIELD = (
     "llama : add a parameter",
     mirrors.edit(
         "include/llama.h",
         ("        uint32_t n_seq_max;", "        uint32_t n_planted;\n        uint32_t n_seq_max;"),
     ),
+)
+#: And one that it sets, under another name.
+RENAMED = (
+    "llama : rename a parameter",
+    mirrors.edit("include/llama.h", ("        uint32_t n_ubatch;", "        uint32_t n_micro;")),
 )
 
 

@@ -3,11 +3,13 @@
 import hashlib
 import json
 
+import pytest
 from click.testing import CliRunner
 from llm.cli import cli
 
-from llm_kvsplit.builds import choice, shelf
+from llm_kvsplit.builds import choice
 from llm_kvsplit.paths import backends_dir
+from tests.support import defined
 
 
 def kvsplit(*arguments, code=0):
@@ -17,19 +19,8 @@ def kvsplit(*arguments, code=0):
     return done.output
 
 
-def a_build(identity, created, **manifest):
-    folder = backends_dir() / identity
-    folder.mkdir(parents=True)
-    (folder / "libllama.so").write_bytes(b"library")
-    whole = {
-        "id": identity,
-        "created": created,
-        "bindings_version": shelf.bindings_version(),
-        "features": ["kvq-args"],
-        "abi": "ok",
-        "libraries": {"libllama.so": hashlib.sha256(b"library").hexdigest()},
-    }
-    (folder / "manifest.json").write_text(json.dumps({**whole, **manifest}))
+def a_build(identity, created, **changed):
+    defined.a_build(backends_dir() / identity, created, **changed)
 
 
 def test_the_newest_that_fits_is_marked_until_another_is_chosen(no_builds):
@@ -49,11 +40,37 @@ def test_the_bindings_own_library_cannot_be_chosen_where_they_have_none(no_build
     assert choice.choose().id == "first"
 
 
-def test_what_does_not_fit_cannot_be_chosen(no_builds):
-    lines = ["llama_context_params.n_ctx is at offset 0 in the bindings and at offset 4 in the tree"]
-    a_build("moved", "2026-11-03T00:00:00+00:00", abi="mismatch", abi_mismatches=lines)
-    assert lines[0] in kvsplit("use", "moved", code=1)
+def test_what_cannot_be_used_cannot_be_chosen(no_builds):
+    a_build("other", "2026-11-03T00:00:00+00:00", defined=defined.without("llama_decode"))
+    said = kvsplit("use", "other", code=1)
+    assert "other cannot be used: llm-kvsplit uses llama.cpp otherwise: llama_decode() is gone. Make one" in said
     assert choice.choose().id == "none"
+    assert "Build other cannot be used" in kvsplit("list")
+    a_build("before", "2026-11-04T00:00:00+00:00")
+    (backends_dir() / "before" / "bindings.json").unlink()
+    assert "before cannot be used: it lacks bindings.json" in kvsplit("use", "before", code=1)
+
+
+def test_a_build_of_before_there_were_definitions_is_told_as_that(no_builds):
+    a_build("old", "2026-11-03T00:00:00+00:00")
+    folder = backends_dir() / "old"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["bindings"]
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "bindings_version": "0.3.36", "abi": "ok"}))
+    (folder / "bindings.json").unlink()
+    assert "old cannot be used: it was made before builds carried a bindings.json" in kvsplit("use", "old", code=1)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": 1}'])
+def test_definitions_that_someone_has_been_at_are_not_used(no_builds, text):
+    a_build("first", "2026-11-01T00:00:00+00:00")
+    file = backends_dir() / "first" / "bindings.json"
+    file.write_text(text)
+    assert "its bindings.json is not the file that its manifest names" in kvsplit("use", "first", code=1)
+    manifest = json.loads((file.parent / "manifest.json").read_text())
+    manifest["bindings"] = hashlib.sha256(text.encode()).hexdigest()
+    (file.parent / "manifest.json").write_text(json.dumps(manifest))
+    assert "cannot be read as the definitions of a library" in kvsplit("use", "first", code=1)
 
 
 def test_removing_the_chosen_one_goes_back_to_what_is_left(no_builds):

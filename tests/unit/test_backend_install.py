@@ -1,14 +1,16 @@
 """``llm kvsplit backend install`` from a real server: real libraries, and archives that someone has been at."""
 
 import gzip
+import hashlib
 import tarfile
 
 import pytest
 
-from llm_kvsplit.builds import download
+from llm_kvsplit.builds import definitions, download
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.paths import backends_dir
-from tests.support.archives import LIBRARY, head, serve, special, tar
+from tests.support import defined
+from tests.support.archives import LIBRARY, WHOLE, head, serve, special, tar
 from tests.support.web import body
 
 
@@ -30,12 +32,17 @@ def nothing_there() -> bool:
         ([("manifest.json", b"{")], "a manifest that cannot be read"),
         ([("manifest.json", b'{"libraries": 5}')], "a manifest that cannot be read"),
         ([head(id="another")], "a manifest of another build"),
-        ([head(bindings_version="0.1.0")], "a manifest of another build"),
-        ([head(abi="mismatch")], "a manifest of another build"),
+        ([head(bindings=None)], "a manifest of another build"),
         ([head(), ("libllama.so", b"tampered")], "a libllama.so that is not the manifest's"),
         ([head(), ("libllama.so", b"library"), ("more.so", b"x")], "'more.so', which its manifest does not name"),
         ([head(), ("libllama.so", b"library"), ("libllama.so", b"library")], "which its manifest does not name"),
-        ([head({**LIBRARY, "libggml.so": b""}), ("libllama.so", b"library")], "lacks libggml.so"),
+        ([head({**LIBRARY, "libggml.so": b""}), *WHOLE], "lacks libggml.so"),
+        ([head(), ("libllama.so", b"library")], "lacks bindings.json"),
+        ([head(), ("bindings.json", b"{}")], "a bindings.json that is not the manifest's"),
+        (
+            [head(bindings=hashlib.sha256(b"{}").hexdigest()), ("bindings.json", b"{}"), WHOLE[1]],
+            "a bindings.json that cannot be read",
+        ),
         ([], "lacks manifest.json"),
     ],
 )
@@ -44,6 +51,14 @@ def test_an_archive_that_someone_has_been_at_is_refused_whole(release, members, 
     with pytest.raises(KvsplitError, match="nothing was installed") as refusal:
         download.install(download.find())
     assert words in refusal.value.message and not isinstance(refusal.value, download.NothingFits)
+    assert nothing_there()
+
+
+def test_a_build_for_another_version_of_the_program_does_not_go_among_the_builds(release):
+    other = definitions.text(defined.without("llama_decode")).encode()
+    serve(release, tar(head(bindings=hashlib.sha256(other).hexdigest()), ("bindings.json", other), WHOLE[1]))
+    with pytest.raises(download.NothingFits, match=r"is for another version of llm-kvsplit: llama_decode\(\) is gone"):
+        download.install(download.find())
     assert nothing_there()
 
 

@@ -1,7 +1,6 @@
 """Builds: what is copied, kept, swept and chosen, and what is said where there is no compiler."""
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -10,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kvsplit_patch.building import artifacts, cmake
+from kvsplit_patch.building import cmake
 from kvsplit_patch.errors import PatchError
 from llm_kvsplit.builds import shelf
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.paths import backends_dir
+from tests.support import defined
 
 SMALL = {
     "CMakeLists.txt": "cmake_minimum_required(VERSION 3.14)\nproject(small CXX)\n"
@@ -63,7 +63,7 @@ def test_a_full_disk_is_told(tmp_path):
 
 
 def test_nothing_half_written_is_left_where_builds_are_looked_for(no_builds, tmp_path):
-    folder = backends_dir() / "0.3.36-kvsplit-0000000-1"
+    folder = backends_dir() / "kvsplit-0000000-1"
     with pytest.raises(KeyboardInterrupt), shelf.whole(folder) as temporary:
         (temporary / "manifest.json").write_text("{}")
         assert shelf.builds() == [] and not list(backends_dir().glob("*"))
@@ -87,28 +87,14 @@ def test_a_killed_build_is_swept_by_the_next(no_builds):
     assert [file.name for file in folder.iterdir()] == ["new"] and not left.exists()
 
 
-def a_build(identity, created="2026-11-22T00:00:00+00:00", **manifest):
-    folder = backends_dir() / identity
-    folder.mkdir(parents=True)
-    whole = {
-        "id": identity,
-        "created": created,
-        "bindings_version": artifacts.bindings_version(),
-        "abi": "ok",
-        **manifest,
-    }
-    (folder / "manifest.json").write_text(json.dumps(whole))
+def a_build(identity, *changed, **more):
+    defined.a_build(backends_dir() / identity, *changed, **more)
 
 
 def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(no_builds):
     a_build("one-1", "2026-11-22T00:00:00+00:00")
     a_build("one-2", "2026-11-23T00:00:00+00:00")
-    a_build("old", bindings_version="0.3.1")
-    a_build(
-        "bad",
-        abi="mismatch",
-        abi_mismatches=["llama_batch.pos is at offset 8 in the bindings and at offset 16 in the tree"],
-    )
+    a_build("bad", defined=defined.without("llama_decode"))
     (backends_dir() / "broken").mkdir()
     (backends_dir() / "broken" / "manifest.json").write_text("{")
     assert [each.id for each in shelf.builds()][:1] == ["one-2"]
@@ -116,9 +102,7 @@ def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(no_build
     assert shelf.use("one-1") == shelf.active() == "one-1"
     with pytest.raises(KvsplitError, match="could be one-2 or one-1"):
         shelf.use("one")
-    with pytest.raises(KvsplitError, match="old was built for llama-cpp-python 0.3.1"):
-        shelf.use("old")
-    with pytest.raises(KvsplitError, match="llama_batch.pos is at offset 8 in the bindings and at offset 16"):
+    with pytest.raises(KvsplitError, match=r"bad cannot be used: .* llama_decode\(\) is gone"):
         shelf.use("bad")
     with pytest.raises(KvsplitError, match="no backend build 'none'"):
         shelf.use("none")

@@ -7,7 +7,7 @@ from llm_kvsplit.sessions.state_file import Key
 
 @pytest.fixture
 def key():
-    return Key("0" * 64, "q8_0", "q4_0", None, True, "library", -1, 3)
+    return Key("0" * 64, "q8_0", "q4_0", None, True, "library", -1, 3, 10)
 
 
 @pytest.fixture

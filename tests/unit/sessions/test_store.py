@@ -74,7 +74,7 @@ CHILD = """
 import sys, numpy as np
 from llm_kvsplit.sessions import states
 from llm_kvsplit.sessions.state_file import Key
-key = Key("0" * 64, "q8_0", "q4_0", None, True, "library", -1, 3)
+key = Key("0" * 64, "q8_0", "q4_0", None, True, "library", -1, 3, 10)
 n = int(sys.argv[1])
 print("ready", flush=True)
 for i in range(int(sys.argv[2])):

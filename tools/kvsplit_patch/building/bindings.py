@@ -21,8 +21,10 @@ MODULES = ("llama_cpp.llama_cpp", "llama_cpp.mtmd_cpp")
 def symbols(module: ModuleType) -> dict[str, str]:
     """Python name -> C name of the bound functions: the decorator ``@ctypes_function("symbol", …)`` renames them."""
     names = {}
-    for node in ast.parse(Path(module.__file__).read_text()).body:
-        for decorator in getattr(node, "decorator_list", ()):
+    for node in ast.parse(Path(module.__file__ or "").read_text()).body:
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        for decorator in node.decorator_list:
             if isinstance(decorator, ast.Call) and ast.unparse(decorator.func).startswith("ctypes_function"):
                 names[node.name] = ast.literal_eval(decorator.args[0])
     return names
@@ -45,7 +47,7 @@ def without_library() -> None:
     package = ModuleType("llama_cpp")
     package.__path__ = list(spec.submodule_search_locations or ())
     sys.modules["llama_cpp"] = package
-    import_module("llama_cpp._ctypes_extensions").load_shared_library = lambda *_: NoLibrary()
+    vars(import_module("llama_cpp._ctypes_extensions"))["load_shared_library"] = lambda *_: NoLibrary()
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from ..errors import PatchError, Unable
 from ..failures import first_error
 from ..paths import cache_dir
 
-#: The libraries that the bindings load, with what they need; and upstream's programs that prove a build.
+#: The libraries that a build is made of, with what they need; and upstream's programs that prove a build.
 LIBRARIES = ("llama", "mtmd")
 TOOLS = ("llama-perplexity", "llama-bench", "test-backend-ops")
 
@@ -101,7 +101,7 @@ _FIXED = (
     # Every library next to the others, found from wherever the folder lies.
     "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON",
     f"-DCMAKE_INSTALL_RPATH={'@loader_path' if sys.platform == 'darwin' else '$ORIGIN'}",
-    # libllama.so instead of three names for one file. It also keeps the loader from taking the bindings' own
+    # libllama.so instead of three names for one file. It also keeps the loader from taking llama-cpp-python's own
     # libggml.so.0 for ours where both are loaded (llama_cpp/_ggml.py ignores LLAMA_CPP_LIB_PATH).
     "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON",
     # Upstream asks git, which would answer for whatever checkout lies around the workspace.

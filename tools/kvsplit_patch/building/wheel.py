@@ -23,7 +23,7 @@ from .artifacts import bindings_version
 
 
 def make(source: SourceTree, flags: Sequence[str], folder: Path, echo: Echo) -> Path:
-    """Build the wheel into ``folder`` and return it; its version is the bindings' with ``+kvsplit.N`` behind it.
+    """Build the wheel into ``folder`` and return it; its version is llama-cpp-python's with ``+kvsplit.N`` behind it.
 
     Takes the sdist of the *installed* bindings and puts the tree in the place of ``vendor/llama.cpp``.
     Raises PatchError when the structures do not fit, or pip fails.
@@ -31,7 +31,7 @@ def make(source: SourceTree, flags: Sequence[str], folder: Path, echo: Echo) -> 
     misfits = abi.mismatches(source.folder)
     if misfits:
         raise PatchError(
-            f"A wheel of this tree would misread memory: {misfits[0]}; build from the commit the bindings vendor."
+            f"A wheel of this tree would misread memory: {misfits[0]}; build from the commit that llama-cpp-python vendors."
         )
     toolchain = cmake.find_toolchain()
     bindings = bindings_version()

@@ -16,8 +16,6 @@ from . import options
 )
 def command(target, flags, portable, unpatched, wheel):
     """Compile the patched llama.cpp into a folder of libraries that the plugin loads; the same one is not built twice."""
-    from llm_kvsplit.builds import shelf
-
     from ..building import artifacts, cmake
     from ..series import trees
 
@@ -31,8 +29,6 @@ def command(target, flags, portable, unpatched, wheel):
         click.echo(make(source, flags, Path(wheel), echo))
         return
     folder = artifacts.build(source, flags, echo)
-    for mismatch in (shelf.find(folder.name).manifest or {}).get("abi_mismatches", ()):
-        click.echo(f"does not fit the installed bindings: {mismatch}", err=True)
     if database := cmake.compile_database(source.tree, flags):
         click.echo(f"how each file is compiled, for an editor: {database}", err=True)
     click.echo(folder)

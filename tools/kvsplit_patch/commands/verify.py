@@ -10,7 +10,7 @@ from . import options
 @options.target
 @options.flags
 def command(target, flags):
-    """Replay, lint, build, abi, optests and smoke, in that order; `report` shows the result again."""
+    """Replay, lint, abi, build, optests, softmetal and smoke, in that order; `report` shows the result again."""
     from ..errors import PatchError
     from ..proof import report, verify
 

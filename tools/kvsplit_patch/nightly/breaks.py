@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..building import artifacts
 from ..echo import Echo
 from ..errors import PatchError
 from ..proof import compat, stages
@@ -22,7 +21,7 @@ from . import bisection, culprit
 class Break:
     """One thing to mend.
 
-    ``patch``: of the series; "bindings" for what only they disagree with, "series" for none in particular.
+    ``patch``: of the series; "plugin" for what it uses of llama.h, "series" for none in particular.
     ``commit``: the first bad one, 40 hex digits; ``known`` is False where it is only the one that was looked at.
     """
 
@@ -103,7 +102,7 @@ def _undated(case: Case, check: Check, patch: str, cause: str) -> Break:
 
 
 def _owner(stage: str, touched: str) -> str:
-    return "bindings" if stage == "abi" else touched or "series"
+    return "plugin" if stage == "abi" else touched or "series"
 
 
 def _cause(stage: str, patch: str, problems: Sequence[str]) -> str:
@@ -117,8 +116,8 @@ def _cause(stage: str, patch: str, problems: Sequence[str]) -> str:
         return f"Upstream changed the lines that {patch} changes: rebase, and resolve the conflict."
     if stage == "abi":
         return (
-            f"llama.h changed in a way that llama-cpp-python {artifacts.bindings_version()} does not know: "
-            "wait for bindings that vendor this commit; a build of it is refused until then."
+            "llama.h changed in what the plugin itself uses: change llm_kvsplit/builds/interface.py and the code that "
+            "goes by it; a build of this commit is refused until then."
         )
     if stage == "build":
         return "It merges, and does not compile: upstream changed what a patch calls."

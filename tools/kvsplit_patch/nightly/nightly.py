@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import platform as machine
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from llm_kvsplit.builds import interface
+
 from .. import paths
-from ..building import artifacts
 from ..echo import Echo
 from ..errors import PatchError, Unable
 from ..proof import verify
@@ -190,27 +190,21 @@ def _behind(listing: RemoteTags | None, commit: str) -> int | None:
 def _checks(order: Order, target: Tag) -> Sequence[verify.Check]:
     """What every stage finds on a target; taken from an earlier run where that still holds."""
     key = _key(order, target.commit)
-    names = order.stages
-    bindings = artifacts.bindings_version()
-    if re.match(r"\d", target.name) and target.name != bindings:
-        order.echo(f"abi is left out: llama-cpp-python {bindings} is installed, not {target.name}")
-        names = tuple(name for name in names if name != "abi")
-        key = _key(replace(order, stages=names), target.commit)
     known = record.checks(key, order.date)
     if target.number is not None or target.name.startswith("v"):
         tags.fetch(order.loaded.lock.upstream.url, [target], order.echo)
     checks = verify.verify(
-        target.name, order.flags, order.echo, names, known, lambda run: record.keep_checks(key, order.date, run)
+        target.name, order.flags, order.echo, order.stages, known, lambda run: record.keep_checks(key, order.date, run)
     ).checks
     if not any(check.problems for check in checks):
-        record.keep_green(_key(replace(order, stages=names)), target.commit)
+        record.keep_green(_key(order), target.commit)
     return checks
 
 
 def _key(order: Order, commit: str = "") -> str:
     """Of everything that decides a verdict. The patches, wherever they stand."""
     patches = {path: file for patch in order.loaded.patches for path, file in patch.contents().items()}
-    inputs = [commit, patchset.fingerprint(patches), artifacts.bindings_version(), *order.stages, *order.flags]
+    inputs = [commit, patchset.fingerprint(patches), interface.digest(), *order.stages, *order.flags]
     return hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:16]
 
 

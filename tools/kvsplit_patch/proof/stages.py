@@ -9,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from llm_kvsplit.builds import interface
+
 from .. import paths
-from ..building import abi, artifacts
+from ..building import artifacts, headers
 from ..echo import Echo
 from ..series import lint, patchset, replay, trees
 from . import compat, optests, smoke
@@ -78,9 +80,12 @@ def _build(work: Work) -> Findings:
 
 
 def _abi(work: Work) -> Findings:
-    # The headers alone tell most; what the library exports is known once there is one.
-    misfits = abi.mismatches(work.source.folder, work.backend if work.made("backend") else None)
-    return [f"{mismatch}." for mismatch in misfits], {"bindings": artifacts.bindings_version()}
+    defined = headers.of_tree(work.source.folder)
+    # An inserted field is no fault, since a build carries its own definitions. A maintainer wants to know of it.
+    moved = interface.changes(headers.of_tree(trees.unpatched().folder), defined) if work.target else []
+    for change in moved:
+        work.echo(f"since the base, {change}")
+    return [f"{clause}." for clause in interface.faults(defined)], {"changes": moved}
 
 
 def _optests(work: Work) -> Findings:
@@ -103,11 +108,13 @@ def _smoke(work: Work) -> Findings:
 STAGES = (
     Stage("replay", "every patch applies cleanly", _replay, after=()),
     Stage("lint", "the series is what its lock says", _lint, after=()),
-    Stage("build", "it compiles", _build),
-    Stage("abi", "the bindings' structures and functions fit", _abi),
-    Stage("optests", "attention agrees with the CPU on every backend", _optests, after=("replay", "build")),
-    Stage("softmetal", "attention agrees with the CPU on Metal, emulated", _softmetal, after=("replay", "build")),
-    Stage("smoke", "the model's output is what it was", _smoke, after=("replay", "build")),
+    Stage("abi", "the plugin's functions, structures and constants are there", _abi),
+    Stage("build", "it compiles", _build, after=("replay", "abi")),
+    Stage("optests", "attention agrees with the CPU on every backend", _optests, after=("replay", "abi", "build")),
+    Stage(
+        "softmetal", "attention agrees with the CPU on Metal, emulated", _softmetal, after=("replay", "abi", "build")
+    ),
+    Stage("smoke", "the model's output is what it was", _smoke, after=("replay", "abi", "build")),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 
