@@ -14,6 +14,7 @@ from typing import Any
 from . import chat, fit, gguf, notes
 from .builds import choice, pair_speed, probe
 from .builds.shelf import Build
+from .chat.reply import MARKERS, Call, ReplyParser, Text
 from .engine import generate, library, loaded, spelling
 from .engine.context import Context, ContextOptions
 from .engine.generate import Outcome
@@ -22,7 +23,6 @@ from .engine.weights import LoadOptions, Weights
 from .errors import KvsplitError
 from .options import COMPLETION_TOKENS, Options, Settings, settle, stop_texts
 from .registry import Entry
-from .reply import MARKERS, Call, ReplyParser, Text
 from .sessions import recall
 
 
@@ -69,12 +69,18 @@ def generated(
         weights = _load(question.entry, settings)
         rendered = chat.render(
             prompt.messages,
-            weights.chat_template,
+            weights.chat_templates,
             bos=weights.bos,
             eos=weights.eos,
             tools=prompt.tools,
             thinking=options.thinking,
+            answer_only=prompt.schema is not None,
         )
+        if not rendered.switched:
+            notes.once(
+                "This model's chat template has no switch for reasoning, so -o thinking changes nothing.",
+                question.session,
+            )
         tokens = spelling.begun_with(loaded.tokens(), _tokens(weights, rendered.text), weights)
         n_ctx_limit = settings.n_ctx or weights.n_ctx_train
         cache = ContextOptions(settings.pair, n_ctx_limit, options.n_threads, options.flash_attn)
@@ -85,7 +91,7 @@ def generated(
             tokens = spelling.begun_with(stored[0].tokens.tolist(), tokens, weights)
         longest = max(len(tokens), len(stored[0].tokens) if stored else 0)
         max_tokens = options.max_tokens
-        if max_tokens is None and weights.chat_template is None:
+        if max_tokens is None and not weights.chat_templates:
             max_tokens = COMPLETION_TOKENS
         context = _context(weights, settings, cache, longest, max_tokens)
         restored = recall.restore(context, stored, tokens) if stored else None
@@ -98,7 +104,7 @@ def generated(
             visible=MARKERS,
         )
         outcome = Outcome()
-        parser = ReplyParser(tools=bool(prompt.tools), reasoning_open=rendered.reasoning_open)
+        parser = ReplyParser(tools=bool(prompt.tools), reasoning_open=rendered.reasoning is not None)
         try:
             for text in generate.generate(context, request, outcome, stopped):
                 yield from parser.feed(text)

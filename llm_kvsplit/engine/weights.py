@@ -83,10 +83,14 @@ class Weights:
             self.lib.llama_model_free(self.pointer)
             self.pointer = None
 
-    @property
-    def chat_template(self) -> str | None:
-        text = self.lib.llama_model_chat_template(self.pointer, None)
-        return text.decode("utf-8", "replace") if text else None
+    @functools.cached_property
+    def chat_templates(self) -> dict[str, str]:
+        """The model's chat templates by name, "default" and "tool_use"; empty for a model that completes text."""
+        templates = {}
+        for name, asked in (("default", None), ("tool_use", b"tool_use")):
+            if text := self.lib.llama_model_chat_template(self.pointer, asked):
+                templates[name] = text.decode("utf-8", "replace")
+        return templates
 
     @property
     def bos(self) -> str:

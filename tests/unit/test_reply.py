@@ -2,7 +2,7 @@
 
 import pytest
 
-from llm_kvsplit.reply import Call, ReplyParser, Text, parse_calls
+from llm_kvsplit.chat.reply import Call, ReplyParser, Text, parse_calls
 
 
 def parse(text, *, size, tools=True, reasoning_open=False):

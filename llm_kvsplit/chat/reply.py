@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .engine.generate import held_back
+from ..engine.generate import held_back
 
 _THINK, _THINK_END = "<think>", "</think>"
 #: How models open a tool call, and what closes it (None: the end of the reply). Qwen and Hermes, Mistral, Llama 3.
