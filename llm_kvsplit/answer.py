@@ -15,6 +15,7 @@ from . import chat, fit, gguf, notes
 from .builds import choice, pair_speed, probe
 from .builds.shelf import Build
 from .chat.reply import MARKERS, Call, ReplyParser, Text
+from .chat.tokens import tokens as prompt_tokens
 from .engine import generate, library, loaded, spelling
 from .engine.context import Context, ContextOptions
 from .engine.generate import Outcome
@@ -81,7 +82,9 @@ def generated(
                 "This model's chat template has no switch for reasoning, so -o thinking changes nothing.",
                 question.session,
             )
-        tokens = spelling.begun_with(loaded.tokens(), _tokens(weights, rendered.text), weights)
+        tokens = spelling.begun_with(
+            loaded.tokens(), prompt_tokens(rendered, weights, raw=bool(options.raw_prompt)), weights
+        )
         n_ctx_limit = settings.n_ctx or weights.n_ctx_train
         cache = ContextOptions(settings.pair, n_ctx_limit, options.n_threads, options.flash_attn)
         stored = None
@@ -128,12 +131,6 @@ def _note_speed(chosen: Build, settings: Settings, conversation: str | None) -> 
 def _load(entry: Entry, settings: Settings) -> Weights:
     extra_bufts = probe.result(choice.ensure()).extra_bufts
     return loaded.weights(LoadOptions(entry.path, settings.n_gpu_layers, extra_bufts))
-
-
-def _tokens(weights: Weights, text: str) -> list[int]:
-    # Many templates write the BOS token themselves; two of them harm some models.
-    written = bool(weights.bos) and text.startswith(weights.bos)
-    return weights.tokenize(text, add_special=not written, parse_special=True)
 
 
 def _context(

@@ -30,7 +30,9 @@ class Probes:
 
     def missing(self, prompt: str) -> list[str]:
         """What of the conversation does not stand in the prompt made of the words; each kind once."""
-        return list(dict.fromkeys(kind for kind, word, _ in self.words if word not in prompt))
+        # Templates may trim a text, or cut a character off, and write it in other letters.
+        prompt = prompt.lower()
+        return list(dict.fromkeys(kind for kind, word, _ in self.words if word.strip("z") not in prompt))
 
     def missing_in_truth(self, prompt: str) -> list[str]:
         """The same for the prompt made of the conversation itself, for templates that refuse the words."""
@@ -56,7 +58,7 @@ class _Words:
     def word(self, kind: str, value: str) -> str:
         if not value.strip():
             return value
-        word = f"Zq{len(self.words)}qZ"
+        word = f"zzzq{len(self.words)}qzzz"
         self.words.append((kind, word, value))
         return word
 

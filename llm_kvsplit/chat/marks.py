@@ -58,7 +58,7 @@ class Marks:
     def marked(self, rendered: str) -> str:
         """``rendered`` with marks that the template has escaped (as ASCII JSON, as Python does) put right."""
         for other in self.table.values():
-            for escape in (f"\\U{ord(other):08x}", _json_escape(other)):
+            for escape in _escapes(other):
                 if escape in rendered:
                     rendered = rendered.replace(escape, other)
         return rendered
@@ -68,16 +68,22 @@ class Marks:
         return marked.translate({ord(other): plain for plain, other in self.table.items()})
 
 
-def _json_escape(character: str) -> str:
+def _escapes(character: str) -> tuple[str, str]:
+    """How Python writes a character that cannot be printed, and ASCII JSON one beyond the first plane."""
     offset = ord(character) - 0x10000
-    return f"\\u{0xD800 + (offset >> 10):04x}\\u{0xDC00 + (offset & 0x3FF):04x}"
+    return f"\\U{ord(character):08x}", f"\\u{0xD800 + (offset >> 10):04x}\\u{0xDC00 + (offset & 0x3FF):04x}"
 
 
 def marks_for(texts: Iterable[str]) -> Marks:
-    """Marks that occur in none of ``texts``."""
+    """Marks that occur in none of ``texts``, written out or escaped."""
+    texts = list(texts)
     used = {character for text in texts for character in text if ord(character) >= _FIRST}
-    free = (chr(code) for code in range(_LAST, _FIRST, -1) if chr(code) not in used)
-    return Marks(dict(zip(_CHARACTERS, free)))
+
+    def free(character: str) -> bool:
+        return character not in used and not any(escape in text for escape in _escapes(character) for text in texts)
+
+    marks = filter(free, map(chr, range(_LAST, _FIRST, -1)))
+    return Marks(dict(zip(_CHARACTERS, marks)))
 
 
 def texts_of(value: Any) -> Iterator[str]:

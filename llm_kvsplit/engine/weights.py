@@ -134,6 +134,17 @@ class Weights:
             size = -n
         return b""
 
+    def kind(self, token: int) -> str:
+        """ "control" for a token that plain text never becomes, "whole" for one that text becomes wherever it is spelled
+        so, "text" for any other.
+
+        Source: llama_token_attr in llama.h, and tokenizer_st_partition in llama-vocab.cpp.
+        """
+        attributes = self.lib.llama_vocab_get_attr(self.vocab, token)
+        if attributes & (self.lib.LLAMA_TOKEN_ATTR_CONTROL | self.lib.LLAMA_TOKEN_ATTR_UNKNOWN):
+            return "control"
+        return "whole" if attributes & self.lib.LLAMA_TOKEN_ATTR_USER_DEFINED else "text"
+
     def is_end(self, token: int) -> bool:
         return self.lib.llama_vocab_is_eog(self.vocab, token)
 
