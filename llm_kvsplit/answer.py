@@ -14,7 +14,8 @@ from typing import Any
 from . import chat, fit, gguf, notes
 from .builds import choice, pair_speed, probe
 from .builds.shelf import Build
-from .chat.reply import MARKERS, Call, ReplyParser, Text
+from .chat import reasoning
+from .chat.reply import Call, Form, ReplyParser, Text, form
 from .chat.tokens import tokens as prompt_tokens
 from .engine import generate, library, loaded, spelling
 from .engine.context import Context, ContextOptions
@@ -96,6 +97,8 @@ def generated(
         max_tokens = options.max_tokens
         if max_tokens is None and not weights.chat_templates:
             max_tokens = COMPLETION_TOKENS
+        tools = {} if prompt.schema else {tool.name: tool.input_schema or {} for tool in prompt.tools}
+        how = Form() if prompt.schema else form(rendered.template, reasoning.known(rendered.template, weights.is_token))
         context = _context(weights, settings, cache, longest, max_tokens)
         restored = recall.restore(context, stored, tokens) if stored else None
         request = generate.Request(
@@ -104,10 +107,10 @@ def generated(
             max_tokens=max_tokens,
             stop=stop_texts(options.stop),
             n_ctx_limit=context.n_ctx if settings.n_ctx else weights.n_ctx_train,
-            visible=MARKERS,
+            visible=how.visible,
         )
         outcome = Outcome()
-        parser = ReplyParser(tools=bool(prompt.tools), reasoning_open=rendered.reasoning is not None)
+        parser = ReplyParser(tools, how, reasoning=rendered.reasoning, prompt=rendered.text)
         try:
             for text in generate.generate(context, request, outcome, stopped):
                 yield from parser.feed(text)

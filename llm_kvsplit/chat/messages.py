@@ -49,7 +49,7 @@ def entries(messages: Sequence[Message]) -> list[Entry]:
 
 
 def text(message: Message) -> str:
-    return "".join(part.text for part in message.parts if is_a(part, "TextPart") and part.text)
+    return "".join(part.text for part in _parts(message, "TextPart") if part.text)
 
 
 def is_a(part: Any, name: str) -> bool:
@@ -57,18 +57,20 @@ def is_a(part: Any, name: str) -> bool:
     return type(part).__name__ == name
 
 
+def _parts(message: Message, kind: str) -> list[Any]:
+    return [part for part in message.parts if is_a(part, kind)]
+
+
 def _entries(message: Message) -> list[Entry]:
     results: list[Entry] = [
         {"role": "tool", "name": part.name, "tool_call_id": part.tool_call_id, "content": part.exception or part.output}
-        for part in message.parts
-        if is_a(part, "ToolResultPart")
+        for part in _parts(message, "ToolResultPart")
     ]
     calls = [
         {"id": part.tool_call_id, "type": "function", "function": {"name": part.name, "arguments": part.arguments}}
-        for part in message.parts
-        if is_a(part, "ToolCallPart")
+        for part in _parts(message, "ToolCallPart")
     ]
-    reasoning = "".join(part.text for part in message.parts if is_a(part, "ReasoningPart"))
+    reasoning = "".join(part.text for part in _parts(message, "ReasoningPart"))
     content = text(message)
     if results and not content:
         return results

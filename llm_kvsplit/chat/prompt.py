@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -133,14 +134,13 @@ _TOOLS = ("tools", "xml_tools", "functions")
 
 
 def _offer(tools: list[dict[str, Any]], template: str) -> dict[str, Any]:
-    if not tools:
-        return {}
     names = program.variables_of(template)
-    offer: dict[str, Any] = {"tools": copy.deepcopy(tools)}
-    if "tools" not in names and "xml_tools" in names:  # SmolLM3
+    offer: dict[str, Any] = {"tools": copy.deepcopy(tools)} if tools else {}
+    if tools and "tools" not in names and "xml_tools" in names:  # SmolLM3
         offer["xml_tools"] = offer["tools"]
-    if "tools" not in names and "functions" in names:  # FireFunction
+    if {"functions", "datetime"} <= names:  # FireFunction
         offer["functions"] = json.dumps(tools, ensure_ascii=False, indent=4)
+        offer["datetime"] = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
     return offer
 
 

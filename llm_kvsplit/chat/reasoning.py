@@ -13,6 +13,8 @@ from .template import variables_of
 class Marker:
     opening: str
     closing: str
+    #: What a template has that knows it, where that is neither of the two.
+    sign: str = ""
 
 
 #: From the templates of these models; see docs/use/chat.md.
@@ -28,6 +30,7 @@ MARKERS = (
     Marker("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     Marker("<|channel>thought\n", "<channel|>"),  # Gemma 4
     Marker("<|think|>", "<|end|>"),  # Solar Open
+    Marker("<|open|>think<|sep|>", "<|close|>think<|sep|>", "<|open|>"),  # Kimi K3
     Marker("◁think▷", "◁/think▷"),  # Kimi-VL
     Marker("<reasoning>", "</reasoning>"),
     Marker("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]"),  # Apriel
@@ -39,8 +42,19 @@ def markers_in(template: str | None) -> tuple[Marker, ...]:
     """Those that ``template`` knows."""
     if template is None:
         return ()
-    # A line end within a template's string is written as an escape.
-    return tuple(marker for marker in MARKERS if marker.opening.rstrip("\n") in template or marker.closing in template)
+
+    def knows(marker: Marker) -> bool:
+        # A line end within a template's string is written as an escape.
+        texts = (marker.opening.rstrip("\n"), marker.closing, marker.sign)
+        return any(text and text in template for text in texts)
+
+    return tuple(filter(knows, MARKERS))
+
+
+def known(template: str | None, is_token: Callable[[str], bool]) -> tuple[Marker, ...]:
+    """Those of the template, and those that are tokens of the model's own; ``is_token`` says so of a text."""
+    own = markers_in(template)
+    return tuple(marker for marker in MARKERS if marker in own or is_token(marker.opening.rstrip("\n")))
 
 
 def opened(prompt: str, template: str) -> Marker | None:

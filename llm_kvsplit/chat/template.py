@@ -115,7 +115,7 @@ def _environment() -> Environment:
         """HTML, which escapes what stands for < and >, too."""
 
         @classmethod
-        def escape(cls, value: Any) -> Markup:
+        def escape(cls, value: Any) -> Escaping:
             return cls(escape(value).translate(_meter.escapes))
 
     class Limited(ImmutableSandboxedEnvironment):

@@ -145,6 +145,11 @@ class Weights:
             return "control"
         return "whole" if attributes & self.lib.LLAMA_TOKEN_ATTR_USER_DEFINED else "text"
 
+    def is_token(self, text: str) -> bool:
+        """Whether ``text`` is one token, and one that is not just a word."""
+        tokens = self.tokenize(text, add_special=False, parse_special=True)
+        return any(self.kind(token) != "text" and self.piece(token, special=True) == text.encode() for token in tokens)
+
     def is_end(self, token: int) -> bool:
         return self.lib.llama_vocab_is_eog(self.vocab, token)
 
