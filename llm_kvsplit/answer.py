@@ -78,11 +78,8 @@ def generated(
             thinking=options.thinking,
             answer_only=prompt.schema is not None,
         )
-        if not rendered.switched:
-            notes.once(
-                "This model's chat template has no switch for reasoning, so -o thinking changes nothing.",
-                question.session,
-            )
+        for note in rendered.notes:
+            notes.once(note, question.session)
         tokens = spelling.begun_with(
             loaded.tokens(), prompt_tokens(rendered, weights, raw=bool(options.raw_prompt)), weights
         )

@@ -69,6 +69,12 @@ class _Words:
         self.words.append((kind, word, name))
         return word
 
+    def tool(self, name: str) -> str:
+        """Another word than the one of its calls, which stand elsewhere."""
+        word = f"zq{len(self.words)}tool{len(self.words)}qz"
+        self.words.append((OFFERED, word, name))
+        return word
+
     def value(self, kind: str, value: Any) -> Any:
         """``value`` with every text and number in it replaced."""
         if isinstance(value, str):
@@ -98,7 +104,7 @@ def probes(history: Sequence[Entry], tools: Sequence[dict[str, Any]], template: 
         probed.append(entry)
     offered = []
     for tool in tools:
-        function = {**tool["function"], "name": words.name(OFFERED, tool["function"]["name"])}
+        function = {**tool["function"], "name": words.tool(tool["function"]["name"])}
         offered.append({**tool, "function": function})
     return Probes(probed, offered, words.words)
 

@@ -38,6 +38,18 @@ class Rendered:
     reasoning: reasoning.Marker | None = None
     #: Whether the template has the switch that was asked for.
     switched: bool = True
+    #: What of the conversation does not stand in the prompt, though the template was taken (see ``_tolerated``).
+    missing: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the person who asks should know of it."""
+        notes = []
+        if not self.switched:
+            notes.append("This model's chat template has no switch for reasoning, so -o thinking changes nothing.")
+        if self.missing:
+            notes.append(f"The model's chat template leaves out {_enumerated(self.missing)}.")
+        return notes
 
 
 def render(
@@ -129,10 +141,6 @@ class _Question:
         return program.render(self.template, {**given, **variables}, marks.escapes if marks is not None else None)
 
 
-#: What templates call the tools that are offered.
-_TOOLS = ("tools", "xml_tools", "functions")
-
-
 def _offer(tools: list[dict[str, Any]], template: str) -> dict[str, Any]:
     names = program.variables_of(template)
     offer: dict[str, Any] = {"tools": copy.deepcopy(tools)} if tools else {}
@@ -152,11 +160,9 @@ def _rendered(
     thinking: bool | None,
     answer_only: bool,
 ) -> Rendered:
-    if offered and not program.variables_of(template).intersection(_TOOLS):
-        raise _loss([losses.OFFERED])
     marks = marks_for([template, *texts_of(history), *texts_of(offered)])
     question = _Question(template, history, offered, special)
-    shape = _shape(question)
+    shape, missing = _shape(question)
     found = None
     wanted = False if answer_only else thinking
     if wanted is not None:
@@ -168,7 +174,8 @@ def _rendered(
     if answer_only and opened is not None:
         closing = f"\n{opened.closing}\n\n"
         plain, marked, opened = plain + closing, marked + closing, None
-    return Rendered(plain, marked, template, opened, switched=thinking is None or found is not None)
+    switched = thinking is None or found is not None
+    return Rendered(plain, marked, template, opened, switched, tuple(missing))
 
 
 def _run(question: _Question, shape: Shape, marks: Marks, variables: dict[str, Any]) -> str:
@@ -178,12 +185,15 @@ def _run(question: _Question, shape: Shape, marks: Marks, variables: dict[str, A
         raise _refusal(ex) from ex
 
 
-def _shape(question: _Question) -> Shape:
-    """The shape in which the template takes all of the conversation. Raises KvsplitError where there is none."""
+def _shape(question: _Question) -> tuple[Shape, list[str]]:
+    """The shape in which the template takes the conversation, and what it leaves out nevertheless.
+
+    Raises KvsplitError where no shape will do.
+    """
     probes = losses.probes(question.history, question.tools, question.template)
     probing = _Question(question.template, probes.history, probes.tools, question.variables)
     refusal: Exception | None = None
-    missing: list[str] | None = None
+    best: tuple[Shape, list[str]] | None = None
     for shape in islice(messages.shapes(question.history, question.tools), _TRIES):
         try:
             text = question.run(shape)
@@ -193,17 +203,43 @@ def _shape(question: _Question) -> Shape:
                 break
             continue
         try:
-            lost = probes.missing(probing.run(shape))
+            missing = probes.missing(probing.run(shape))
         except Exception:
-            lost = probes.missing_in_truth(text)
-        if not lost:
-            return shape
-        if missing is None or len(lost) < len(missing):
-            missing = lost
-    if missing is not None:
-        raise _loss(missing)
-    assert refusal is not None, "there is always a first shape"
-    raise _refusal(refusal) from refusal
+            missing = probes.missing_in_truth(text)
+        if best is None or len(missing) < len(best[1]):
+            best = shape, missing
+        if not missing:
+            return best
+    if best is None:
+        assert refusal is not None, "there is always a first shape"
+        raise _refusal(refusal) from refusal
+    if not _tolerated(*best, question):
+        raise _loss(best[1])
+    return best
+
+
+def _tolerated(shape: Shape, missing: list[str], question: _Question) -> bool:
+    """Whether a note will do for what is missing.
+
+    The tools that are offered may be missing where the template writes earlier calls (DeepSeek V3.1): the model knows
+    tools. And a template that never writes a question is no chat's, but its author's own affair.
+    """
+    calls = any(entry.get("tool_calls") for entry in question.history)
+    if missing == [losses.OFFERED] and calls and not shape.calls_in_text:
+        return True
+    return not _writes_questions(question)
+
+
+def _writes_questions(question: _Question) -> bool:
+    probes = losses.probes([{"role": "user", "content": "question"}], [], question.template)
+    alone = _Question(question.template, probes.history, [], question.variables)
+    for shape in messages.shapes(alone.history, []):
+        try:
+            if not probes.missing(alone.run(shape)):
+                return True
+        except Exception:  # another shape may do
+            continue
+    return False
 
 
 def _reasoning_names(template: str) -> list[str]:
@@ -222,9 +258,14 @@ def _loss(missing: list[str]) -> KvsplitError:
         return KvsplitError(
             "This model's chat template has no place for tools: use a model that was trained for them, or ask without."
         )
-    *others, last = missing
-    parts = f"{', '.join(others)} and {last}" if others else last
+    parts = _enumerated(missing)
     return KvsplitError(f"The model's chat template leaves out {parts}: ask in a new conversation, or another model.")
+
+
+def _enumerated(parts: Sequence[str]) -> str:
+    """As in a sentence: "a, b and c"."""
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _refusal(ex: Exception) -> KvsplitError:

@@ -135,6 +135,19 @@ def test_what_is_left_out_is_named():
         text(CHATML, [Message(role="user", parts=[TextPart(text="What?"), AttachmentPart()])])
 
 
+def test_where_a_template_writes_calls_or_no_question_at_all_a_note_will_do():
+    template = (
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}"
+        "{% endfor %}"
+    )
+    rendered = render([ASK, call({"at": "x"}), results("seen")], template, tools=[LOOK])
+    assert rendered.notes == ["The model's chat template leaves out the tools that are offered."]
+    rendered = render([say("system", "Be brief."), ASK], "Always the same.")
+    assert rendered.text == "Always the same."
+    assert rendered.notes == ["The model's chat template leaves out the system prompt and a question."]
+    assert render([ASK], CHATML).notes == []
+
+
 def test_the_templates_own_reason_is_told():
     with pytest.raises(KvsplitError, match=r"does not take this conversation: not today\."):
         text("{{ raise_exception('not today.') }}")
