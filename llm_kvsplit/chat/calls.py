@@ -103,11 +103,18 @@ WITHIN = (
     "</arg_value:opensource>",
 )
 
+#: So many arguments or calls are none: patterns take time with the square of them.
+_MOST = 256
 _NAME = r"[\w$./:-]+"
 
 
 def read(text: str, tools: Tools) -> Items:
     """Calls in the text of a wrapper, and what stands between and behind them; nothing where there is no call at all."""
+    if any(
+        text.count(opening) > _MOST
+        for opening in ("<arg_key", "<param", "<function", "<invoke", "call▁begin", "call_begin", "call:begin")
+    ):
+        return []
     for reader in _READERS:
         try:
             items = list(reader(text, tools))
@@ -301,7 +308,7 @@ def _nested(value: Any, name: str, key: str, tools: Tools) -> Any:
     """``<item>1</item><item>2</item>`` as a list, other tags as an object, where the tool does not want a text."""
     if not isinstance(value, str) or _schema(name, key, tools) == "string":
         return value
-    tags = _TAG.findall(value)
+    tags = _TAG.findall(value) if value.count("<") < 4 * _MOST else []
     if not tags or _TAG.sub("", value).strip():
         return value
     inner = [(tag, _nested(_typed(text, name, "", tools), name, "", tools)) for tag, text in tags]
