@@ -112,7 +112,7 @@ def read(text: str, tools: Tools) -> Items:
     """Calls in the text of a wrapper, and what stands between and behind them; nothing where there is no call at all."""
     if any(
         text.count(opening) > _MOST
-        for opening in ("<arg_key", "<param", "<function", "<invoke", "call▁begin", "call_begin", "call:begin")
+        for opening in ("<arg_key", "<param", "<function", "<invoke", "call▁begin", "call_begin", "call:begin", "<|open|>")
     ):
         return []
     for reader in _READERS:
@@ -296,10 +296,9 @@ def _invoke_xml(text: str, tools: Tools) -> Iterator[Call | str]:
             for p in _INVOKE_PARAMETER.finditer(inside)
         }
         rest = _INVOKE_PARAMETER.sub("", inside)
-        if not arguments:
-            arguments = {
-                p[1]: _nested(_typed(p[2], name, p[1], tools), name, p[1], tools) for p in _TAG.finditer(inside)
-            }
+        if not arguments and inside.count("<") < 4 * _MOST:
+            tags = [(tag[1], _typed(tag[2], name, tag[1], tools)) for tag in _TAG.finditer(inside)]
+            arguments = {key: _nested(value, name, key, tools) for key, value in tags}
             rest = _TAG.sub("", inside)
         yield (None if rest.strip() else _offered(name, arguments, tools)) or match[0]
 
@@ -392,7 +391,7 @@ def _gemma(text: str, tools: Tools) -> Iterator[Call | str]:
     yield text[end:]
 
 
-_NAMED = re.compile(rf"[\s,;]*(?:>>>)?\s*({_NAME})\s*(?:\[CALL_ID\]\w*\s*)?(?:\[ARGS\])?\s*(?=\{{)")
+_NAMED = re.compile(rf"[\s,;]*(?:>>>\s*)?({_NAME})\s*(?:\[CALL_ID\]\w*\s*)?(?:\[ARGS\]\s*)?(?=\{{)")
 
 
 def _name_and_json(text: str, tools: Tools) -> Iterator[Call | str]:
