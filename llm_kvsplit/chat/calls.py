@@ -112,7 +112,16 @@ def read(text: str, tools: Tools) -> Items:
     """Calls in the text of a wrapper, and what stands between and behind them; nothing where there is no call at all."""
     if any(
         text.count(opening) > _MOST
-        for opening in ("<arg_key", "<param", "<function", "<invoke", "call▁begin", "call_begin", "call:begin", "<|open|>")
+        for opening in (
+            "<arg_key",
+            "<param",
+            "<function",
+            "<invoke",
+            "call▁begin",
+            "call_begin",
+            "call:begin",
+            "<|open|>",
+        )
     ):
         return []
     for reader in _READERS:

@@ -7,8 +7,7 @@ from llm_kvsplit.chat import render
 from llm_kvsplit.chat.tokens import tokens
 from llm_kvsplit.engine.spelling import begun_with
 from llm_kvsplit.engine.weights import LoadOptions, Weights
-
-from tests.unit.chats import say
+from tests.support.chats import say
 from tests.support.ggufs import CHAT, write_llama, write_scripted
 
 #: form -> control tokens, template, what opens a role there

@@ -8,8 +8,7 @@ from llm.parts import AttachmentPart, Message, TextPart
 
 from llm_kvsplit.chat import render
 from llm_kvsplit.errors import KvsplitError
-
-from .chats import ASK, IDS, LOOK, call, results, say, thought
+from tests.support.chats import ASK, IDS, LOOK, call, results, say, thought
 
 #: Writes whatever it is given, as most templates do.
 CHATML = (
