@@ -146,7 +146,7 @@ def _environment() -> Environment:
     environment = Limited(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols], finalize=_finalized
     )
-    environment.concat = _concat  # type: ignore[assignment]
+    environment.concat = _concat  # type: ignore[method-assign]
     del environment.globals["lipsum"]
     for name, filter_ in environment.filters.items():
         environment.filters[name] = _counted(name, filter_)
