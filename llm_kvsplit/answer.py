@@ -14,6 +14,9 @@ from typing import Any
 from . import chat, fit, gguf, notes
 from .builds import choice, pair_speed, probe
 from .builds.shelf import Build
+from .chat import reasoning
+from .chat.reply import Call, Form, ReplyParser, Text, form
+from .chat.tokens import tokens as prompt_tokens
 from .engine import generate, library, loaded, spelling
 from .engine.context import Context, ContextOptions
 from .engine.generate import Outcome
@@ -22,7 +25,6 @@ from .engine.weights import LoadOptions, Weights
 from .errors import KvsplitError
 from .options import COMPLETION_TOKENS, Options, Settings, settle, stop_texts
 from .registry import Entry
-from .reply import MARKERS, Call, ReplyParser, Text
 from .sessions import recall
 
 
@@ -69,13 +71,18 @@ def generated(
         weights = _load(question.entry, settings)
         rendered = chat.render(
             prompt.messages,
-            weights.chat_template,
+            weights.chat_templates,
             bos=weights.bos,
             eos=weights.eos,
             tools=prompt.tools,
             thinking=options.thinking,
+            answer_only=prompt.schema is not None,
         )
-        tokens = spelling.begun_with(loaded.tokens(), _tokens(weights, rendered.text), weights)
+        for note in rendered.notes:
+            notes.once(note, question.session)
+        tokens = spelling.begun_with(
+            loaded.tokens(), prompt_tokens(rendered, weights, raw=bool(options.raw_prompt)), weights
+        )
         n_ctx_limit = settings.n_ctx or weights.n_ctx_train
         cache = ContextOptions(settings.pair, n_ctx_limit, options.n_threads, options.flash_attn)
         stored = None
@@ -85,8 +92,10 @@ def generated(
             tokens = spelling.begun_with(stored[0].tokens.tolist(), tokens, weights)
         longest = max(len(tokens), len(stored[0].tokens) if stored else 0)
         max_tokens = options.max_tokens
-        if max_tokens is None and weights.chat_template is None:
+        if max_tokens is None and not weights.chat_templates:
             max_tokens = COMPLETION_TOKENS
+        tools = {} if prompt.schema else {tool.name: tool.input_schema or {} for tool in prompt.tools}
+        how = Form() if prompt.schema else form(rendered.template, reasoning.known(rendered.template, weights.is_token))
         context = _context(weights, settings, cache, longest, max_tokens)
         restored = recall.restore(context, stored, tokens) if stored else None
         request = generate.Request(
@@ -95,10 +104,10 @@ def generated(
             max_tokens=max_tokens,
             stop=stop_texts(options.stop),
             n_ctx_limit=context.n_ctx if settings.n_ctx else weights.n_ctx_train,
-            visible=MARKERS,
+            visible=how.visible,
         )
         outcome = Outcome()
-        parser = ReplyParser(tools=bool(prompt.tools), reasoning_open=rendered.reasoning_open)
+        parser = ReplyParser(tools, how, reasoning=rendered.reasoning, prompt=rendered.text)
         try:
             for text in generate.generate(context, request, outcome, stopped):
                 yield from parser.feed(text)
@@ -122,12 +131,6 @@ def _note_speed(chosen: Build, settings: Settings, conversation: str | None) -> 
 def _load(entry: Entry, settings: Settings) -> Weights:
     extra_bufts = probe.result(choice.ensure()).extra_bufts
     return loaded.weights(LoadOptions(entry.path, settings.n_gpu_layers, extra_bufts))
-
-
-def _tokens(weights: Weights, text: str) -> list[int]:
-    # Many templates write the BOS token themselves; two of them harm some models.
-    written = bool(weights.bos) and text.startswith(weights.bos)
-    return weights.tokenize(text, add_special=not written, parse_special=True)
 
 
 def _context(

@@ -17,9 +17,9 @@ from .options import Options
 
 if TYPE_CHECKING:
     from .answer import Question
+    from .chat.reply import Call, Text
     from .engine.generate import Outcome
     from .registry import Entry
-    from .reply import Call, Text
 
 
 class _Local:
@@ -95,7 +95,7 @@ class AsyncKvsplitModel(_Local, llm.AsyncModel):
 
 
 def _events(piece: Text | Call, response: Any) -> Iterator[StreamEvent]:
-    from .reply import Call
+    from .chat.reply import Call
 
     if isinstance(piece, Call):
         call = llm.ToolCall(name=piece.name, arguments=piece.arguments, tool_call_id=None)

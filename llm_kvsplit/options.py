@@ -59,6 +59,10 @@ class Options(llm.Model.Options):
         default=None,
         description="Turn reasoning on or off, where the chat template has a switch (default: the model's)",
     )
+    raw_prompt: bool | None = Field(
+        default=None,
+        description="Read control tokens in questions, files and results as the model's own (default false: as text)",
+    )
     kv_sessions: bool | None = Field(
         default=None, description="Keep the KV state on disk for the next question (default: whenever llm logs)"
     )

@@ -83,10 +83,14 @@ class Weights:
             self.lib.llama_model_free(self.pointer)
             self.pointer = None
 
-    @property
-    def chat_template(self) -> str | None:
-        text = self.lib.llama_model_chat_template(self.pointer, None)
-        return text.decode("utf-8", "replace") if text else None
+    @functools.cached_property
+    def chat_templates(self) -> dict[str, str]:
+        """The model's chat templates by name, "default" and "tool_use"; empty for a model that completes text."""
+        templates = {}
+        for name, asked in (("default", None), ("tool_use", b"tool_use")):
+            if text := self.lib.llama_model_chat_template(self.pointer, asked):
+                templates[name] = text.decode("utf-8", "replace")
+        return templates
 
     @property
     def bos(self) -> str:
@@ -129,6 +133,22 @@ class Weights:
                 return buffer.raw[:n]
             size = -n
         return b""
+
+    def kind(self, token: int) -> str:
+        """ "control" for a token that plain text never becomes, "whole" for one that text becomes wherever it is spelled
+        so, "text" for any other.
+
+        Source: llama_token_attr in llama.h, and tokenizer_st_partition in llama-vocab.cpp.
+        """
+        attributes = self.lib.llama_vocab_get_attr(self.vocab, token)
+        if attributes & (self.lib.LLAMA_TOKEN_ATTR_CONTROL | self.lib.LLAMA_TOKEN_ATTR_UNKNOWN):
+            return "control"
+        return "whole" if attributes & self.lib.LLAMA_TOKEN_ATTR_USER_DEFINED else "text"
+
+    def is_token(self, text: str) -> bool:
+        """Whether ``text`` is one token, and one that is not just a word."""
+        tokens = self.tokenize(text, add_special=False, parse_special=True)
+        return any(self.kind(token) != "text" and self.piece(token, special=True) == text.encode() for token in tokens)
 
     def is_end(self, token: int) -> bool:
         return self.lib.llama_vocab_is_eog(self.vocab, token)

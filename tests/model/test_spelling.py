@@ -44,3 +44,14 @@ def test_a_cache_that_ends_within_a_character(weights):
     half = words(weights, "ï")[:1]
     assert spell(half, weights) == "ï".encode()[:1]
     assert begun_with(letters(weights, "na") + half, prompt, weights) == prompt
+
+
+def test_a_control_token_is_not_the_text_that_spells_it(weights):
+    end = weights.tokenize(weights.eos, add_special=False, parse_special=True)
+    prompt = [*words(weights, "import os\n"), *end, *words(weights, "import sys\n")]
+    cached = [*letters(weights, "import os\n"), *letters(weights, weights.eos)]
+    assert begun_with(cached, prompt, weights) == prompt
+    own = [*letters(weights, "import os\n"), *end]
+    assert begun_with(own, prompt, weights) == [*own, *words(weights, "import sys\n")]
+    before = letters(weights, "import ")
+    assert begun_with(before, prompt, weights)[-len(prompt[-4:]) :] == prompt[-4:]

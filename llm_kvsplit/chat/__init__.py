@@ -1,0 +1,5 @@
+"""Messages -> prompt; the model's text -> answer, reasoning and tool calls."""
+
+from .prompt import Rendered, render
+
+__all__ = ["Rendered", "render"]

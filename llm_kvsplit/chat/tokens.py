@@ -1,0 +1,57 @@
+"""A rendered prompt in tokens, such that control tokens are the template's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from .marks import Piece, pieces
+
+if TYPE_CHECKING:
+    from ..engine.weights import Weights
+    from .prompt import Rendered
+
+
+def tokens(rendered: Rendered, weights: Weights, *, raw: bool = False) -> list[int]:
+    """The prompt's tokens, behind the one that a text begins with, for models that want one.
+
+    ``raw``: control tokens in what the template was given are control tokens, too, for those who write whole prompts.
+    """
+    text = rendered.text
+    whole = weights.tokenize(text, add_special=False, parse_special=True)
+    if not raw and rendered.marked != text:
+        control, split = _spellings(whole, rendered, weights)
+        parts = pieces(text, rendered.marked, control, split)
+        if parts and parts != [Piece(text, True)]:
+            whole = [token for part in parts for token in _tokens(part, weights)]
+    return [*_beginning(rendered, weights), *whole]
+
+
+def _tokens(piece: Piece, weights: Weights) -> list[int]:
+    return weights.tokenize(piece.text, add_special=False, parse_special=piece.special)
+
+
+def _beginning(rendered: Rendered, weights: Weights) -> list[int]:
+    # Many templates write the BOS token themselves, some behind white space; two of them harm some models.
+    head = len(rendered.text) - len(rendered.text.lstrip())
+    own = rendered.marked[head:].startswith(weights.bos)
+    return [weights.bos_id] if weights.bos_id is not None and not (weights.bos and own) else []
+
+
+def _spellings(whole: Iterable[int], rendered: Rendered, weights: Weights) -> tuple[set[str], set[str]]:
+    """The spellings of the control tokens in the prompt, and of others that its template uses as such.
+
+    The second kind (``<think>``, ``<tool_call>`` of many models) is known to the tokenizer as plain text, like the HTML
+    tags and line ends that some vocabularies have as tokens, which are left alone.
+    """
+    control, split = set(), set()
+    for token in set(whole):
+        kind = weights.kind(token)
+        if kind == "text":
+            continue
+        spelling = weights.piece(token, special=True).decode("utf-8", "replace")
+        if kind == "control":
+            control.add(spelling)
+        elif spelling.strip() and spelling in (rendered.template or ""):
+            split.add(spelling)
+    return control - {""}, split - {""}
