@@ -80,6 +80,7 @@ FUNCTIONS = {
     "llama_vocab_bos": "int32(llama_vocab*)",
     "llama_vocab_eos": "int32(llama_vocab*)",
     "llama_vocab_get_add_bos": "bool(llama_vocab*)",
+    "llama_vocab_get_attr": "enum32(llama_vocab*, int32)",
     "llama_vocab_is_eog": "bool(llama_vocab*, int32)",
     "llama_vocab_n_tokens": "int32(llama_vocab*)",
     "llama_vocab_sep": "int32(llama_vocab*)",
@@ -144,6 +145,9 @@ CONSTANTS = {
     "LLAMA_LOAD_MODE_NONE": None,
     "LLAMA_POOLING_TYPE_MEAN": 1,
     "LLAMA_POOLING_TYPE_NONE": 0,
+    "LLAMA_TOKEN_ATTR_CONTROL": None,
+    "LLAMA_TOKEN_ATTR_UNKNOWN": None,
+    "LLAMA_TOKEN_ATTR_USER_DEFINED": None,
     # Both are counted up when the meaning of a state changes.
     "LLAMA_SESSION_VERSION": None,
     "LLAMA_STATE_SEQ_VERSION": None,
