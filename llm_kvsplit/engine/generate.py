@@ -76,11 +76,22 @@ def generate(
             f"The prompt has {n_prompt} tokens and the context holds {request.n_ctx_limit}: shorten the prompt, or "
             "raise -o n_ctx if the model was trained for more."
         )
+    # It is made while the prompt is evaluated.
     matcher = Matcher(context.weights, request.grammar) if request.grammar else None
-    started = time.perf_counter()
-    outcome.reused_tokens = context.keep_prefix(request.tokens)
-    context.evaluate(request.tokens[outcome.reused_tokens :], stopped)
-    outcome.prompt_seconds = time.perf_counter() - started
+    try:
+        started = time.perf_counter()
+        outcome.reused_tokens = context.keep_prefix(request.tokens)
+        context.evaluate(request.tokens[outcome.reused_tokens :], stopped)
+        outcome.prompt_seconds = time.perf_counter() - started
+        yield from _answer(context, matcher, request, outcome, stopped)
+    finally:
+        if matcher is not None:
+            matcher.close()
+
+
+def _answer(
+    context: Context, matcher: Matcher | None, request: Request, outcome: Outcome, stopped: Callable[[], bool]
+) -> Iterator[str]:
     started = time.perf_counter()
     sampler = Sampler(context.weights, request.sampling)
     guide = Guide(context.weights, sampler, matcher, request.preludes, request.opened) if matcher else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING, Any
 
 from .. import grammar
-from ..deep_thread import DeepThread
+from ..deep_thread import DeepThread, Result
 from ..errors import KvsplitError
 from ..grammar import Grammar
 from . import vocabulary
@@ -82,7 +83,11 @@ class Matcher:
         """Whether nothing can come any more."""
         return self._matcher.is_stopped()
 
-    def _step(self, work, *arguments):
+    def close(self) -> None:
+        """Wait until nothing reads the model's vocabulary any more."""
+        wait([self._made], _START_SECONDS)
+
+    def _step(self, work: Callable[..., Result], *arguments: Any) -> Result:
         try:
             return _thread.call(work, *arguments, seconds=_STEP_SECONDS)
         except TimeoutError as ex:

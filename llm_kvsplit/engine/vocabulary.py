@@ -61,7 +61,7 @@ def _make(weights: Weights) -> LLTokenizer:
         tokens, ends = [*tokens, _NO_TEXT], [len(tokens)]
     raw = weights.lib._lib
     try:
-        return LLTokenizer.from_llamacpp(
+        return LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]  # its stubs leave it out
             tokens=tokens,
             vocab_ptr=ctypes.cast(weights.vocab, ctypes.c_void_p).value,
             tokenize_fptr=ctypes.cast(raw.llama_tokenize, ctypes.c_void_p).value,
