@@ -169,7 +169,7 @@ def _error(schema: Any, reading: Reading) -> KvsplitError:
 
 def _listed(schema: Any, keywords: list[str]) -> str:
     """The keywords, each with the place where it stands first."""
-    places = {}
+    places: dict[str, str] = {}
     for place, part in _parts(schema):
         for name, value in part.items():
             places.setdefault(name, place)
