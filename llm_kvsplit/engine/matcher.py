@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import grammar
-from ..deep_thread import DeepThread, Result
+from ..deep_thread import DeepThread
 from ..errors import KvsplitError
 from ..grammar import Grammar
 from . import vocabulary
@@ -57,7 +56,8 @@ class Matcher:
         """Go on with ``token`` if it may come next; a token that ends the answer may where the answer is whole."""
         if self._weights.is_end(token):
             return self.whole
-        taken = self._step(self._matcher.try_consume_tokens, [token])
+        # A single token takes microseconds, and no deep stack: a thread's turn would take longer.
+        taken = self._matcher.try_consume_tokens([token])
         self._check()
         return taken == 1
 
@@ -65,7 +65,10 @@ class Matcher:
         """The tokens that may come next, as ids; those that end the answer only where it is whole."""
         import numpy as np
 
-        mask = self._step(self._matcher.compute_bitmask)
+        try:
+            mask = _thread.call(self._matcher.compute_bitmask, seconds=_STEP_SECONDS)
+        except TimeoutError as ex:
+            raise self._error(f"the next token takes more than {_STEP_SECONDS:g} s") from ex
         self._check()
         bits = np.unpackbits(np.frombuffer(mask, np.uint8), count=self._weights.n_vocab, bitorder="little")
         tokens = np.flatnonzero(bits)
@@ -86,12 +89,6 @@ class Matcher:
     def close(self) -> None:
         """Wait until nothing reads the model's vocabulary any more."""
         wait([self._made], _START_SECONDS)
-
-    def _step(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        try:
-            return _thread.call(work, *arguments, seconds=_STEP_SECONDS)
-        except TimeoutError as ex:
-            raise self._error(f"the next token takes more than {_STEP_SECONDS:g} s") from ex
 
     def _check(self) -> None:
         if self._known is not None and self._known.is_error():
