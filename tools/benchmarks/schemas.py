@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -186,8 +187,10 @@ def checked(schema: Any, text: str) -> str | None:
     """What jsonschema finds, with formats; patterns that Python cannot read are left out."""
     Validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
+        # In binary fractions, 1.6091 is no multiple of 0.0001.
+        schema, instance = (json.loads(each, parse_float=Decimal) for each in (json.dumps(schema), text))
         error = jsonschema.exceptions.best_match(
-            Validator(schema, format_checker=Validator.FORMAT_CHECKER).iter_errors(json.loads(text))
+            Validator(schema, format_checker=Validator.FORMAT_CHECKER).iter_errors(instance)
         )
     except ValueError as error:
         return f"no JSON: {error}"
