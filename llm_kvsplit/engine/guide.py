@@ -7,14 +7,11 @@ beginning, or the prompt.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .matcher import Matcher
 from .sampling import Sampler
 from .weights import Weights
-
-if TYPE_CHECKING:
-    import numpy as np
 
 #: Tokens of white space between reasoning and the answer, which belong to neither.
 _BLANKS = 2
@@ -56,8 +53,10 @@ class Guide:
         self.blank = False
         if self._forced:
             return self._in_prelude(self._forced.pop(0))
-        logits = _logits(context)
-        first = self._sampler.choose(logits)
+        if self.answering and self._sampler.remembers:
+            # It would take note of a choice that cannot come.
+            return self._taken(self._sampler.sample_among(context, self.matcher.allowed()))
+        first = self._sampler.sample(context)
         if not self.answering:
             if self._open is not None:
                 return self._in_prelude(self._kept_open(first))
@@ -72,10 +71,12 @@ class Guide:
                 return first
         self.answering = True
         if not self.matcher.take(first):
-            first = self._sampler.choose(logits, self.matcher.allowed())
-            self.matcher.take(first)
-        self._sampler.accept(first)
+            return self._taken(self._sampler.sample_among(context, self.matcher.allowed()))
         return first
+
+    def _taken(self, token: int) -> int:
+        self.matcher.take(token)
+        return token
 
     @property
     def ended(self) -> bool:
@@ -106,10 +107,3 @@ class Guide:
             else:
                 self._text = self._text[-2 * len(closing.encode()) :]
         return token
-
-
-def _logits(context: Any) -> np.ndarray:
-    import numpy as np
-
-    values = context.weights.lib.llama_get_logits_ith(context.pointer, -1)
-    return np.ctypeslib.as_array(values, shape=(context.weights.n_vocab,))

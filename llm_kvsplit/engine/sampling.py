@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,14 +37,15 @@ class Sampler:
 
     def __init__(self, weights: Weights, sampling: Sampling) -> None:
         self.lib = lib = weights.lib
-        self._all: np.ndarray | None = None
+        #: Whether what it chose once weighs on what it chooses next.
+        self.remembers = sampling.repeat_penalty != 1 or bool(sampling.presence_penalty or sampling.frequency_penalty)
         self.pointer = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         for link in self._links(weights, sampling):
             lib.llama_sampler_chain_add(self.pointer, link)
 
     def _links(self, weights: Weights, s: Sampling) -> list[Any]:
         lib, links = self.lib, []
-        if s.repeat_penalty != 1 or s.presence_penalty or s.frequency_penalty:
+        if self.remembers:
             links.append(
                 lib.llama_sampler_init_penalties(
                     weights.n_vocab, _PENALTY_WINDOW, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
@@ -66,27 +66,16 @@ class Sampler:
         """Choose from the logits of the last token evaluated, and take note of the choice."""
         return self.lib.llama_sampler_sample(self.pointer, context.pointer, -1)
 
-    def choose(self, logits: np.ndarray, tokens: np.ndarray | None = None) -> int:
-        """Choose from ``tokens``, or all, by their values in ``logits``, without taking note of the choice."""
+    def sample_among(self, context: Any, tokens: np.ndarray) -> int:
+        """The same, from ``tokens`` alone: the context's logits of all others become minus infinity."""
         import numpy as np
 
-        if tokens is None:
-            tokens = self._all = np.arange(len(logits), dtype=np.int32) if self._all is None else self._all
-        else:
-            logits = logits[tokens]
-        # llama_token_data in llama.h
-        candidates = np.empty(len(tokens), np.dtype([("id", "i4"), ("logit", "f4"), ("p", "f4")]))
-        candidates["id"], candidates["logit"], candidates["p"] = tokens, logits, 0
-        lib = self.lib
-        array = lib.llama_token_data_array(
-            ctypes.cast(candidates.ctypes.data, ctypes.POINTER(lib.llama_token_data)), len(tokens), -1, False
-        )
-        lib.llama_sampler_apply(self.pointer, ctypes.byref(array))
-        return int(candidates["id"][array.selected])
-
-    def accept(self, token: int) -> None:
-        """Take note of a choice."""
-        self.lib.llama_sampler_accept(self.pointer, token)
+        n_vocab = context.weights.n_vocab
+        logits = np.ctypeslib.as_array(self.lib.llama_get_logits(context.pointer), shape=(n_vocab,))
+        kept = logits[tokens]
+        logits[:] = -np.inf
+        logits[tokens] = kept
+        return self.sample(context)
 
     def close(self) -> None:
         if self.pointer:
