@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from . import chat, fit, gguf, notes
+from . import chat, fit, forms, gguf, notes, schemas
 from .builds import choice, pair_speed, probe
 from .builds.shelf import Build
 from .chat import reasoning
@@ -20,9 +20,11 @@ from .chat.tokens import tokens as prompt_tokens
 from .engine import generate, library, loaded, spelling
 from .engine.context import Context, ContextOptions
 from .engine.generate import Outcome
-from .engine.sampling import Sampling, json_grammar
+from .engine.guide import Prelude
+from .engine.sampling import Sampling
 from .engine.weights import LoadOptions, Weights
 from .errors import KvsplitError
+from .grammar import Grammar
 from .options import COMPLETION_TOKENS, Options, Settings, settle, stop_texts
 from .registry import Entry
 from .sessions import recall
@@ -34,6 +36,8 @@ class Question:
     #: llm's prompt, with the options in it.
     prompt: Any
     settings: Settings
+    #: What the answer has to look like, if it is not free.
+    grammar: Grammar | None
     #: The conversation to keep the KV state for, if any.
     session: str | None
     #: Whether the text is shown as it comes, so that what comes after it makes nobody wait.
@@ -51,12 +55,15 @@ def prepare(entry: Entry, prompt: Any, conversation: Any, *, session: str | None
     Raises KvsplitError, click.Abort on Ctrl-C.
     """
     settings = settle(prompt.options, entry)
+    form = forms.wanted(prompt.options.schema_of(prompt), prompt.options.regex, prompt.options.grammar)
     # llama.cpp is given whole files and caches it can make: its own words for others are poor.
     if reason := gguf.refusal(gguf.read(entry.path), settings.pair.k, settings.pair.v):
         raise KvsplitError(f"{entry.name} {reason}.")
     library.load()
     _note_speed(choice.ensure(), settings, conversation and conversation.id)
-    return Question(entry, prompt, settings, session, stream)
+    for name in form.unchecked_formats if form else ():
+        notes.once(f"the schema's format {name} is not known, and any text will do.", conversation and conversation.id)
+    return Question(entry, prompt, settings, form, session, stream)
 
 
 def generated(
@@ -76,7 +83,7 @@ def generated(
             eos=weights.eos,
             tools=prompt.tools,
             thinking=options.thinking,
-            answer_only=prompt.schema is not None,
+            answer_only=question.grammar is not None and options.thinking is False,
         )
         for note in rendered.notes:
             notes.once(note, question.session)
@@ -94,29 +101,73 @@ def generated(
         max_tokens = options.max_tokens
         if max_tokens is None and not weights.chat_templates:
             max_tokens = COMPLETION_TOKENS
-        tools = {} if prompt.schema else {tool.name: tool.input_schema or {} for tool in prompt.tools}
-        how = Form() if prompt.schema else form(rendered.template, reasoning.known(rendered.template, weights.is_token))
+        tools = {tool.name: tool.input_schema or {} for tool in prompt.tools}
+        how = form(rendered.template, reasoning.known(rendered.template, weights.is_token))
         context = _context(weights, settings, cache, longest, max_tokens)
         restored = recall.restore(context, stored, tokens) if stored else None
         request = generate.Request(
             tokens=tokens,
-            sampling=_sampling(options, json_grammar(prompt.schema) if prompt.schema else None),
+            sampling=_sampling(options),
             max_tokens=max_tokens,
             stop=stop_texts(options.stop),
             n_ctx_limit=context.n_ctx if settings.n_ctx else weights.n_ctx_train,
             visible=how.visible,
+            grammar=question.grammar,
+            preludes=_preludes(how, tools=bool(tools)),
+            opened=Prelude(rendered.reasoning.opening, rendered.reasoning.closing) if rendered.reasoning else None,
         )
         outcome = Outcome()
         parser = ReplyParser(tools, how, reasoning=rendered.reasoning, prompt=rendered.text)
         try:
-            for text in generate.generate(context, request, outcome, stopped):
-                yield from parser.feed(text)
-            yield from parser.finish()
+            pieces = generate.generate(context, request, outcome, stopped)
+            yield from _parts(pieces, parser, outcome, question.grammar)
         finally:
             logged = _logged(context, outcome, restored)
             report(outcome, logged)
         if question.session is not None:
             _keep(recall.deferred_save(context, question.entry.name, question.session), logged, wait=question.stream)
+
+
+def _preludes(how: Form, *, tools: bool) -> tuple[Prelude, ...]:
+    """What may come before an answer that follows a grammar: reasoning, or calls, which last to the end."""
+    opened = [Prelude(marker.opening.rstrip("\n"), marker.closing) for marker in how.reasoning]
+    if how.channels:
+        opened.append(Prelude("<|channel|>", "<|channel|>final<|message|>"))
+    return (*opened, *(Prelude(opening, None) for opening in how.wrappers if tools))
+
+
+def _parts(texts: Iterator[str], parser: ReplyParser, outcome: Outcome, form: Grammar | None) -> Iterator[Text | Call]:
+    """The parts of a reply. An answer that follows a grammar is what it is: no reasoning or call is looked for in it."""
+    answer, length = "", 0
+    for text in texts:
+        length += len(text)
+        after = 0 if outcome.answer_at is None else min(len(text), length - outcome.answer_at)
+        before, text = text[: len(text) - after], text[len(text) - after :]
+        if before:
+            yield from parser.feed(before)
+        if text:
+            if not answer:
+                yield from parser.finish()
+            answer += text
+            yield Text(text)
+    if not answer:
+        yield from parser.finish()
+    if form is not None:
+        _note_form(form, answer, outcome)
+
+
+def _note_form(form: Grammar, answer: str, outcome: Outcome) -> None:
+    """Say where the answer was cut short. Raises KvsplitError where a schema it only came near to is not met."""
+    if outcome.finish_reason == "interrupted":
+        return
+    if outcome.cut:
+        cause = "the context or -o max_tokens" if outcome.finish_reason == "length" else "-o stop"
+        print(f"Note: {cause} cut the answer before it was whole by {form.name}.", file=sys.stderr)
+    elif answer and form.approximated:
+        keywords = " and ".join(form.approximated)
+        if fault := schemas.fault(form.schema, answer):
+            raise KvsplitError(f"The answer does not follow the schema, whose {keywords} was taken for anyOf: {fault}.")
+        print(f"Note: {keywords} was taken for anyOf; the answer was checked, and follows the schema.", file=sys.stderr)
 
 
 def _note_speed(chosen: Build, settings: Settings, conversation: str | None) -> None:
@@ -149,7 +200,7 @@ def _context(
     return loaded.context(cache, may_grow=may_grow)
 
 
-def _sampling(options: Options, grammar: str | None) -> Sampling:
+def _sampling(options: Options) -> Sampling:
     names = (
         "temperature",
         "top_k",
@@ -161,7 +212,7 @@ def _sampling(options: Options, grammar: str | None) -> Sampling:
         "seed",
     )
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    return Sampling(**given, grammar=grammar)
+    return Sampling(**given)
 
 
 def _logged(context: Context, outcome: Outcome, restored: float | None) -> dict[str, Any]:

@@ -16,11 +16,16 @@ def write_whole(file: Path, text: str) -> None:
 
     Its folder is made if it is not there. Raises OSError, with the old file as it was.
     """
+    write_whole_bytes(file, text.encode())
+
+
+def write_whole_bytes(file: Path, data: bytes) -> None:
+    """The same, for what is no text."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with temporary.open("w", encoding="utf-8") as out:
-            out.write(text)
+        with temporary.open("wb") as out:
+            out.write(data)
             out.flush()
             os.fsync(out.fileno())
         os.replace(temporary, file)

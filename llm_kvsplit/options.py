@@ -7,10 +7,10 @@ with ``llm models options set``. A model's registered defaults come next, then l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import llm
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from .errors import KvsplitError
 from .kvtypes import BITS, CachePair
@@ -55,6 +55,8 @@ class Options(llm.Model.Options):
     )
     seed: int | None = Field(default=None, description="Seed, for the same answer again (default: random)")
     stop: str | list[str] | None = Field(default=None, description="Text to stop at; it is not shown")
+    regex: str | None = Field(default=None, description="Regular expression that the answer has to follow")
+    grammar: str | None = Field(default=None, description="File with a Lark grammar that the answer has to follow")
     thinking: bool | None = Field(
         default=None,
         description="Turn reasoning on or off, where the chat template has a switch (default: the model's)",
@@ -72,6 +74,15 @@ class Options(llm.Model.Options):
         default=None, description="Flash attention; quantized values need it (default: where it works)"
     )
     verbose: bool | None = Field(default=None, description="Show llama.cpp's own log on stderr (default false)")
+    _schema: Any = PrivateAttr(default=None)
+
+    def schema_of(self, prompt: Any) -> Any:
+        """The schema of a turn's answer. llm leaves it out of the turns after a tool's result, and gives them the same
+        options (ChainResponse in llm/models.py)."""
+        if prompt.schema is None and prompt.tool_results:
+            return self._schema
+        self._schema = prompt.schema
+        return prompt.schema
 
 
 @dataclass(frozen=True)

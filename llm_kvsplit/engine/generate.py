@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..errors import KvsplitError
+from ..grammar import Grammar
 from .context import PADDING, Context
+from .guide import Guide, Prelude
+from .matcher import Matcher
 from .sampling import Sampler, Sampling
+from .weights import Weights
 
 #: Tokens of room for an answer without max_tokens. The cache grows when they are used up.
 ANSWER_ROOM = 512
@@ -25,6 +29,11 @@ class Request:
     n_ctx_limit: int = 0
     #: Control tokens to show as text, since they delimit what the caller parses; others are not text.
     visible: frozenset[str] = frozenset()
+    #: What the answer has to look like.
+    grammar: Grammar | None = None
+    #: What may come before such an answer, and which of it the prompt has opened.
+    preludes: tuple[Prelude, ...] = ()
+    opened: Prelude | None = None
 
 
 @dataclass
@@ -39,6 +48,10 @@ class Outcome:
     prompt_seconds: float = 0.0
     completion_seconds: float = 0.0
     grown_to: list[int] = field(default_factory=list)
+    #: Characters of text before an answer that follows a grammar; None while there is no such answer.
+    answer_at: int | None = None
+    #: Whether an answer that follows a grammar ended before it was whole.
+    cut: bool = False
 
 
 def context_size(n_prompt: int, max_tokens: int | None, limit: int) -> int:
@@ -63,44 +76,58 @@ def generate(
             f"The prompt has {n_prompt} tokens and the context holds {request.n_ctx_limit}: shorten the prompt, or "
             "raise -o n_ctx if the model was trained for more."
         )
-    started = time.perf_counter()
-    outcome.reused_tokens = context.keep_prefix(request.tokens)
-    context.evaluate(request.tokens[outcome.reused_tokens :], stopped)
-    outcome.prompt_seconds = time.perf_counter() - started
+    # It is made while the prompt is evaluated.
+    matcher = Matcher(context.weights, request.grammar) if request.grammar else None
+    try:
+        started = time.perf_counter()
+        outcome.reused_tokens = context.keep_prefix(request.tokens)
+        context.evaluate(request.tokens[outcome.reused_tokens :], stopped)
+        outcome.prompt_seconds = time.perf_counter() - started
+        yield from _answer(context, matcher, request, outcome, stopped)
+    finally:
+        if matcher is not None:
+            matcher.close()
+
+
+def _answer(
+    context: Context, matcher: Matcher | None, request: Request, outcome: Outcome, stopped: Callable[[], bool]
+) -> Iterator[str]:
     started = time.perf_counter()
     sampler = Sampler(context.weights, request.sampling)
+    guide = Guide(context.weights, sampler, matcher, request.preludes, request.opened) if matcher else None
     try:
-        yield from _until_stop(_pieces(context, sampler, request, outcome, stopped), request.stop, outcome)
+        yield from _until_stop(_pieces(context, guide or sampler, request, outcome, stopped), request.stop, outcome)
+        outcome.cut = guide is not None and guide.cut
     finally:
         sampler.close()
         outcome.completion_seconds = time.perf_counter() - started
 
 
 def _pieces(
-    context: Context, sampler: Sampler, request: Request, outcome: Outcome, stopped: Callable[[], bool]
+    context: Context, chooser: Sampler | Guide, request: Request, outcome: Outcome, stopped: Callable[[], bool]
 ) -> Iterator[str]:
-    weights = context.weights
+    guide = chooser if isinstance(chooser, Guide) else None
     # A token may hold half a character.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    n_characters = 0
     while True:
         if stopped():
             outcome.finish_reason = "interrupted"
             break
+        if guide is not None and guide.ended:
+            break
         if request.max_tokens is not None and outcome.completion_tokens >= request.max_tokens:
             outcome.finish_reason = "length"
             break
-        token = sampler.sample(context)
-        if weights.is_end(token):
+        token = chooser.sample(context)
+        if guide is not None and guide.answering and outcome.answer_at is None:
+            outcome.answer_at = n_characters
+        if context.weights.is_end(token):
             break
         outcome.completion_tokens += 1
-        piece = weights.piece(token, special=True)
-        if (
-            piece
-            and not weights.piece(token, special=False)
-            and piece.decode("utf-8", "replace") not in request.visible
-        ):
-            piece = b""
+        piece = b"" if guide is not None and guide.blank else _shown(context.weights, token, request.visible)
         if text := decoder.decode(piece):
+            n_characters += len(text)
             yield text
         if not _make_room(context, request, outcome):
             outcome.finish_reason = "length"
@@ -108,6 +135,14 @@ def _pieces(
         context.evaluate([token])
     if text := decoder.decode(b"", final=True):
         yield text
+
+
+def _shown(weights: Weights, token: int, visible: frozenset[str]) -> bytes:
+    """A token's text; nothing for a control token that is not ``visible``."""
+    piece = weights.piece(token, special=True)
+    if piece and not weights.piece(token, special=False) and piece.decode("utf-8", "replace") not in visible:
+        return b""
+    return piece
 
 
 def _make_room(context: Context, request: Request, outcome: Outcome) -> bool:

@@ -26,6 +26,7 @@ def write_llama(
     n_ctx: int = 512,
     specials: tuple[str, ...] = (),
     user_tokens: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
     chat_template: str | None = None,
     tensors: dict[str, np.ndarray] | None = None,
     seed: int = 0,
@@ -34,13 +35,21 @@ def write_llama(
     """A llama-architecture GGUF with a byte vocabulary and random f16 weights, some of them given.
 
     ``specials`` are control tokens, ``user_tokens`` are matched as a whole in any text; ids follow the 256 bytes and
-    ``<eos>``, in that order. ``tensors`` replaces weights by name.
+    ``<eos>``, in that order. ``words`` are further tokens, in the alphabet's letters, which only the model writes.
+    ``tensors`` replaces weights by name.
     """
     head_dim = head_dim or n_embd // n_head
     n_ff = 2 * n_embd
-    n_vocab = 257 + len(specials) + len(user_tokens)
+    n_vocab = 257 + len(specials) + len(user_tokens) + len(words)
     writer = _byte_writer(
-        path, "llama", n_ctx=n_ctx, n_embd=n_embd, n_layer=n_layer, specials=specials, user_tokens=user_tokens
+        path,
+        "llama",
+        n_ctx=n_ctx,
+        n_embd=n_embd,
+        n_layer=n_layer,
+        specials=specials,
+        user_tokens=user_tokens,
+        words=words,
     )
     writer.add_feed_forward_length(n_ff)
     writer.add_head_count(n_head)
@@ -86,6 +95,7 @@ def _byte_writer(
     n_layer: int,
     specials: tuple[str, ...] = (),
     user_tokens: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
 ) -> GGUFWriter:
     """A writer with the size of the model and a vocabulary of bytes."""
     writer = GGUFWriter(path, architecture)
@@ -96,9 +106,10 @@ def _byte_writer(
     writer.add_block_count(n_layer)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([*byte_alphabet(), "<eos>", *specials, *user_tokens])
+    writer.add_token_list([*byte_alphabet(), "<eos>", *specials, *user_tokens, *words])
     controls = [TokenType.CONTROL] * (1 + len(specials))
-    writer.add_token_types([TokenType.NORMAL] * 256 + controls + [TokenType.USER_DEFINED] * len(user_tokens))
+    texts = [TokenType.USER_DEFINED] * len(user_tokens) + [TokenType.NORMAL] * len(words)
+    writer.add_token_types([TokenType.NORMAL] * 256 + controls + texts)
     writer.add_token_merges(["! !"])
     writer.add_eos_token_id(256)
     writer.add_bos_token_id(256)
