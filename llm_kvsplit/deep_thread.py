@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as _TimeoutError
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ Result = TypeVar("Result")
 
 #: Bytes. Some kilobytes a level are enough for 100,000 levels.
 _STACKS = (512 << 20, 64 << 20, 0)
+_sizes = threading.Lock()
 
 
 class DeepThread:
@@ -42,28 +43,48 @@ class DeepThread:
 
     def call(self, work: Callable[..., Result], *arguments: Any, seconds: float) -> Result:
         """Raises TimeoutError where it takes longer; the work then goes on, and what comes next has another thread."""
+        future = self.start(work, *arguments)
         try:
-            return self.start(work, *arguments).result(seconds)
+            return future.result(seconds)
         except _TimeoutError as ex:  # an exception of its own before Python 3.11
-            self.leave()
             raise TimeoutError(f"{self._name} takes more than {seconds:g} s") from ex
+        finally:
+            if not future.done():  # after Ctrl-C as well
+                self.leave()
+
+
+def call(work: Callable[[], Result], stack: int) -> Result:
+    """What ``work`` returns, from a thread of its own with ``stack`` bytes. Raises MemoryError where they are not to be had."""
+    future: Future[Result] = Future()
+    thread = threading.Thread(target=_do, args=[future, work], daemon=True)
+    if not _start(thread, [stack]):
+        raise MemoryError
+    return future.result()
 
 
 def _loop(waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]]) -> None:
     while True:
-        future, work = waiting.get()
+        _do(*waiting.get())
+
+
+def _do(future: Future[Any], work: Callable[[], Any]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as ex:  # a panic in Rust is no Exception
+        future.set_exception(ex if isinstance(ex, Exception) else RuntimeError(str(ex)))
+
+
+def _start(thread: threading.Thread, stacks: Sequence[int] = _STACKS) -> bool:
+    """Start it with the first of these sizes that can be had; whether one could."""
+    with _sizes:  # the size is that of all threads that are started from now on
+        before = threading.stack_size()
         try:
-            future.set_result(work())
-        except BaseException as ex:  # a panic in Rust is no Exception
-            future.set_exception(ex if isinstance(ex, Exception) else RuntimeError(str(ex)))
-
-
-def _start(thread: threading.Thread) -> None:
-    before = threading.stack_size()
-    for size in _STACKS:
-        # Where address space is limited, a smaller one.
-        with contextlib.suppress(ValueError, RuntimeError):
-            threading.stack_size(size)
-            thread.start()
-            break
-    threading.stack_size(before)
+            for size in stacks:
+                # Where address space is limited, a smaller one.
+                with contextlib.suppress(ValueError, RuntimeError, MemoryError):
+                    threading.stack_size(size)
+                    thread.start()
+                    return True
+            return False
+        finally:
+            threading.stack_size(before)

@@ -62,7 +62,6 @@ FUNCTIONS = {
     "llama_sampler_chain_init": "llama_sampler*(llama_sampler_chain_params)",
     "llama_sampler_free": "void(llama_sampler*)",
     "llama_sampler_init_dist": "llama_sampler*(uint32)",
-    "llama_sampler_init_grammar": "llama_sampler*(llama_vocab*, char*, char*)",
     "llama_sampler_init_greedy": "llama_sampler*()",
     "llama_sampler_init_min_p": "llama_sampler*(float32, uint64)",
     "llama_sampler_init_penalties": "llama_sampler*(int32, int32, float32, float32, float32)",

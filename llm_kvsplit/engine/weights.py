@@ -8,9 +8,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import gguf
+from .. import deep_thread, gguf
 from ..errors import KvsplitError
-from . import deep_stack, library, log_lines
+from . import library, log_lines
+
+#: llama.cpp splits a text into words by regular expressions, and GCC's std::regex recurses for each character of a match:
+#: about 350 bytes a letter (unicode_regex_split_stl in unicode.cpp). So a word of 30,000 letters overflows the usual 8 MiB.
+#: Bytes of stack for a byte of text, thrice what was seen. Only what is used takes memory.
+_STACK_EACH = 1024
+#: Bytes of text that any stack has room for: a thread's has 512 KiB on a Mac.
+_SHALLOW = 1000
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,15 @@ class Weights:
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Tokens of ``text``; ``add_special`` adds BOS where the model wants one. Raises KvsplitError."""
         data = text.encode("utf-8", "surrogatepass")
-        return deep_stack.call(lambda: self._tokenize(data, add_special, parse_special), len(data))
+        if len(data) <= _SHALLOW:
+            return self._tokenize(data, add_special, parse_special)
+        try:
+            stack = (8 << 20) + _STACK_EACH * len(data) // 4096 * 4096
+            return deep_thread.call(lambda: self._tokenize(data, add_special, parse_special), stack)
+        except MemoryError:
+            raise KvsplitError(
+                f"A text of {len(data)} bytes needs more memory than there is to be split into tokens: give a shorter one."
+            ) from None
 
     def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         size = len(data) + 2

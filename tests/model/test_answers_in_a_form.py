@@ -141,3 +141,12 @@ def test_masks_are_what_llguidance_takes(user_path):
     assert mask.tolist() == alone
     assert 0 < sum(alone) < weights.n_vocab
     weights.close()
+
+
+def test_a_schema_of_20000_steps_is_read_or_refused(llm, tmp_path):
+    """The stack of an ordinary thread would end, and the process with it."""
+    steps = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}, {"type": "string"}]} for i in range(20_000)}
+    schema = {"$ref": "#/$defs/d0", "$defs": {**steps, "d20000": {"type": "integer"}}}
+    (tmp_path / "steps.json").write_text(json.dumps(schema))
+    error = llm("-m", "kvsplit-demo", "--schema", "steps.json", "x", code=1).stderr
+    assert error.splitlines()[-1].startswith("Error: The schema cannot be enforced")

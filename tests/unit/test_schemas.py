@@ -124,14 +124,6 @@ def test_what_cannot_be_enforced_is_named_in_a_sentence(schema, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_a_schema_of_20000_steps_is_read_or_refused():
-    """The stack of an ordinary thread would end, and the process with it."""
-    steps = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}, {"type": "string"}]} for i in range(20_000)}
-    schema = {"$ref": "#/$defs/d0", "$defs": {**steps, "d20000": {"type": "integer"}}}
-    with pytest.raises(KvsplitError, match="cannot be enforced"):
-        schemas.grammar(schema)
-
-
 def test_oneof_is_checked_after_the_answer():
     schema = {"oneOf": [{"type": "integer"}, {"type": "number"}]}
     assert schemas.grammar(schema).approximated == ("oneOf",)
