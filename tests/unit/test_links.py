@@ -150,3 +150,15 @@ def test_the_architecture_names_each_room():
     rooms = {Path(name).parts for name in FILES if name.startswith(("llm_kvsplit/", "tools/kvsplit_patch/"))}
     inner = {f"{parts[depth]}/" for parts in rooms for depth in [1 + (parts[0] == "tools")] if len(parts) > depth + 1}
     assert not inner - named
+
+
+def test_the_tests_that_show_a_feature_exist():
+    """The page of features says "yes" where a test shows it."""
+    written = " ".join((ROOT / name).read_text() for name in FILES if re.match(r"tests/.*\.py$", name))
+    rows = [line for line in (ROOT / "docs/use/features.md").read_text().splitlines() if line.startswith("| ")][2:]
+    for row in rows:
+        feature, here, *_, shown_by = (cell.strip() for cell in row.strip("|").split("|"))
+        tests = re.findall(r"`(\w+)`", shown_by)
+        assert (here == "yes") == bool(tests), feature
+        for test in tests:
+            assert f"def {test}(" in written, test
