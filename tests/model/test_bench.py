@@ -353,7 +353,7 @@ def test_compare_and_bench_measure_the_same(whole):
     tokens = subject.text_tokens(weights, subject.read_text(None))
 
     class Silent:
-        says = __call__ = lambda self, *_: None
+        describe = __call__ = lambda self, *_: None
 
     with quality.caches(weights, pairs, 600, None) as contexts:
         texts = quality.windows(tokens, 600, comparison.windows(600))

@@ -139,7 +139,6 @@ def test_tools_without_a_place_for_them(ask, tmp_path):
 
 def test_a_registry_that_is_not_json_is_left_alone(llm, user_path):
     file = user_path / "kvsplit" / "models.json"
-    file.parent.mkdir()
     file.write_text("{ my notes")
     done = llm("models")
     assert str(file) in done.stderr
