@@ -25,7 +25,7 @@ from .engine.sampling import Sampling
 from .engine.weights import LoadOptions, Weights
 from .errors import KvsplitError
 from .grammar import Grammar
-from .options import COMPLETION_TOKENS, Options, Settings, settle, stop_texts
+from .options import COMPLETION_TOKENS, Options, Settings, effective_settings, stop_texts
 from .registry import Entry
 from .sessions import recall
 
@@ -54,7 +54,7 @@ def prepare(entry: Entry, prompt: Any, conversation: Any, *, session: str | None
 
     Raises KvsplitError, click.Abort on Ctrl-C.
     """
-    settings = settle(prompt.options, entry)
+    settings = effective_settings(prompt.options, entry)
     form = forms.wanted(prompt.options.schema_of(prompt), prompt.options.regex, prompt.options.grammar)
     # llama.cpp is given whole files and caches it can make: its own words for others are poor.
     if reason := gguf.refusal(gguf.read(entry.path), settings.pair.k, settings.pair.v):

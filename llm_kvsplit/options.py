@@ -112,7 +112,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def settle(options: Options, entry: Entry) -> Settings:
+def effective_settings(options: Options, entry: Entry) -> Settings:
     """Options over the model's registered defaults. Raises KvsplitError with the option and what it may be."""
     for name, (low, high) in _RANGES.items():
         value = getattr(options, name)

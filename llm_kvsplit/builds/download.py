@@ -65,12 +65,12 @@ def find() -> Archive:
     try:
         builds = json.loads(_get(f"{base_url()}/backends.json", _LIST))["builds"]
         fitting = [each for each in builds if each["platform"] == here()]
-        found = [Archive(each["file"], each["id"], each["sha256"].lower(), int(each["size"])) for each in fitting]
+        archives = [Archive(each["file"], each["id"], each["sha256"].lower(), int(each["size"])) for each in fitting]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise KvsplitError(f"{base_url()}/backends.json is no list of builds: report it; {_BUILD}.") from None
-    if not found:
+    if not archives:
         raise NothingFits(f"There is no build to download for {here()}.")
-    archive = found[0]
+    archive = archives[0]
     if not all(_NAME.fullmatch(name) for name in (archive.file, archive.id)) or not 0 < archive.size <= _ARCHIVE:
         raise KvsplitError(
             f"{base_url()}/backends.json names {archive.file!r}, which is no archive: report it; {_BUILD}."

@@ -50,9 +50,9 @@ def result(chosen: Build) -> Result:
         return Result(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
         pass
-    found = _try(chosen)
-    files.write_cached(file, json.dumps(asdict(found)))
-    return found
+    outcome = _try(chosen)
+    files.write_cached(file, json.dumps(asdict(outcome)))
+    return outcome
 
 
 def _try(chosen: Build) -> Result:

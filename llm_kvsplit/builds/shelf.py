@@ -87,15 +87,15 @@ def custom(folder: Path) -> Build:
 
 def builds() -> list[Build]:
     """Every finished build, newest first. What cannot be read is left out; ``doctor`` names it."""
-    found = []
+    listed = []
     for manifest_file in backends_dir().glob("*/manifest.json"):
         try:
             manifest = json.loads(manifest_file.read_text())
             created = str(manifest["created"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        found.append((created, Build(manifest_file.parent.name, manifest_file.parent, manifest)))
-    return [build for _, build in sorted(found, key=lambda pair: pair[0], reverse=True)]
+        listed.append((created, Build(manifest_file.parent.name, manifest_file.parent, manifest)))
+    return [build for _, build in sorted(listed, key=lambda pair: pair[0], reverse=True)]
 
 
 def find(name: str) -> Build:

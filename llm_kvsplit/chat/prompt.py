@@ -163,18 +163,18 @@ def _rendered(
     marks = marks_for([template, *texts_of(history), *texts_of(offered)])
     question = _Question(template, history, offered, special)
     shape, missing = _shape(question)
-    found = None
+    switch = None
     wanted = False if answer_only else thinking
     if wanted is not None:
-        found = reasoning.switch(template, wanted, lambda more: question.run(shape, **more))
-    text = _run(question, shape, marks, found or {})
+        switch = reasoning.switch(template, wanted, lambda more: question.run(shape, **more))
+    text = _run(question, shape, marks, switch or {})
     marked = marks.marked(text)
     plain = marks.plain(marked)
     opened = reasoning.opened(plain, template)
     if answer_only and opened is not None:
         closing = f"\n{opened.closing}\n\n"
         plain, marked, opened = plain + closing, marked + closing, None
-    switched = thinking is None or found is not None
+    switched = thinking is None or switch is not None
     return Rendered(plain, marked, template, opened, switched, tuple(missing))
 
 

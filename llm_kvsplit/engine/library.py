@@ -187,12 +187,12 @@ def devices() -> list[dict[str, Any]]:
         lib.GGML_BACKEND_DEVICE_TYPE_IGPU: "igpu",
         lib.GGML_BACKEND_DEVICE_TYPE_ACCEL: "accel",
     }
-    found = []
+    listed = []
     for index in range(lib.ggml_backend_dev_count()):
         device = lib.ggml_backend_dev_get(index)
         free, total = ctypes.c_uint64(), ctypes.c_uint64()
         lib.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
-        found.append(
+        listed.append(
             {
                 "name": lib.ggml_backend_dev_name(device).decode(),
                 "description": lib.ggml_backend_dev_description(device).decode(),
@@ -201,4 +201,4 @@ def devices() -> list[dict[str, Any]]:
                 "total_bytes": total.value,
             }
         )
-    return found
+    return listed

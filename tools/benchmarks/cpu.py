@@ -102,10 +102,10 @@ def run(folder: Path, **job) -> dict:
     """``child(**job)`` in a process that loads the libraries in ``folder``."""
     environment = {**os.environ, "LLAMA_CPP_LIB_PATH": str(folder), "LD_LIBRARY_PATH": str(folder)}
     command = [sys.executable, __file__, "--child", json.dumps(job)]
-    said = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if said.returncode:
-        raise SystemExit(f"{job} with {folder} failed:\n{said.stderr[-2000:]}")
-    return json.loads(said.stdout.splitlines()[-1])
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if finished.returncode:
+        raise SystemExit(f"{job} with {folder} failed:\n{finished.stderr[-2000:]}")
+    return json.loads(finished.stdout.splitlines()[-1])
 
 
 def child(
@@ -277,12 +277,12 @@ def instructions(stock: Path, patched: Path, pairs: list[CachePair]) -> dict:
                     command += [*llama_bench.arguments(model, pair, load), "-t", 1, "--no-warmup"]
                     subprocess.run([str(word) for word in command], check=True, capture_output=True)
                     annotate = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(out)]
-                    said = subprocess.run(annotate, check=True, capture_output=True, text=True).stdout
+                    annotated = subprocess.run(annotate, check=True, capture_output=True, text=True).stdout
                     for name, pattern in (
                         ("all", "PROGRAM TOTALS"),
                         ("attention", "ggml_compute_forward_flash_attn_ext "),
                     ):
-                        lines = [line for line in said.splitlines() if pattern in line + " "]
+                        lines = [line for line in annotated.splitlines() if pattern in line + " "]
                         step.setdefault(name, []).append(int(re.sub(r"[ ,]", "", lines[0].split("(")[0])))
                 counts.setdefault(str(pair), {})[build] = {name: (b - a) // 8 for name, (a, b) in step.items()}
                 print(pair, build, counts[str(pair)][build], file=sys.stderr)

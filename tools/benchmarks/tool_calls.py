@@ -76,12 +76,12 @@ def balanced(code: str, at: int) -> int:
 
 def chain(code: str, at: int) -> dict[str, str]:
     """The calls ``.name(arguments)`` one behind the other from ``at`` on."""
-    found = {}
+    functions = {}
     while match := re.compile(r"\s*\.?(\w+)\(").match(code, at):
         end = balanced(code, match.end() - 1)
-        found[match[1]] = code[match.end() : end - 1]
+        functions[match[1]] = code[match.end() : end - 1]
         at = end
-    return found
+    return functions
 
 
 def cases(source: Path) -> Iterator[Case]:
