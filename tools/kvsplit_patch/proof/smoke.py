@@ -99,7 +99,8 @@ def measured(source: SourceTree, flags: Sequence[str], model: Path, text: Path, 
 
     folder = tools(source, flags, echo)
     types = {str(pair): (pair.k.name, pair.v.name) for pair in USUAL}
-    settings = json.dumps([PHASES, types, _THREADS, files.sha256(model), files.sha256(text)])
+    phases = {phase: asdict(windows) for phase, windows in PHASES.items()}
+    settings = json.dumps([phases, types, _THREADS, files.sha256(model), files.sha256(text)])
     kept = folder / f"smoke-{hashlib.sha256(settings.encode()).hexdigest()[:10]}.json"
     if not kept.is_file():
         echo(f"measuring the {'patched' if source.patches else 'unpatched'} build")
