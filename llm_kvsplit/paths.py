@@ -24,7 +24,7 @@ def models_dir() -> Path:
 
 
 def backends_dir() -> Path:
-    """One folder a backend build, see ``builds/shelf.py``; ``KVSPLIT_BUILDS`` names another place."""
+    """One folder a build, see ``builds/shelf.py``; ``KVSPLIT_BUILDS`` names another place."""
     override = os.environ.get("KVSPLIT_BUILDS")
     return Path(override) if override else user_dir() / "backends"
 

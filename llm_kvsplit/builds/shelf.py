@@ -107,7 +107,7 @@ def find(name: str) -> Build:
     if fitting:
         raise KvsplitError(f"'{name}' could be {' or '.join(build.id for build in fitting)}: write more of it.")
     have = ", ".join(build.id for build in known) or "none; 'llm kvsplit backend build' makes one"
-    raise KvsplitError(f"There is no backend build '{name}', only: {have}.")
+    raise KvsplitError(f"There is no build '{name}', only: {have}.")
 
 
 def files_of(manifest: dict[str, Any]) -> dict[str, str]:

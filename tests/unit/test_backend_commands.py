@@ -79,4 +79,4 @@ def test_removing_the_chosen_one_goes_back_to_what_is_left(no_builds):
     kvsplit("use", "second")
     assert kvsplit("remove", "second") == "Removed second.\n"
     assert choice.choose().id == "first"
-    assert "There is no backend build 'second'" in kvsplit("remove", "second", code=1)
+    assert "There is no build 'second'" in kvsplit("remove", "second", code=1)

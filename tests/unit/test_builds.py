@@ -104,7 +104,7 @@ def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(no_build
         shelf.use("one")
     with pytest.raises(KvsplitError, match=r"bad cannot be used: .* llama_decode\(\) is gone"):
         shelf.use("bad")
-    with pytest.raises(KvsplitError, match="no backend build 'none'"):
+    with pytest.raises(KvsplitError, match="no build 'none'"):
         shelf.use("none")
     assert shelf.active() == "one-1"
     assert shelf.remove("one-1") == "one-1" and shelf.active() == ""
