@@ -15,7 +15,7 @@ import platformdirs.windows
 import pytest
 from click.testing import CliRunner
 
-from llm_kvsplit import gguf, registry
+from llm_kvsplit import examine, gguf, registry
 from llm_kvsplit.commands import kvsplit
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.models import find
@@ -28,6 +28,16 @@ from tests.support.tiny_gguf import change_arch, gguf_bytes, part
 
 VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME",
              "LLAMA_CACHE", "OLLAMA_MODELS", "JAN_DATA_FOLDER", "JAN_DATA_ROOT")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def nobody_to_ask(monkeypatch):
+    """As without a library, which a child process takes a quarter of a second to find out for each model that is added."""
+
+    def ask(*_):
+        raise KvsplitError("there is no library here")
+
+    monkeypatch.setattr(examine, "ask", ask)
 
 
 @pytest.fixture
