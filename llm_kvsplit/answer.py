@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from . import chat, fit, forms, gguf, notes, schemas
-from .builds import choice, pair_speed, probe
+from .builds import choice, pair_speed
 from .builds.shelf import Build
 from .chat import reasoning
 from .chat.reply import Call, Form, ReplyParser, Text, form
@@ -180,8 +180,7 @@ def _note_speed(chosen: Build, settings: Settings, conversation: str | None) -> 
 
 
 def _load(entry: Entry, settings: Settings) -> Weights:
-    extra_bufts = probe.result(choice.ensure()).extra_bufts
-    return loaded.weights(LoadOptions(entry.path, settings.n_gpu_layers, extra_bufts))
+    return loaded.weights(LoadOptions(entry.path, settings.n_gpu_layers, choice.extra_bufts()))
 
 
 def _context(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .. import machine
 from ..errors import KvsplitError
 from . import library
+from .context import PADDING
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 BATCH = 2048
 #: Texts in a batch (llama.h: LLAMA_MAX_SEQ is 256).
 SEQUENCES = 64
-#: llama.cpp rounds a context up to this many tokens.
-_PADDING = 256
 
 # enum llama_pooling_type in llama.h
 _NONE, _MEAN = 0, 1
@@ -66,7 +65,7 @@ class _Context:
 
     def __init__(self, weights: Weights, longest: int) -> None:
         self.weights, self.lib = weights, weights.lib
-        self.n_tokens = -(-max(longest, BATCH) // _PADDING) * _PADDING
+        self.n_tokens = -(-max(longest, BATCH) // PADDING) * PADDING
         self._open(pooling=None)
         if self.lib.llama_pooling_type(self.pointer) == _NONE:
             # The file does not say. The mean of all tokens is what most such models were trained with.

@@ -2,7 +2,9 @@ import pytest
 
 from kvsplit_patch.series import trees
 from softmetal import build
+from tests.support.first_question import no_library  # noqa: F401
 from tests.support.library import packed, packer  # noqa: F401
+from tests.support.verdicts import upstream_here  # noqa: F401
 
 
 @pytest.fixture(scope="session")

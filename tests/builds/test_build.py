@@ -17,21 +17,8 @@ from kvsplit_patch.series import trees
 from llm_kvsplit import files
 from llm_kvsplit.builds import definitions
 from tests.support.release import HERE, fetch
-
-SMALL = {
-    "CMakeLists.txt": "cmake_minimum_required(VERSION 3.14)\nproject(small CXX)\n"
-    "set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)\n"
-    "add_library(llama SHARED one.cpp two.cpp)\nset_target_properties(llama PROPERTIES VERSION 1.2.3 SOVERSION 1)\n",
-    "one.cpp": 'extern "C" int one() { return 1; }\n',
-    "two.cpp": 'extern "C" int two() { return 2; }\n',
-}
-
-
-def small(folder, **changed):
-    folder.mkdir()
-    for name, text in {**SMALL, **changed}.items():
-        (folder / name).write_text(text)
-    return folder
+from tests.support.small_project import FILES as SMALL
+from tests.support.small_project import small
 
 
 def compiled(tree, lines=None):

@@ -1,14 +1,11 @@
 """Our quality against upstream's program, from the same build on the same tokens; of speeds see docs/use/measuring.md."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from llm_kvsplit import demo
 from llm_kvsplit.bench import results
 from llm_kvsplit.kvtypes import CachePair
+from tests.support import commands
 
 pytestmark = [pytest.mark.build, pytest.mark.timeout(2400)]
 
@@ -28,22 +25,9 @@ def tools():
 @pytest.fixture(scope="module")
 def ours(tools, tmp_path_factory):
     folder = tmp_path_factory.mktemp("upstream")
-    env = {**os.environ, "LLM_USER_PATH": str(folder), "LLAMA_CPP_LIB_PATH": str(tools)}
-    command = [
-        sys.executable,
-        "-m",
-        "llm",
-        "kvsplit",
-        "bench",
-        "kvsplit-demo",
-        "--config",
-        "f16,8/4,4/4",
-        "--threads",
-        "2",
-    ]
-    subprocess.run(
-        [*command, "--seq-len", str(N_CTX), "--repeats", "1", "--out", str(folder / "out")], env=env, check=True
-    )
+    options = ("--config", "f16,8/4,4/4", "--threads", "2", "--seq-len", str(N_CTX), "--repeats", "1")
+    out = ("--out", str(folder / "out"))
+    commands.process(folder, "bench", "kvsplit-demo", *options, *out, LLAMA_CPP_LIB_PATH=str(tools))
     return results.read(folder / "out" / "results.json")
 
 

@@ -5,23 +5,10 @@ import pytest
 from kvsplit_patch.building import cmake
 from kvsplit_patch.proof import verify
 from tests.support.planted import Fault, plant
-from tests.support.release import HERE, fetch
+from tests.support.verdicts import results
 from tests.support.worlds import run
 
 NOT_CPP = Fault("not-cpp", "common/kvq.h", (("#pragma once\n", "#pragma once\n\nthis is not C++;\n"),))
-
-
-def results(verdict):
-    return {
-        check.name: "skipped" if check.skipped else "failed" if check.problems else "ok" for check in verdict.checks
-    }
-
-
-@pytest.fixture
-def upstream_here(monkeypatch, tmp_path):
-    fetch(HERE)
-    monkeypatch.setenv("KVSPLIT_BUILDS", str(tmp_path / "builds"))  # a broken series' build serves no other test
-    monkeypatch.setattr(verify, "file", lambda: tmp_path / "verdict.json")  # leave a developer's last one alone
 
 
 @pytest.mark.build

@@ -1,6 +1,5 @@
 """Fixtures for tests on real inference: the library, small models made on the spot, and one that others trained."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -8,18 +7,17 @@ import pytest
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.proof import subjects
 from llm_kvsplit import registry
+from tests.support.commands import run  # noqa: F401
+from tests.support.first_question import no_library  # noqa: F401
 from tests.support.library import packed, packer  # noqa: F401
+from tests.support.release import skipped_without
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """A chat model that others trained; where it cannot be had its tests are skipped, and fail where CI is set."""
-    try:
+    with skipped_without("SmolLM2", PatchError):
         return subjects.smollm2()
-    except PatchError as reason:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"without SmolLM2: {reason}")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from llm_kvsplit import demo
 from llm_kvsplit.bench import jobs, results, subject, summary
 from llm_kvsplit.errors import KvsplitError
+from tests.support import commands
 from tests.support.ggufs import write_deepseek2, write_llama
 
 BENCH = ("kvsplit", "bench", "kvsplit-demo", "--config", "f16,8/4", "--seq-len", "128,600", "--repeats", "2")
@@ -273,20 +274,7 @@ def test_a_measurement_that_is_killed_is_told(when):
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
-    env = {**os.environ, "LLM_USER_PATH": str(folder)}
-    command = [
-        sys.executable,
-        "-m",
-        "llm",
-        "kvsplit",
-        "compare",
-        "kvsplit-demo",
-        "--n-ctx",
-        "256",
-        "--pairs",
-        "8/8,8/4,4/4",
-    ]
-    return subprocess.run(command, capture_output=True, text=True, env=env, check=True).stdout
+    return commands.process(folder, "compare", "kvsplit-demo", "--n-ctx", "256", "--pairs", "8/8,8/4,4/4")
 
 
 def test_compare_ends_with_a_recommendation_that_llm_takes(compared, llm):

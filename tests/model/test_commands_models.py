@@ -3,25 +3,13 @@
 import json
 
 import pytest
-from click.testing import CliRunner
 
 from llm_kvsplit import registry
-from llm_kvsplit.commands import kvsplit
 from llm_kvsplit.paths import registry_file
 from llm_kvsplit.registry import Entry
+from tests.support.commands import refused
 from tests.support.ggufs import write_deepseek2, write_gemma2, write_llama, write_mamba
 from tests.support.tiny_gguf import change_arch, gguf_bytes
-
-
-@pytest.fixture
-def run(user_path):
-    def run(*arguments, code=0, **kwargs):
-        done = CliRunner().invoke(kvsplit, [str(each) for each in arguments], **kwargs)
-        assert done.exit_code == code, done.output
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done.output
-
-    return run
 
 
 @pytest.fixture
@@ -29,12 +17,6 @@ def tiny(tmp_path):
     path = tmp_path / "Tiny-Q4.gguf"
     path.write_bytes(gguf_bytes())
     return path
-
-
-def refused(run, *arguments):
-    output = run(*arguments, code=1)
-    assert output.startswith("Error: ") and output.count("\n") == 1, output
-    return output
 
 
 def test_add_registers_a_file_under_its_own_name(run, tiny):

@@ -1,7 +1,6 @@
 """`llm embed` with a model that others trained, against the runtime that it was trained for."""
 
 import json
-import os
 from pathlib import Path
 
 import llm as llm_package
@@ -13,6 +12,7 @@ from kvsplit_patch.errors import PatchError
 from llm_kvsplit import registry
 from tests.support import minilm
 from tests.support.ggufs import write_llama
+from tests.support.release import skipped_without
 
 #: Texts and their vectors in f32, from sentence-transformers (tools/benchmarks/embeddings.py).
 REFERENCE = json.loads(Path(__file__).with_name("minilm.json").read_text())
@@ -20,12 +20,8 @@ REFERENCE = json.loads(Path(__file__).with_name("minilm.json").read_text())
 
 @pytest.fixture(scope="module")
 def minilm_file():
-    try:
+    with skipped_without("all-MiniLM-L6-v2", PatchError):
         return minilm.gguf_file()
-    except PatchError as reason:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"without all-MiniLM-L6-v2: {reason}")
 
 
 @pytest.fixture

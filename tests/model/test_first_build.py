@@ -3,20 +3,7 @@
 import pytest
 
 from llm_kvsplit.builds import choice, shelf
-
-#: Where no release answers.
-NO_RELEASE = {"KVSPLIT_BACKENDS_URL": "http://127.0.0.1:1"}
-
-QUESTION = ("-m", "kvsplit-demo", "-o", "max_tokens", "8", "-o", "temperature", "0", "def f(")
-
-
-@pytest.fixture
-def no_library(no_builds, monkeypatch):
-    """No build, no release, and the bindings without a library, as uv and ``LLAMA_BUILD=OFF`` install them."""
-    if shelf.stock_folder() is not None:
-        pytest.fail("llama-cpp-python has a library of its own here: install it as pyproject.toml says")
-    monkeypatch.setenv("KVSPLIT_BACKENDS_URL", NO_RELEASE["KVSPLIT_BACKENDS_URL"])
-    return no_builds
+from tests.support.first_question import QUESTION
 
 
 def test_without_release_and_compiler_both_reasons_are_given(no_library, llm):

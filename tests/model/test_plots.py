@@ -1,11 +1,9 @@
 """Every picture is drawn from real results; the page is opened in a real browser."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from llm_kvsplit.bench import results
 from llm_kvsplit.bench.memory import Sample
 from llm_kvsplit.plots import watch
 from llm_kvsplit.plots.page import page
+from tests.support import commands
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -23,20 +22,8 @@ CHROMIUM = next(
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plots")
-    env = {**os.environ, "LLM_USER_PATH": str(folder)}
-    command = [
-        sys.executable,
-        "-m",
-        "llm",
-        "kvsplit",
-        "bench",
-        "kvsplit-demo",
-        "--seq-len",
-        "128,512",
-        "--repeats",
-        "1",
-    ]
-    subprocess.run([*command, "--layers", "--out", str(folder / "out")], env=env, check=True, capture_output=True)
+    lengths = ("--seq-len", "128,512", "--repeats", "1")
+    commands.process(folder, "bench", "kvsplit-demo", *lengths, "--layers", "--out", str(folder / "out"))
     return folder / "out"
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+from tests.support.verdicts import upstream_here  # noqa: F401
 from tests.support.worlds import git, numbered
 
 

@@ -4,7 +4,6 @@ Its files come out of the sdist of a package that vendors them, and one patch st
 that patch as a person resolved it, with the three faults mended that merge silently.
 """
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from kvsplit_patch.building import artifacts, cmake
-from kvsplit_patch.errors import NetworkError
 from kvsplit_patch.series import journal, patchset, trees
 from kvsplit_patch.upstream import index
 from kvsplit_patch.upstream.archive import fetch_archive
-from tests.support.release import HERE, fetch
+from tests.support.release import HERE, fetch, skipped_without
 from tests.support.worlds import run
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
@@ -32,13 +30,8 @@ SILENT = (
 @pytest.fixture
 def b11549(tmp_path):
     fetch(HERE)
-    try:
-        with index.incoming(tmp_path / "downloads") as folder:
-            fetch_archive(index.download("xllamacpp", "2026.10.11549", "sdist", folder), "b11549")
-    except NetworkError as failure:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(failure.message)
+    with skipped_without("llama.cpp b11549"), index.incoming(tmp_path / "downloads") as folder:
+        fetch_archive(index.download("xllamacpp", "2026.10.11549", "sdist", folder), "b11549")
 
 
 def test_it_is_planned_resolved_built_and_asked(b11549, project, tmp_path, llm):

@@ -1,25 +1,10 @@
 """verify on the real series: whole, broken, and broken in a way that only the compiler sees."""
 
-import pytest
-
 from kvsplit_patch import paths
 from kvsplit_patch.building import cmake
 from kvsplit_patch.proof import report, verify
-from tests.support.release import HERE, fetch
+from tests.support.verdicts import results
 from tests.support.worlds import run
-
-
-def results(verdict):
-    return {
-        check.name: "skipped" if check.skipped else "failed" if check.problems else "ok" for check in verdict.checks
-    }
-
-
-@pytest.fixture
-def upstream_here(monkeypatch, tmp_path):
-    fetch(HERE)
-    monkeypatch.setenv("KVSPLIT_BUILDS", str(tmp_path / "builds"))  # a broken series' build serves no other test
-    monkeypatch.setattr(verify, "file", lambda: tmp_path / "verdict.json")  # leave a developer's last one alone
 
 
 def test_a_series_that_does_not_apply_stops_what_needs_it(upstream_here, project):

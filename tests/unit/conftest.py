@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from tests.support.commands import run  # noqa: F401
+
 
 def pytest_collection_finish(session):
     if "llama_cpp" in sys.modules:

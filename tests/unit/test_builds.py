@@ -15,21 +15,7 @@ from llm_kvsplit.builds import shelf
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.paths import backends_dir
 from tests.support import defined
-
-SMALL = {
-    "CMakeLists.txt": "cmake_minimum_required(VERSION 3.14)\nproject(small CXX)\n"
-    "set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)\n"
-    "add_library(llama SHARED one.cpp two.cpp)\nset_target_properties(llama PROPERTIES VERSION 1.2.3 SOVERSION 1)\n",
-    "one.cpp": 'extern "C" int one() { return 1; }\n',
-    "two.cpp": 'extern "C" int two() { return 2; }\n',
-}
-
-
-def small(folder, **changed):
-    folder.mkdir()
-    for name, text in {**SMALL, **changed}.items():
-        (folder / name).write_text(text)
-    return folder
+from tests.support.small_project import small
 
 
 def test_a_file_that_is_gone_from_the_tree_is_gone_from_the_workspace(tmp_path):

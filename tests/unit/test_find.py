@@ -13,10 +13,8 @@ import platformdirs
 import platformdirs.macos
 import platformdirs.windows
 import pytest
-from click.testing import CliRunner
 
 from llm_kvsplit import examine, gguf, registry
-from llm_kvsplit.commands import kvsplit
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.models import find
 from llm_kvsplit.models.browse import places_below
@@ -53,13 +51,8 @@ def home(user_path, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(home):
-    def run(*arguments, code=0):
-        done = CliRunner().invoke(kvsplit, [str(each) for each in arguments])
-        assert done.exit_code == code, done.output
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done.output
-
+def run(home, run):
+    """In that home."""
     return run
 
 
