@@ -104,12 +104,16 @@ def _refuse_attachments(conversation: Sequence[Message]) -> None:
 def _plain(conversation: Sequence[Message], tools: Sequence[Tool]) -> Rendered:
     """For a model without a template: an answer follows its question directly, the next question a line below."""
     if tools:
-        raise KvsplitError("This model has no chat template, so it cannot be offered tools: use an instruct model.")
+        raise KvsplitError(
+            "This model has no chat template, so it cannot be offered tools: use an instruct model, or have them described "
+            "in words with -o generic_tools 1."
+        )
     text = ""
     for message in conversation:
         if any(messages.is_a(part, name) for part in message.parts for name in ("ToolCallPart", "ToolResultPart")):
             raise KvsplitError(
-                "The conversation holds tool calls, and this model has no chat template to write them: ask in a new one."
+                "The conversation holds tool calls, and this model has no chat template to write them: ask in a new one, "
+                "or have them written in words with -o generic_tools 1."
             )
         if message.role != "assistant" and text:
             text += "\n"
@@ -256,7 +260,8 @@ def _marked(turn: Entry, marks: Marks) -> Entry:
 def _loss(missing: list[str]) -> KvsplitError:
     if losses.OFFERED in missing:
         return KvsplitError(
-            "This model's chat template has no place for tools: use a model that was trained for them, or ask without."
+            "This model's chat template has no place for tools: use a model that was trained for them, ask without, or "
+            "have them described in words with -o generic_tools 1."
         )
     parts = _enumerated(missing)
     return KvsplitError(f"The model's chat template leaves out {parts}: ask in a new conversation, or another model.")
