@@ -64,7 +64,11 @@ def written_out(conversation: Sequence[Message], tools: Sequence[Tool]) -> list[
     turns: list[Message] = []
     for message in conversation:
         turn = _without_tools(message)
-        if turns and turn.role == turns[-1].role == "user" and _has(conversation, "ToolResultPart"):
+        if (
+            turns
+            and turn.role == turns[-1].role == "user"
+            and any(_parts(each, "ToolResultPart") for each in conversation)
+        ):
             turns[-1] = _joined(turns[-1], turn)  # many templates want turns to alternate
         else:
             turns.append(turn)
@@ -76,8 +80,8 @@ def written_out(conversation: Sequence[Message], tools: Sequence[Tool]) -> list[
     return [told, *turns]
 
 
-def _has(conversation: Sequence[Message], kind: str) -> bool:
-    return any(messages.is_a(part, kind) for message in conversation for part in message.parts)
+def _parts(message: Message, kind: str) -> list[Any]:
+    return [part for part in message.parts if messages.is_a(part, kind)]
 
 
 def _message(role: str, text: str) -> Message:
@@ -93,18 +97,12 @@ def _joined(first: Message, second: Message) -> Message:
 
 
 def _without_tools(message: Message) -> Message:
-    calls = [_written(part) for part in message.parts if messages.is_a(part, "ToolCallPart")]
-    results = [
-        f"Result of {part.name}:\n{part.exception or part.output}"
-        for part in message.parts
-        if messages.is_a(part, "ToolResultPart")
-    ]
+    calls = [_written(part) for part in _parts(message, "ToolCallPart")]
+    results = [f"Result of {part.name}:\n{part.exception or part.output}" for part in _parts(message, "ToolResultPart")]
     if not calls and not results:
         return message
     text = "\n".join(filter(None, [*results, messages.text(message), *calls]))
-    others = [
-        part for part in message.parts if messages.is_a(part, "ReasoningPart") or messages.is_a(part, "AttachmentPart")
-    ]
+    others = [*_parts(message, "ReasoningPart"), *_parts(message, "AttachmentPart")]
     told = _message("user" if message.role == "tool" else message.role, text)
     return type(told)(role=told.role, parts=[*others, *told.parts])
 

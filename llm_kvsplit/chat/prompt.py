@@ -16,6 +16,7 @@ from . import losses, messages, reasoning
 from . import template as program
 from .marks import Marks, marks_for, texts_of
 from .messages import Entry, Shape
+from .template_limits import TemplateLimit
 
 if TYPE_CHECKING:
     from llm import Tool
@@ -203,7 +204,7 @@ def _shape(question: _Question) -> tuple[Shape, list[str]]:
             text = question.run(shape)
         except Exception as ex:  # a template is a program from the model's author: anything may come out of it
             refusal = refusal or ex
-            if isinstance(ex, program.TemplateLimit):
+            if isinstance(ex, TemplateLimit):
                 break
             continue
         try:

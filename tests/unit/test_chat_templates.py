@@ -220,10 +220,59 @@ def test_for_a_schema_reasoning_is_closed():
         "{{ ('a' * 100000).replace('a', 'b' * 100000) }}",
         "{% set l = [1] %}{% for a in range(60) %}{% set _ = l.extend(l) %}{% endfor %}",
         "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% for i in range(10**9) %}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(500) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson(indent=9999) }}",
+        "{{ range(99999) | list | tojson(indent=9999) }}",
+        "{{ range(99999) | list | tojson(separators=('a' * 100000, ':')) }}",
+        "{{ range(99999) | list | tojson(indent='a' * 100000) }}",
+        "{{ (['a'] * 10**6) | join('b' * 10**5) }}",
+        "{{ ('b' * 10**5).join('a' * 10**6) }}",
+        "{{ ('b' * 10**5).join(range(99999) | map('string')) }}",
+        "{{ ('a\n' * 10**6) | indent(9999) }}",
+        "{{ ('a\n' * 10**5) | indent('b' * 10**5) }}",
+        "{{ [1] | batch(10**9, 'x') | list }}",
+        "{{ 1.5 | round(10**9) }}",
+        "{{ ([[1] * 1000] * 10000) | sum(start=[]) }}",
+        "{{ '%(a)3000000000s' | format(a=1) }}",
+        "{{ ('%9999d' * 20000) % ((1,) * 20000) }}",
+        "{{ ('{0}' * 100000).format('a' * 100000) }}",
+        "{{ ('{a}' * 100000).format_map({'a': 'a' * 100000}) }}",
+        "{{ ('%(a)s' * 100000) % {'a': 'a' * 100000} }}",
+        "{{ ('a' * 10**6).translate({97: 'b' * 10**6}) }}",
+        "{{ (1).to_bytes(10**10, 'big') }}",
+        "{{ strftime_now('%1000000000Y') }}",
+        "{{ ('a ' * 10**7) | title }}",
+        "{{ ('a,' * 10**7).split(',') }}",
+        "{{ ('http://a.bc ' * 10**6) | urlize }}",
+        # Lists that hold one list many times: written out, compared, looked up.
+        *(
+            "{% set ns = namespace(x=(1,), y=(1,)) %}"
+            "{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}{% set ns.y = (ns.y, ns.y) %}{% endfor %}" + use
+            for use in (
+                "{{ ns.x == ns.y }}",
+                "{{ ns.x in [ns.y] }}",
+                "{{ {ns.x: 1} }}",
+                "{{ '%s' % ns.x }}",
+                "{{ ns | string }}",
+            )
+        ),
+        # What is kept adds up.
+        *(
+            f"{{% set l, x, y = [], 'a,' * 10**6, [1] * 10**6 %}}{{% for i in range(99999) %}}{{% set _ = l.append({part}) %}}{{% endfor %}}"
+            for part in (
+                "x[1:]",
+                "x | upper",
+                "x.split(',')",
+                "y[1:]",
+                "y.copy()",
+                "range(99999) | list",
+                "'' | center(9999)",
+            )
+        ),
     ],
 )
 def test_a_template_can_neither_run_for_ever_nor_eat_the_memory(template, monkeypatch):
-    monkeypatch.setattr("llm_kvsplit.chat.template.SECONDS", 0.3)
+    monkeypatch.setattr("llm_kvsplit.chat.template_limits.SECONDS", 0.3)
     started = time.monotonic()
     with pytest.raises(KvsplitError, match="chat template"):
         text(template + "{{ messages[0].content }}")

@@ -1,5 +1,6 @@
 """Tools described in words, for templates without a place for them: prompt, form and reading of a call."""
 
+import itertools
 import json
 import random
 
@@ -120,7 +121,7 @@ def read(text, cut=()):
     """The events of ``text`` cut at these places, pieces of a kind joined, and the reader."""
     reader, events = Reader([COUNT, SAME]), []
     edges = [0, *sorted(cut), len(text)]
-    for a, b in zip(edges, edges[1:]):
+    for a, b in itertools.pairwise(edges):
         events += reader.feed(text[a:b])
     events += reader.finish()
     joined = []
