@@ -7,7 +7,7 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -170,8 +170,12 @@ def _rendered(
     shape, missing = _shape(question)
     switch = None
     wanted = False if answer_only else thinking
+    by_word = False
     if wanted is not None:
         switch = reasoning.switch(template, wanted, lambda more: question.run(shape, **more))
+        if switch is None:
+            by_word = reasoning.switched_by_word(template, lambda word: _asking(question, word).run(shape))
+            question = _asking(question, reasoning.WORDS[wanted]) if by_word else question
     text = _run(question, shape, marks, switch or {})
     marked = marks.marked(text)
     plain = marks.plain(marked)
@@ -179,8 +183,18 @@ def _rendered(
     if answer_only and opened is not None:
         closing = f"\n{opened.closing}\n\n"
         plain, marked, opened = plain + closing, marked + closing, None
-    switched = thinking is None or switch is not None
+    switched = thinking is None or switch is not None or by_word
     return Rendered(plain, marked, template, opened, switched, tuple(missing))
+
+
+def _asking(question: _Question, word: str) -> _Question:
+    """``question`` with ``word`` at the end of what was asked last."""
+    history = list(question.history)
+    for index in reversed(range(len(history))):
+        if history[index]["role"] == "user":
+            history[index] = {**history[index], "content": f"{history[index]['content']} {word}"}
+            break
+    return replace(question, history=history)
 
 
 def _run(question: _Question, shape: Shape, marks: Marks, variables: dict[str, Any]) -> str:

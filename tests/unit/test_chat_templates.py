@@ -172,6 +172,7 @@ def test_the_template_for_tools_is_used_for_tools():
         ("thinking_option == 'on' and thinking_option != 'off'", True),
         ("thinking_budget != 0", True),
         ("my_own_think_switch", True),
+        ("effort_of_reasoning == 'high' or effort_of_reasoning == 'x' and 'minimal'", True),
     ],
 )
 def test_the_switch_is_found_whatever_it_is_called(condition, on):
@@ -179,6 +180,20 @@ def test_the_switch_is_found_whatever_it_is_called(condition, on):
     assert text(template, thinking=True) == "<plan>Ask"
     assert text(template, thinking=False) == "Ask"
     assert render([ASK], template, thinking=True).switched
+
+
+def test_a_switch_that_is_a_word_in_the_question():
+    template = (
+        "{% set ns = namespace(on=true) %}{% for m in messages %}"
+        "{% if '/no_think' in m.content %}{% set ns.on = false %}{% elif '/think' in m.content %}{% set ns.on = true %}{% endif %}"
+        "{{ m.content.replace('/think', '').replace('/no_think', '').strip() }}{% endfor %}{% if ns.on %}<think>{% endif %}"
+    )
+    assert text(template, thinking=True) == text(template) == "Ask<think>"
+    off = render([ASK], template, thinking=False)
+    assert (off.text, off.notes) == ("Ask", [])
+    mentioned = "{# '/think' '/no_think' #}{{ messages[0].content }}"
+    assert text(mentioned, thinking=False) == "Ask"
+    assert not render([ASK], mentioned, thinking=False).switched
 
 
 def test_where_there_is_no_switch_that_is_said():
