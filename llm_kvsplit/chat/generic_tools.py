@@ -115,21 +115,21 @@ def _written(call: Any) -> str:
 
 
 def _description(tools: Sequence[Tool]) -> str:
-    lines = [
-        json.dumps(
-            {"name": tool.name, "description": tool.description or "", "arguments": tool.input_schema or {}},
-            ensure_ascii=False,
-        )
-        for tool in tools
-    ]
+    lines = (json.dumps(messages.described(tool)["function"], ensure_ascii=False) for tool in tools)
+    form = f'{_OPENING}{{"name": "function_name", "arguments": {{"argument1": "value1", "argument2": "value2"}}}}{_CLOSING}'
     return "\n".join(
-        [
-            "You can use these tools. Each line has the name of one, what it does, and the JSON schema of its arguments:",
+        (
+            "You are given a question and functions. To answer, you may need to call one or more of the functions. These "
+            "are the functions that you have:",
+            "<tools>",
             *lines,
-            "To use a tool, answer with a line like this one, and nothing else:",
-            f'{_OPENING}{{"name": "the tool\'s name", "arguments": {{"argument": "value"}}}}{_CLOSING}',
-            "The result comes back to you. Where no tool helps, answer in words.",
-        ]
+            "</tools>",
+            "",
+            "A call must strictly have the following form, one call on a line, and no other text may be written with it:",
+            form,
+            "",
+            "The results come back to you. If none of the functions can be used, answer in words.",
+        )
     )
 
 
