@@ -14,7 +14,8 @@ from typing import Any
 from . import chat, fit, forms, gguf, notes, schemas
 from .builds import choice, pair_speed
 from .builds.shelf import Build
-from .chat import reasoning
+from .chat import generic_tools, reasoning
+from .chat.generic_tools import Reader
 from .chat.reply import Call, Form, ReplyParser, Text, form
 from .chat.tokens import tokens as prompt_tokens
 from .engine import generate, library, loaded, spelling
@@ -56,6 +57,8 @@ def prepare(entry: Entry, prompt: Any, conversation: Any, *, session: str | None
     """
     settings = effective_settings(prompt.options, entry)
     form = forms.wanted(prompt.options.schema_of(prompt), prompt.options.regex, prompt.options.grammar)
+    if prompt.options.generic_tools and prompt.tools:
+        form = generic_tools.grammar(prompt.tools, form)
     # llama.cpp is given whole files and caches it can make: its own words for others are poor.
     if reason := gguf.refusal(gguf.read(entry.path), settings.pair.k, settings.pair.v):
         raise KvsplitError(f"{entry.name} {reason}.")
@@ -68,7 +71,7 @@ def prepare(entry: Entry, prompt: Any, conversation: Any, *, session: str | None
 
 def generated(
     question: Question, report: Callable[[Outcome, dict[str, Any]], None], stopped: Callable[[], bool]
-) -> Generator[Text | Call, None, None]:
+) -> Generator[Text | Call | generic_tools.Event, None, None]:
     """The answer in pieces. However it ends, ``report`` gets its outcome and what llm should log of it.
 
     What is logged may grow once more, when the KV state is stored. Raises KvsplitError.
@@ -76,12 +79,13 @@ def generated(
     prompt, settings, options = question.prompt, question.settings, question.prompt.options
     with loaded.exclusive(), library.verbose(bool(options.verbose)):
         weights = _load(question.entry, settings)
+        generic = bool(options.generic_tools)
         rendered = chat.render(
-            prompt.messages,
+            generic_tools.written_out(prompt.messages, prompt.tools) if generic else prompt.messages,
             weights.chat_templates,
             bos=weights.bos,
             eos=weights.eos,
-            tools=prompt.tools,
+            tools=() if generic else prompt.tools,
             thinking=options.thinking,
             answer_only=question.grammar is not None and options.thinking is False,
         )
@@ -101,7 +105,8 @@ def generated(
         max_tokens = options.max_tokens
         if max_tokens is None and not weights.chat_templates:
             max_tokens = COMPLETION_TOKENS
-        tools = {tool.name: tool.input_schema or {} for tool in prompt.tools}
+        tools = {} if generic else {tool.name: tool.input_schema or {} for tool in prompt.tools}
+        reader = Reader(prompt.tools) if generic and prompt.tools else None
         how = form(rendered.template, reasoning.known(rendered.template, weights.is_token))
         context = _context(weights, settings, cache, longest, max_tokens)
         restored = recall.restore(context, stored, tokens) if stored else None
@@ -120,7 +125,7 @@ def generated(
         parser = ReplyParser(tools, how, reasoning=rendered.reasoning, prompt=rendered.text)
         try:
             pieces = generate.generate(context, request, outcome, stopped)
-            yield from _parts(pieces, parser, outcome, question.grammar)
+            yield from _parts(pieces, parser, outcome, question.grammar, reader)
         finally:
             logged = _logged(context, outcome, restored)
             report(outcome, logged)
@@ -136,8 +141,11 @@ def _preludes(how: Form, *, tools: bool) -> tuple[Prelude, ...]:
     return (*opened, *(Prelude(opening, None) for opening in how.wrappers if tools))
 
 
-def _parts(texts: Iterator[str], parser: ReplyParser, outcome: Outcome, form: Grammar | None) -> Iterator[Text | Call]:
-    """The parts of a reply. An answer that follows a grammar is what it is: no reasoning or call is looked for in it."""
+def _parts(
+    texts: Iterator[str], parser: ReplyParser, outcome: Outcome, form: Grammar | None, reader: Reader | None
+) -> Iterator[Text | Call | generic_tools.Event]:
+    """The parts of a reply. An answer that follows a grammar is what it is: no reasoning or call is looked for in it,
+    but for those that ``reader`` knows the grammar to have."""
     answer, length = "", 0
     for text in texts:
         length += len(text)
@@ -149,11 +157,13 @@ def _parts(texts: Iterator[str], parser: ReplyParser, outcome: Outcome, form: Gr
             if not answer:
                 yield from parser.finish()
             answer += text
-            yield Text(text)
+            yield from reader.feed(text) if reader else (Text(text),)
     if not answer:
         yield from parser.finish()
+    if reader:
+        yield from reader.finish()
     if form is not None:
-        _note_form(form, answer, outcome)
+        _note_form(form, "" if reader and reader.called else answer, outcome)
 
 
 def _note_form(form: Grammar, answer: str, outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import threading
+import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from .options import Options
 
 if TYPE_CHECKING:
     from .answer import Question
+    from .chat import generic_tools
     from .chat.reply import Call, Text
     from .engine.generate import Outcome
     from .registry import Entry
@@ -46,9 +48,10 @@ class _Local:
             response.set_resolved_model(self.model_id)
             response.response_json = logged
 
+        events = _Events(response)
         with closing(answer.generated(question, report, stopped)) as pieces:
             for piece in pieces:
-                yield from _events(piece, response)
+                yield from events.of(piece)
 
 
 class KvsplitModel(_Local, llm.Model):
@@ -94,17 +97,40 @@ class AsyncKvsplitModel(_Local, llm.AsyncModel):
             cancelled.set()
 
 
-def _events(piece: Text | Call, response: Any) -> Iterator[StreamEvent]:
-    from .chat.reply import Call
+class _Events:
+    """The parts of an answer as llm's events. Those of one call have one id."""
 
-    if isinstance(piece, Call):
-        call = llm.ToolCall(name=piece.name, arguments=piece.arguments, tool_call_id=None)
-        response.add_tool_call(call)
-        call_id = response._tool_calls[-1].tool_call_id
-        yield StreamEvent(type="tool_call_name", chunk=piece.name, tool_call_id=call_id)
-        yield StreamEvent(type="tool_call_args", chunk=json.dumps(piece.arguments), tool_call_id=call_id)
-    else:
-        yield StreamEvent(type="reasoning" if piece.reasoning else "text", chunk=piece.text)
+    def __init__(self, response: Any) -> None:
+        self._response = response
+        self._id = ""
+
+    def of(self, piece: Text | Call | generic_tools.Event) -> Iterator[StreamEvent]:
+        from .chat import generic_tools
+        from .chat.reply import Text
+
+        if isinstance(piece, Text):
+            yield StreamEvent(type="reasoning" if piece.reasoning else "text", chunk=piece.text)
+        elif isinstance(piece, generic_tools.CallBegun):
+            yield self._begun(piece.name)
+        elif isinstance(piece, generic_tools.CallArguments):
+            yield self._arguments(piece.text)
+        elif isinstance(piece, generic_tools.CallEnded):
+            self._add(piece.call)
+        else:
+            yield self._begun(piece.name)
+            yield self._arguments(json.dumps(piece.arguments))
+            self._add(piece)
+
+    def _begun(self, name: str) -> StreamEvent:
+        self._id = f"tc_{uuid.uuid4().hex[:26]}"  # as long as those that llm makes
+        return StreamEvent(type="tool_call_name", chunk=name, tool_call_id=self._id)
+
+    def _arguments(self, text: str) -> StreamEvent:
+        return StreamEvent(type="tool_call_args", chunk=text, tool_call_id=self._id)
+
+    def _add(self, call: Call) -> None:
+        """Once the call is whole: llm carries out what it is given here."""
+        self._response.add_tool_call(llm.ToolCall(name=call.name, arguments=call.arguments, tool_call_id=self._id))
 
 
 @contextmanager

@@ -61,6 +61,11 @@ class Options(llm.Model.Options):
         default=None,
         description="Turn reasoning on or off, where the chat template has a switch (default: the model's)",
     )
+    generic_tools: bool | None = Field(
+        default=None,
+        description="Describe tools in the system prompt and hold calls to their schemas, for a model that was not "
+        "trained for tools (default false)",
+    )
     raw_prompt: bool | None = Field(
         default=None,
         description="Read control tokens in questions, files and results as the model's own (default false: as text)",

@@ -20,7 +20,9 @@ from .grammar import Grammar, Reading, read
 
 #: Between two parts of a document: a space, or the next line's beginning. Without a bound, a small model writes white
 #: space for ever.
-_WHITESPACE = r" |\r?\n[ \t]{0,40}"
+_LAYOUT = {"whitespace_pattern": r" |\r?\n[ \t]{0,40}", "lenient": True}
+#: As Python's json writes it.
+_ONE_LINE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False, "lenient": True}
 _DRAFT_3 = "json-schema.org/draft-03/"
 _DRAFT_7_CONTENT = ("contentEncoding", "contentMediaType")
 #: Formats that JSON Schema defines, and llguidance does not know. Others are notes to a reader.
@@ -76,14 +78,14 @@ _EXACT = {
 _CHECK_SECONDS = 20
 
 
-def grammar(schema: Any) -> Grammar:
-    """The grammar of the documents that a schema allows.
+def grammar(schema: Any, *, one_line: bool = False) -> Grammar:
+    """The grammar of the documents that a schema allows; ``one_line``: with white space as Python's json has it.
 
     Raises KvsplitError that names the keyword which cannot be enforced, or what is wrong with the schema.
     """
     if isinstance(schema, dict) and _DRAFT_3 in str(schema.get("$schema")):
         raise KvsplitError("The schema is of draft 3, whose keywords mean something else today: use draft 4 or later.")
-    text = _text(schema)
+    text = _text(schema, _ONE_LINE if one_line else _LAYOUT)
     reading = read(Grammar(text, "the schema"))
     if reading.error:
         raise _error(schema, reading)
@@ -99,7 +101,7 @@ def grammar(schema: Any) -> Grammar:
     return Grammar(text, "the schema", schema, approximated, formats)
 
 
-def _text(schema: Any) -> str:
+def _text(schema: Any, layout: dict[str, Any] = _LAYOUT) -> str:
     """The schema in llguidance's own form."""
     try:
         schema = json.loads(json.dumps(schema, allow_nan=False))
@@ -109,7 +111,7 @@ def _text(schema: Any) -> str:
         for _, part in [*_parts(schema)]:
             _sharpen(part)
         # A person's options would override these.
-        schema["x-guidance"] = {"whitespace_pattern": _WHITESPACE, "lenient": True}
+        schema["x-guidance"] = layout
     return json.dumps({"grammars": [{"json_schema": schema}]})
 
 

@@ -7,7 +7,7 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from . import losses, messages, reasoning
 from . import template as program
 from .marks import Marks, marks_for, texts_of
 from .messages import Entry, Shape
+from .template_limits import TemplateLimit
 
 if TYPE_CHECKING:
     from llm import Tool
@@ -104,12 +105,16 @@ def _refuse_attachments(conversation: Sequence[Message]) -> None:
 def _plain(conversation: Sequence[Message], tools: Sequence[Tool]) -> Rendered:
     """For a model without a template: an answer follows its question directly, the next question a line below."""
     if tools:
-        raise KvsplitError("This model has no chat template, so it cannot be offered tools: use an instruct model.")
+        raise KvsplitError(
+            "This model has no chat template, so it cannot be offered tools: use an instruct model, or have them described "
+            "in words with -o generic_tools 1."
+        )
     text = ""
     for message in conversation:
         if any(messages.is_a(part, name) for part in message.parts for name in ("ToolCallPart", "ToolResultPart")):
             raise KvsplitError(
-                "The conversation holds tool calls, and this model has no chat template to write them: ask in a new one."
+                "The conversation holds tool calls, and this model has no chat template to write them: ask in a new one, "
+                "or have them written in words with -o generic_tools 1."
             )
         if message.role != "assistant" and text:
             text += "\n"
@@ -165,8 +170,12 @@ def _rendered(
     shape, missing = _shape(question)
     switch = None
     wanted = False if answer_only else thinking
+    by_word = False
     if wanted is not None:
         switch = reasoning.switch(template, wanted, lambda more: question.run(shape, **more))
+        if switch is None:
+            by_word = reasoning.switched_by_word(template, lambda word: _asking(question, word).run(shape))
+            question = _asking(question, reasoning.WORDS[wanted]) if by_word else question
     text = _run(question, shape, marks, switch or {})
     marked = marks.marked(text)
     plain = marks.plain(marked)
@@ -174,8 +183,18 @@ def _rendered(
     if answer_only and opened is not None:
         closing = f"\n{opened.closing}\n\n"
         plain, marked, opened = plain + closing, marked + closing, None
-    switched = thinking is None or switch is not None
+    switched = thinking is None or switch is not None or by_word
     return Rendered(plain, marked, template, opened, switched, tuple(missing))
+
+
+def _asking(question: _Question, word: str) -> _Question:
+    """``question`` with ``word`` at the end of what was asked last."""
+    history = list(question.history)
+    for index in reversed(range(len(history))):
+        if history[index]["role"] == "user":
+            history[index] = {**history[index], "content": f"{history[index]['content']} {word}"}
+            break
+    return replace(question, history=history)
 
 
 def _run(question: _Question, shape: Shape, marks: Marks, variables: dict[str, Any]) -> str:
@@ -199,7 +218,7 @@ def _shape(question: _Question) -> tuple[Shape, list[str]]:
             text = question.run(shape)
         except Exception as ex:  # a template is a program from the model's author: anything may come out of it
             refusal = refusal or ex
-            if isinstance(ex, program.TemplateLimit):
+            if isinstance(ex, TemplateLimit):
                 break
             continue
         try:
@@ -256,7 +275,8 @@ def _marked(turn: Entry, marks: Marks) -> Entry:
 def _loss(missing: list[str]) -> KvsplitError:
     if losses.OFFERED in missing:
         return KvsplitError(
-            "This model's chat template has no place for tools: use a model that was trained for them, or ask without."
+            "This model's chat template has no place for tools: use a model that was trained for them, ask without, or "
+            "have them described in words with -o generic_tools 1."
         )
     parts = _enumerated(missing)
     return KvsplitError(f"The model's chat template leaves out {parts}: ask in a new conversation, or another model.")

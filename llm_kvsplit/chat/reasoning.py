@@ -72,8 +72,11 @@ _VALUES: tuple[tuple[Any, Any], ...] = (
     ("thinking", "chat"),
     ("high", "no_think"),
     ("high", "none"),
+    ("high", "minimal"),
     (-1, 0),
 )
+#: The same as words at the end of a question (Nemotron Nano v2).
+WORDS = {True: "/think", False: "/no_think"}
 #: Variables with these words in their names say what becomes of earlier reasoning, or are the template's own.
 _OTHERS = ("preserve", "keep", "drop", "clear", "truncate", "history", "past", "text", "content", "parts", "include")
 
@@ -98,6 +101,15 @@ def switch(template: str, thinking: bool, render: Callable[[dict[str, Any]], str
     return None
 
 
+def switched_by_word(template: str, render: Callable[[str], str]) -> bool:
+    """Whether a word in the question is the switch; ``render`` renders the conversation with one at its end."""
+    if not all(_quoted(word, template) for word in WORDS.values()):
+        return False
+    with_it, without = (_try(render, WORDS[on]) for on in (True, False))
+    # A template that only writes the words out has no switch.
+    return None not in (with_it, without) and with_it != str(without).replace(WORDS[False], WORDS[True])
+
+
 def _candidates(template: str) -> list[str]:
     names = sorted(
         name
@@ -111,8 +123,8 @@ def _quoted(value: str, template: str) -> bool:
     return f"'{value}'" in template or f'"{value}"' in template
 
 
-def _try(render: Callable[[dict[str, Any]], str], variables: dict[str, Any]) -> str | None:
+def _try(render: Callable[[Any], str], what: Any) -> str | None:
     try:
-        return render(variables)
+        return render(what)
     except Exception:  # the template's author's own
         return None

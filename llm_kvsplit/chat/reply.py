@@ -193,13 +193,14 @@ class ReplyParser:
     # Text, up to the next marker.
 
     def _read_on(self, final: bool) -> list[Text | Call] | None:
-        markers = (*self._openings, *self._form.dropped)
+        markers = self._form.dropped
         if self._form.channels:
             markers += (*_TURN, *_ENDS, _MESSAGE)
+        # A call in reasoning is a thought, unless the reasoning does not end.
+        if self._reasoning is None or self._reasoning.closing not in self._held:
+            markers += self._openings
         if self._reasoning is not None:
-            # A call in reasoning is a thought, unless the reasoning does not end.
-            closed = self._reasoning.closing in self._held
-            markers = (self._reasoning.closing,) if closed else (*markers, self._reasoning.closing)
+            markers += (self._reasoning.closing,)
         places = [(at, -len(marker), marker) for marker in markers if (at := self._held.find(marker)) >= 0]
         if not places:
             end = len(self._held) - (0 if final else held_back(self._held, markers))

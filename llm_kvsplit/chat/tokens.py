@@ -24,17 +24,17 @@ def tokens(rendered: Rendered, weights: Weights, *, raw: bool = False) -> list[i
         parts = pieces(text, rendered.marked, control, split)
         if parts and parts != [Piece(text, True)]:
             whole = [token for part in parts for token in _tokens(part, weights)]
-    return [*_beginning(rendered, weights), *whole]
+    return [*_beginning(text if raw else rendered.marked, weights), *whole]
 
 
 def _tokens(piece: Piece, weights: Weights) -> list[int]:
     return weights.tokenize(piece.text, add_special=False, parse_special=piece.special)
 
 
-def _beginning(rendered: Rendered, weights: Weights) -> list[int]:
-    # Many templates write the BOS token themselves, some behind white space; two of them harm some models.
-    head = len(rendered.text) - len(rendered.text.lstrip())
-    own = rendered.marked[head:].startswith(weights.bos)
+def _beginning(prompt: str, weights: Weights) -> list[int]:
+    # Many templates write the BOS token themselves, some behind white space; two of them harm some models. An EOS token
+    # that the header asks for is for texts that end: here the model is to go on. (llama.cpp's server adds both.)
+    own = prompt.lstrip().startswith(weights.bos)
     return [weights.bos_id] if weights.bos_id is not None and not (weights.bos and own) else []
 
 

@@ -31,12 +31,14 @@ def write_llama(
     tensors: dict[str, np.ndarray] | None = None,
     seed: int = 0,
     pooling: PoolingType | None = None,
+    add_bos: bool = False,
+    add_eos: bool = False,
 ) -> Path:
     """A llama-architecture GGUF with a byte vocabulary and random f16 weights, some of them given.
 
     ``specials`` are control tokens, ``user_tokens`` are matched as a whole in any text; ids follow the 256 bytes and
     ``<eos>``, in that order. ``words`` are further tokens, in the alphabet's letters, which only the model writes.
-    ``tensors`` replaces weights by name.
+    ``tensors`` replaces weights by name. ``add_bos`` and ``add_eos``: the header wants ``<eos>`` before, or behind, a text.
     """
     head_dim = head_dim or n_embd // n_head
     n_ff = 2 * n_embd
@@ -50,7 +52,9 @@ def write_llama(
         specials=specials,
         user_tokens=user_tokens,
         words=words,
+        add_bos=add_bos,
     )
+    writer.add_add_eos_token(add_eos)
     writer.add_feed_forward_length(n_ff)
     writer.add_head_count(n_head)
     writer.add_head_count_kv(n_head_kv)
@@ -96,6 +100,7 @@ def _byte_writer(
     specials: tuple[str, ...] = (),
     user_tokens: tuple[str, ...] = (),
     words: tuple[str, ...] = (),
+    add_bos: bool = False,
 ) -> GGUFWriter:
     """A writer with the size of the model and a vocabulary of bytes."""
     writer = GGUFWriter(path, architecture)
@@ -113,7 +118,7 @@ def _byte_writer(
     writer.add_token_merges(["! !"])
     writer.add_eos_token_id(256)
     writer.add_bos_token_id(256)
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(add_bos)
     return writer
 
 

@@ -172,6 +172,7 @@ def test_the_template_for_tools_is_used_for_tools():
         ("thinking_option == 'on' and thinking_option != 'off'", True),
         ("thinking_budget != 0", True),
         ("my_own_think_switch", True),
+        ("effort_of_reasoning == 'high' or effort_of_reasoning == 'x' and 'minimal'", True),
     ],
 )
 def test_the_switch_is_found_whatever_it_is_called(condition, on):
@@ -179,6 +180,20 @@ def test_the_switch_is_found_whatever_it_is_called(condition, on):
     assert text(template, thinking=True) == "<plan>Ask"
     assert text(template, thinking=False) == "Ask"
     assert render([ASK], template, thinking=True).switched
+
+
+def test_a_switch_that_is_a_word_in_the_question():
+    template = (
+        "{% set ns = namespace(on=true) %}{% for m in messages %}"
+        "{% if '/no_think' in m.content %}{% set ns.on = false %}{% elif '/think' in m.content %}{% set ns.on = true %}{% endif %}"
+        "{{ m.content.replace('/think', '').replace('/no_think', '').strip() }}{% endfor %}{% if ns.on %}<think>{% endif %}"
+    )
+    assert text(template, thinking=True) == text(template) == "Ask<think>"
+    off = render([ASK], template, thinking=False)
+    assert (off.text, off.notes) == ("Ask", [])
+    mentioned = "{# '/think' '/no_think' #}{{ messages[0].content }}"
+    assert text(mentioned, thinking=False) == "Ask"
+    assert not render([ASK], mentioned, thinking=False).switched
 
 
 def test_where_there_is_no_switch_that_is_said():
@@ -220,10 +235,59 @@ def test_for_a_schema_reasoning_is_closed():
         "{{ ('a' * 100000).replace('a', 'b' * 100000) }}",
         "{% set l = [1] %}{% for a in range(60) %}{% set _ = l.extend(l) %}{% endfor %}",
         "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% for i in range(10**9) %}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(500) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson(indent=9999) }}",
+        "{{ range(99999) | list | tojson(indent=9999) }}",
+        "{{ range(99999) | list | tojson(separators=('a' * 100000, ':')) }}",
+        "{{ range(99999) | list | tojson(indent='a' * 100000) }}",
+        "{{ (['a'] * 10**6) | join('b' * 10**5) }}",
+        "{{ ('b' * 10**5).join('a' * 10**6) }}",
+        "{{ ('b' * 10**5).join(range(99999) | map('string')) }}",
+        "{{ ('a\n' * 10**6) | indent(9999) }}",
+        "{{ ('a\n' * 10**5) | indent('b' * 10**5) }}",
+        "{{ [1] | batch(10**9, 'x') | list }}",
+        "{{ 1.5 | round(10**9) }}",
+        "{{ ([[1] * 1000] * 10000) | sum(start=[]) }}",
+        "{{ '%(a)3000000000s' | format(a=1) }}",
+        "{{ ('%9999d' * 20000) % ((1,) * 20000) }}",
+        "{{ ('{0}' * 100000).format('a' * 100000) }}",
+        "{{ ('{a}' * 100000).format_map({'a': 'a' * 100000}) }}",
+        "{{ ('%(a)s' * 100000) % {'a': 'a' * 100000} }}",
+        "{{ ('a' * 10**6).translate({97: 'b' * 10**6}) }}",
+        "{{ (1).to_bytes(10**10, 'big') }}",
+        "{{ strftime_now('%1000000000Y') }}",
+        "{{ ('a ' * 10**7) | title }}",
+        "{{ ('a,' * 10**7).split(',') }}",
+        "{{ ('http://a.bc ' * 10**6) | urlize }}",
+        # Lists that hold one list many times: written out, compared, looked up.
+        *(
+            "{% set ns = namespace(x=(1,), y=(1,)) %}"
+            "{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}{% set ns.y = (ns.y, ns.y) %}{% endfor %}" + use
+            for use in (
+                "{{ ns.x == ns.y }}",
+                "{{ ns.x in [ns.y] }}",
+                "{{ {ns.x: 1} }}",
+                "{{ '%s' % ns.x }}",
+                "{{ ns | string }}",
+            )
+        ),
+        # What is kept adds up.
+        *(
+            f"{{% set l, x, y = [], 'a,' * 10**6, [1] * 10**6 %}}{{% for i in range(99999) %}}{{% set _ = l.append({part}) %}}{{% endfor %}}"
+            for part in (
+                "x[1:]",
+                "x | upper",
+                "x.split(',')",
+                "y[1:]",
+                "y.copy()",
+                "range(99999) | list",
+                "'' | center(9999)",
+            )
+        ),
     ],
 )
 def test_a_template_can_neither_run_for_ever_nor_eat_the_memory(template, monkeypatch):
-    monkeypatch.setattr("llm_kvsplit.chat.template.SECONDS", 0.3)
+    monkeypatch.setattr("llm_kvsplit.chat.template_limits.SECONDS", 0.3)
     started = time.monotonic()
     with pytest.raises(KvsplitError, match="chat template"):
         text(template + "{{ messages[0].content }}")

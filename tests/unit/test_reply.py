@@ -205,6 +205,12 @@ def test_every_marker_of_reasoning(marker):
         assert parse(prose, size=size, how=how, tools={}) == [Text(prose)]
 
 
+@pytest.mark.parametrize("size", [1, 1000])
+def test_what_means_nothing_is_left_out_of_reasoning_too(size):
+    how = form("<think><channel|>", (THINK,))
+    assert parse("<think>a<channel|>b</think>c", size=size, how=how) == [Text("ab", True), Text("c")]
+
+
 def test_reasoning_that_is_opened_twice():
     assert parse("<think>Hm.</think>Yes.", size=1, reasoning=THINK) == [Text("Hm.", True), Text("Yes.")]
 
