@@ -1,4 +1,4 @@
-"""Pieces of work done one after the other in a child process, and each once: what is finished is kept in the cache.
+"""Pieces of work done in child processes, and each once: what is finished is kept in the cache.
 
 So a piece that hangs or dies is a result like any other, and an interrupted run goes on where it was.
 """
@@ -6,17 +6,25 @@ So a piece that hangs or dies is a result like any other, and an interrupted run
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import multiprocessing
+import queue
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from llm_kvsplit.machine import physical_cores
 from llm_kvsplit.paths import cache_dir
 
 Result = dict[str, Any]
+
+#: At once. What is measured here is not speed.
+CHILDREN = max(1, physical_cores())
 
 _SPAWN = multiprocessing.get_context("spawn")
 _ROOT = Path(__file__).parents[2]
@@ -38,19 +46,38 @@ def results(
     file = cache_dir() / "evidence" / f"{name}-{_digest(versions, sources)}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     kept = dict(_lines(file))
-    with open(file, "a", encoding="utf-8") as out:
-        child = _Child(work, seconds)
+    children: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+    for _ in range(CHILDREN):
+        children.put(_Child(work, seconds))
+
+    def done(piece: Any) -> Result:
+        child = children.get()
         try:
-            for n, (key, piece) in enumerate(pieces, 1):
-                if key not in kept:
-                    kept[key] = child.ask(piece)
+            return child.ask(piece)
+        finally:
+            children.put(child)
+
+    waiting: deque[tuple[str, Future[Result] | None]] = deque()
+    with open(file, "a", encoding="utf-8") as out, ThreadPoolExecutor(CHILDREN) as pool:
+        try:
+            pieces = iter(pieces)
+            for n in itertools.count(1):
+                for key, piece in itertools.islice(pieces, 2 * CHILDREN - len(waiting)):
+                    waiting.append((key, None if key in kept else pool.submit(done, piece)))
+                if not waiting:
+                    return
+                key, future = waiting.popleft()
+                if future is not None:
+                    kept[key] = future.result()
                     out.write(json.dumps([key, kept[key]]) + "\n")
                     out.flush()
                 if n % 200 == 0:
                     print(f"{name}: {n}", file=sys.stderr)
                 yield kept[key]
         finally:
-            child.end()
+            pool.shutdown(cancel_futures=True)
+            for _ in range(CHILDREN):
+                children.get().end()
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Result]]:
