@@ -25,7 +25,7 @@ import chat_page
 import corpora
 import evidence
 
-PARTS = ("templates", "tool calls", "roles", "vectors", "schemas", "answers", "speed")
+PARTS = ("templates", "calls", "roles", "vectors", "schemas", "answers", "speed")
 
 
 def _templates(options: argparse.Namespace) -> dict[str, Any]:

@@ -34,16 +34,17 @@ def markdown(results: dict[str, Any]) -> str:
 
 def _template_rows(part: dict[str, Any]) -> Rows:
     counts = _total(part["conversations"].values())
-    whole = counts["the same"] + counts["DIFFERENT"] + counts["REFUSED BY OURS"]
+    whole = counts["the same"] + counts["DIFFERENT"] + counts["REFUSED BY OURS"] + counts["HUNG OR DIED"]
+    left_out = sum(counts[kind] for kind in TOLD)
     templates = sum(part["corpora"].values())
     corpora = "; ".join(f"{n} of {title}" for title, n in part["corpora"].items())
     yield (
         f"prompts of {templates} chat templates that come out as transformers renders them, byte for byte",
         "99 %",
-        f"{_share(counts['the same'], whole)} of those that hold all of the conversation",
+        f"{_share(counts['the same'], whole)} of those that hold all of the conversation; "
+        f"{_share(counts['the same'], whole + left_out)} of all",
         f"{part['versions']}; {corpora}",
     )
-    left_out = sum(counts[kind] for kind in TOLD)
     yield (
         "prompts of which the template leaves a part out: kept or named",
         "all",
@@ -234,11 +235,11 @@ def _share(n: int, of: int) -> str:
 
 _ROWS = {
     "templates": _template_rows,
-    "tool calls": _call_rows,
+    "calls": _call_rows,
     "roles": _role_rows,
     "vectors": _vector_rows,
     "schemas": _schema_rows,
     "answers": _answer_rows,
     "speed": _speed_rows,
 }
-_SECTIONS = {"templates": _templates, "tool calls": _calls, "roles": _roles, "schemas": _schemas}
+_SECTIONS = {"templates": _templates, "calls": _calls, "roles": _roles, "schemas": _schemas}

@@ -14,6 +14,9 @@ import corpora
 import rust_tests
 from corpora import Corpus
 
+from llm_kvsplit import files
+from llm_kvsplit.paths import cache_dir
+
 #: The suite's schemas of older drafts do not say which they are.
 DRAFTS = {
     "draft4": "http://json-schema.org/draft-04/schema#",
@@ -59,7 +62,15 @@ def llguidance_groups(folder: Path) -> Iterator[Group]:
 
 
 def made_groups(n: int) -> list[Group]:
-    """Schemas that hypothesis makes, each once; always the same."""
+    """Schemas that hypothesis makes, each once: always the same, and kept, since they take a minute or two."""
+    file = cache_dir() / "corpora" / f"hypothesis-{version('hypothesis')}-{version('hypothesis-jsonschema')}-{n}.json"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.write_whole(file, json.dumps(_made(n)))
+    return [Group(json.dumps(schema, sort_keys=True), schema) for schema in json.loads(file.read_text())]
+
+
+def _made(n: int) -> list[Any]:
     from hypothesis import HealthCheck, Phase, given, settings
 
     from tests.support.made_schemas import made_schemas
@@ -80,7 +91,7 @@ def made_groups(n: int) -> list[Group]:
             made.setdefault(json.dumps(schema, sort_keys=True), schema)
 
     collect()
-    return [Group(text, schema) for text, schema in made.items()]
+    return list(made.values())
 
 
 def every(options: argparse.Namespace) -> Iterator[tuple[str, Corpus, list[Group]]]:

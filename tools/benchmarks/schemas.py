@@ -23,7 +23,7 @@ from llm_kvsplit.errors import KvsplitError
 #: Seconds that one schema and its instances may take: reading it is bounded by 10 in the plugin.
 SECONDS = 120
 #: Orders of keys in which an instance is tried, since a grammar has one.
-ORDERS = 24
+ORDERS = 12
 #: What the results follow from.
 SOURCES = ("llm_kvsplit/schemas.py", "llm_kvsplit/grammar.py", "tools/benchmarks/schemas.py")
 
@@ -39,13 +39,13 @@ def examine(group: Group) -> Result:
         return {"failed": repr(error), "seconds": time.perf_counter() - began}
     seconds = time.perf_counter() - began
     matcher = grammar.matcher(LLTokenizer("byte"), form.text)
-    ranks = _ranks(group.schema)
+    names = _names(group.schema)
     counts: Counter[str] = Counter()
     wrong: list[str] = []
     disputed: list[str] = []
     missed: list[str] = []
     for instance, valid in group.instances:
-        taken = _accepted(form, matcher, instance, ranks)
+        taken = _accepted(form, matcher, instance, names)
         counts[f"{'valid' if valid else 'invalid'}, {'accepted' if taken else 'refused'}"] += 1
         if taken and not valid:
             (wrong if answers.fault(group.schema, json.dumps(instance)) else disputed).append(
@@ -57,9 +57,9 @@ def examine(group: Group) -> Result:
     return {"compiled": True, "seconds": seconds, "instances": counts, **lists}
 
 
-def _accepted(form: grammar.Grammar, matcher: LLMatcher, instance: Any, ranks: dict[str, int]) -> bool:
+def _accepted(form: grammar.Grammar, matcher: LLMatcher, instance: Any, names: list[list[str]]) -> bool:
     """Whether an answer may be this, with its keys in some order: by the grammar, and by the check after it."""
-    for order in itertools.islice(_orders(instance, ranks), ORDERS):
+    for order in itertools.islice(_orders(instance, names), ORDERS):
         text = json.dumps(order, ensure_ascii=False)
         tokens = list(text.encode("utf-8", "surrogatepass"))
         matcher.reset()
@@ -68,33 +68,41 @@ def _accepted(form: grammar.Grammar, matcher: LLMatcher, instance: Any, ranks: d
     return False
 
 
-def _ranks(schema: Any) -> dict[str, int]:
-    """The names of properties, by where they stand first."""
-    names: dict[str, int] = {}
+def _names(schema: Any) -> list[list[str]]:
+    """The names of properties, as each part of a schema orders them; those of all parts together first."""
+    listed = []
     for _, part in schemas._parts(schema):
         properties, required = part.get("properties"), part.get("required")
-        for name in (
+        names = [
             *(properties if isinstance(properties, dict) else ()),
             *(required if isinstance(required, list) else ()),
-        ):
-            if isinstance(name, str):
-                names.setdefault(name, len(names))
-    return names
+        ]
+        if names := list(dict.fromkeys(name for name in names if isinstance(name, str))):
+            listed.append(names)
+    return [list(dict.fromkeys(itertools.chain(*listed))), *listed]
 
 
-def _orders(value: Any, ranks: dict[str, int]) -> Iterator[Any]:
+def _orders(value: Any, names: list[list[str]]) -> Iterator[Any]:
     """The same value with its keys in other orders: the schema's first. 3.0 is spelled 3, which is the same number."""
     if isinstance(value, dict):
-        keys = sorted(value, key=lambda key: ranks.get(key, len(ranks)))
-        inner = {key: list(itertools.islice(_orders(each, ranks), 3)) for key, each in value.items()}
-        for order in itertools.permutations(keys):
+        inner = {key: list(itertools.islice(_orders(each, names), 3)) for key, each in value.items()}
+        for order in _key_orders(list(value), names):
             for each in itertools.islice(itertools.product(*(inner[key] for key in order)), 3):
                 yield dict(zip(order, each))
     elif isinstance(value, list):
-        for each in itertools.product(*(list(itertools.islice(_orders(item, ranks), 3)) for item in value)):
+        for each in itertools.islice(
+            itertools.product(*(list(itertools.islice(_orders(i, names), 3)) for i in value)), 9
+        ):
             yield list(each)
     else:
         yield int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+def _key_orders(keys: list[str], names: list[list[str]]) -> list[tuple[str, ...]]:
+    """Orders of keys, the likeliest first: those of the parts of the schema that know most of them."""
+    knowing = sorted(names, key=lambda part: (-len({*part} & {*keys}), len(part)))[:4]
+    orders = [tuple(sorted(keys, key=lambda key: part.index(key) if key in part else len(part))) for part in knowing]
+    return list(dict.fromkeys([*orders, *itertools.islice(itertools.permutations(keys), 3)]))
 
 
 def _outcomes(name: str, corpus: Corpus, of_corpus: list[Group]) -> list[Result]:

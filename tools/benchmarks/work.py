@@ -26,6 +26,8 @@ Result = dict[str, Any]
 #: At once. What is measured here is not speed.
 CHILDREN = max(1, physical_cores())
 
+#: Files of results for one name: another checkout may be at work, too.
+_KEPT = 4
 _SPAWN = multiprocessing.get_context("spawn")
 _ROOT = Path(__file__).parents[2]
 
@@ -46,6 +48,8 @@ def results(
     file = cache_dir() / "evidence" / f"{name}-{_digest(versions, sources)}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     kept = dict(_lines(file))
+    for older in sorted(file.parent.glob(f"{name}-{'?' * 16}.jsonl"), key=lambda each: each.stat().st_mtime)[:-_KEPT]:
+        older.unlink()
     children: queue.SimpleQueue[_Child] = queue.SimpleQueue()
     for _ in range(CHILDREN):
         children.put(_Child(work, seconds))
@@ -113,6 +117,7 @@ class _Child:
             self._process = _SPAWN.Process(target=_serve, args=[theirs, self._work], daemon=True)
             self._process.start()
             theirs.close()
+            self._pipe.recv()  # it is there; what it imports is no work
         self._pipe.send(piece)
         try:
             if self._pipe.poll(self._seconds):
@@ -133,5 +138,6 @@ class _Child:
 
 def _serve(pipe: Any, work: Callable[[Any], Result]) -> None:
     with suppress(EOFError, KeyboardInterrupt):
+        pipe.send("ready")
         while True:
             pipe.send(work(pipe.recv()))
