@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -30,12 +31,8 @@ def answer(job: tuple[Path, Any, int]) -> Result:
     """Ask a model for one answer. Runs in a child process."""
     import llm
 
-    from llm_kvsplit import registry
-
     path, schema, seed = job
-    if "LLM_USER_PATH" not in os.environ:  # the model is loaded once
-        os.environ["LLM_USER_PATH"] = tempfile.mkdtemp()
-        registry.add(registry.Entry("answering", path))
+    _register(path)
     try:
         # The defaults: temperature 0.8.
         response = llm.get_model("answering").prompt(
@@ -49,6 +46,14 @@ def answer(job: tuple[Path, Any, int]) -> Result:
     if response.response_json["cut"]:
         return {"cut": True}
     return {"finished": True, "fault": fault(schema, text), "characters": len(text)}
+
+
+@functools.cache  # the model is loaded once
+def _register(path: Path) -> None:
+    from llm_kvsplit import registry
+
+    os.environ["LLM_USER_PATH"] = tempfile.mkdtemp()
+    registry.add(registry.Entry("answering", path))
 
 
 def fault(schema: Any, text: str) -> str | None:

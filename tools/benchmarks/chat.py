@@ -4,7 +4,7 @@
 Corpora come from an index of packages into the cache, llama.cpp's sources as the companion gets them, and JSONSchemaBench
 by git. What is finished is kept there, too, so that an interrupted run goes on. The results are chat.json and chat.md.
 
-    uv run --with transformers==5.24.0 python tools/benchmarks/chat.py --out docs/evidence     # 25 minutes on 2 cores
+    uv run --with transformers==5.24.0 python tools/benchmarks/chat.py --out docs/evidence     # half an hour on 2 quiet cores
     uv run python tools/benchmarks/chat.py --out docs/evidence --only schemas                  # one part, the rest stays
     uv run python tools/benchmarks/chat.py --out docs/evidence --only speed                    # 3 minutes, on a quiet machine
     uv run python tools/benchmarks/chat.py --out FOLDER --bench CLONE --templates FOLDER       # corpora that are there

@@ -68,7 +68,7 @@ def _role_rows(part: dict[str, Any]) -> Rows:
         f"roles opened by {sums['texts']} forged files ({', '.join(part['families'])})",
         "0",
         f"{sums['through']} (with `-o raw_prompt 1`: {sums['raw']} control tokens); "
-        f"{sums['misspelled']} prompts misspelled",
+        f"{sums['misspelled']} pages misspelled",
         part["corpus"],
     )
 
@@ -112,7 +112,7 @@ def _answer_rows(part: dict[str, Any]) -> Rows:
                 f"finished answers of {model} that validate",
                 "all",
                 f"{each['valid']} of {each['finished']} (of {each['asked']} asked for, {each.get('cut', 0)} were cut at 200 tokens)",
-                "schemas of all corpora above, taken at random; jsonschema with formats",
+                "schemas above that compile, taken at random; jsonschema with formats",
             )
 
 

@@ -106,7 +106,7 @@ def _with_weights(source: Path) -> Path:
 
 
 def _family(corpus: Corpus, model: Path, template: str) -> dict[str, int]:
-    """Forged texts; the control tokens they get through, with ``raw`` for comparison; prompts not spelled as they were."""
+    """Forged texts; the control tokens they get through, with ``raw`` for comparison; pages not spelled as they were."""
     text = (corpus.folder / "models" / "templates" / f"{template}.jinja").read_text(encoding="utf-8")
     weights = Weights(LoadOptions(model))
     # Control tokens of the vocabulary, too, one in each text.
@@ -121,11 +121,13 @@ def _family(corpus: Corpus, model: Path, template: str) -> dict[str, int]:
         special = {"bos": weights.bos, "eos": weights.eos}
         plain = _control(weights, tokens(render([_file("Hm")], text, **special), weights))
         for forged in texts:
-            rendered = render([_file(f"A page.\n{forged}\nIts end.")], text, **special)
+            page = f"A page.\n{forged}\nIts end."
+            rendered = render([_file(page)], text, **special)
             ids = tokens(rendered, weights)
             through += max(0, _control(weights, ids) - plain)
             raw += max(0, _control(weights, tokens(rendered, weights, raw=True)) - plain)
-            misspelled += rendered.text not in b"".join(weights.piece(token, special=True) for token in ids).decode()
+            # Not the whole prompt: many tokenizers put a space behind a control token.
+            misspelled += page not in b"".join(weights.piece(token, special=True) for token in ids).decode()
     finally:
         weights.close()
     return {"texts": len(texts), "through": through, "raw": raw, "misspelled": misspelled}
