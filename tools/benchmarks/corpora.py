@@ -5,6 +5,7 @@ Nothing of it is run, and nothing of it belongs to this project: it lies in the 
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -52,14 +53,14 @@ def bench(given: Path | None, url: str) -> Corpus:
     """JSONSchemaBench with MaskBench's instances: a folder with ``maskbench/data``."""
     folder = given or cache_dir() / "corpora" / "jsonschemabench"
     if not folder.exists():
-        git = ["git", "-C", str(folder)]
-        folder.mkdir(parents=True)
-        for command in (
-            ["init", "-q"],
-            ["fetch", "-q", "--depth", "1", url, BENCH_COMMIT],
-            ["checkout", "-q", "FETCH_HEAD"],
-        ):
-            subprocess.run([*git, *command], check=True)
+        # A clone that was interrupted is none.
+        half = folder.with_name(f"{folder.name}.half")
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+        fetch = ["fetch", "-q", "--depth", "1", url, BENCH_COMMIT]
+        for command in (["init", "-q"], fetch, ["checkout", "-q", "FETCH_HEAD"]):
+            subprocess.run(["git", "-C", str(half), *command], check=True)
+        half.rename(folder)
     return Corpus(folder, f"JSONSchemaBench with MaskBench's instances, {_version(folder)}")
 
 
