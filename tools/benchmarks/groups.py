@@ -44,7 +44,7 @@ def suite_groups(folder: Path, draft: str) -> Iterator[Group]:
             schema = group["schema"]
             if isinstance(schema, dict) and "$schema" not in schema:
                 schema = {"$schema": DRAFTS[draft], **schema}
-            name = f"{file.relative_to(folder)} {n}: {group['description']}"
+            name = f"{file.relative_to(folder / 'tests')} {n}: {group['description']}"
             yield Group(name, schema, tuple((test["data"], test["valid"]) for test in group["tests"]))
 
 
