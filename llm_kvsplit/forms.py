@@ -11,7 +11,7 @@ from typing import Any
 
 from . import schemas
 from .errors import KvsplitError
-from .grammar import Grammar, Reading, read
+from .grammar import Grammar, Reading, read, require
 
 #: A Lark file's bytes: as deep as its rules nest, llguidance recurses.
 _LARK_BYTES = 256 << 10
@@ -26,6 +26,8 @@ def wanted(schema: Any, regex: str | None, lark_file: str | None) -> Grammar | N
     ]
     if len(asked) > 1:
         raise KvsplitError(f"The answer can follow one of these, not both: {' and '.join(asked)}.")
+    if asked:
+        require()
     if schema is not None:
         return schemas.grammar(schema)
     if regex is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .deep_thread import DeepThread
+from .errors import KvsplitError
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -38,6 +39,20 @@ class Reading:
     error: str
     #: What it would not enforce.
     warnings: tuple[str, ...] = ()
+
+
+def require() -> None:
+    """Raises KvsplitError where llguidance is not there, or does not load.
+
+    It has no wheel for musl, for glibc before 2.31 and for 32-bit ARM, and whoever has no Rust may have left it out.
+    """
+    try:
+        import llguidance  # noqa: F401
+    except Exception as ex:
+        raise KvsplitError(
+            f"A form for the answer needs llguidance, which cannot be imported here ({ex}): 'llm install llguidance' "
+            "installs it, with Rust where it has no wheel; or ask without a form."
+        ) from ex
 
 
 def read(grammar: Grammar) -> Reading:

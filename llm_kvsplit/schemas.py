@@ -91,12 +91,12 @@ def grammar(schema: Any, *, one_line: bool = False) -> Grammar:
         raise _error(schema, reading)
     formats = tuple(w.removeprefix("Unknown format: ") for w in reading.warnings if w.startswith("Unknown format: "))
     ignored = [*_ignored(reading), *(f"format {name}" for name in formats if name in _DEFINED_FORMATS)]
-    ignored += [f"{name} {number}" for _, part in _parts(schema) for name, number in _inexact(part)]
+    ignored += _rounded(schema)
     if isinstance(schema, dict) and "json-schema.org/draft-07/" in str(schema.get("$schema")):
         # Notes to a reader ever since.
         ignored += [name for _, part in _parts(schema) for name in part if name in _DRAFT_7_CONTENT]
     if ignored:
-        raise KvsplitError(f"The schema has {_listed(schema, ignored)}, which cannot be enforced: leave it out.")
+        raise _unenforced(schema, ignored)
     approximated = ("oneOf",) if any(w.startswith("oneOf ") for w in reading.warnings) else ()
     return Grammar(text, "the schema", schema, approximated, formats)
 
@@ -125,6 +125,14 @@ def _sharpen(part: dict[str, Any]) -> None:
     exact = _EXACT.get(part["format"]) if isinstance(part.get("format"), str) else None
     if exact and isinstance(part.get("allOf", []), list):
         part["allOf"] = [*part.get("allOf", []), exact]
+
+
+def _unenforced(schema: Any, keywords: list[str]) -> KvsplitError:
+    return KvsplitError(f"The schema has {_listed(schema, keywords)}, which cannot be enforced: leave it out.")
+
+
+def _rounded(schema: Any) -> list[str]:
+    return [f"{name} {number}" for _, part in _parts(schema) for name, number in _inexact(part)]
 
 
 def _inexact(part: dict[str, Any]) -> Iterator[tuple[str, int | float]]:
@@ -164,6 +172,8 @@ def _error(schema: Any, reading: Reading) -> KvsplitError:
         return KvsplitError(f"The schema is not a valid JSON schema at {fault.json_path}: {words}.")
     if reading.error.startswith("Unsatisfiable schema: "):
         return KvsplitError(f"The schema allows nothing: {reading.error.removeprefix('Unsatisfiable schema: ')}.")
+    if rounded := _rounded(schema):  # llguidance fails on some without a word of where they stand
+        return _unenforced(schema, rounded)
     for place, part in _parts(schema):
         if "pattern" in part and (error := read(Grammar(_text({"pattern": part["pattern"]}), "")).error):
             return KvsplitError(f"The schema's pattern at {place} cannot be enforced: {error}.")
@@ -228,14 +238,20 @@ def _fault(schema: Any, answer: str) -> str | None:
     from referencing import Registry
 
     Validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    # In binary fractions, 1.6091 is no multiple of 0.0001. An empty registry fetches nothing.
-    schema, instance = (json.loads(text, parse_float=Decimal) for text in (json.dumps(schema), answer))
+    schema, instance = (json.loads(text, parse_float=exact) for text in (json.dumps(schema), answer))
+    # An empty registry fetches nothing.
     errors = Validator(schema, registry=Registry()).iter_errors(instance)
     first = jsonschema.exceptions.best_match(errors)
     if first is None:
         return None
     words = first.message if len(first.message) <= 200 else first.message[:200] + "…"
     return f"{words} ({first.validator} at {first.json_path})"
+
+
+def exact(number: str) -> int | Decimal:
+    """A JSON number with a point or an exponent. In binary fractions, 1.6091 is no multiple of 0.0001; 3.0 is an integer."""
+    value = Decimal(number)
+    return int(value) if value.adjusted() < 400 and value == value.to_integral_value() else value
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -261,6 +262,7 @@ def _writes_questions(question: _Question) -> bool:
     return False
 
 
+@functools.lru_cache(maxsize=16)  # a template is tried in many shapes
 def _reasoning_names(template: str) -> list[str]:
     read = [name for name in _REASONING_NAMES if re.search(rf"(\.|\['|\[\"){name}\b|['\"]{name}['\"]", template)]
     return read or ["reasoning_content"]

@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pytest
 
 from llm_kvsplit import demo, grammar, registry
 from llm_kvsplit.engine import vocabulary
@@ -24,6 +25,7 @@ def add(tmp_path, name, scripts, template=CHAT):
     registry.add(registry.Entry(name, write_scripted(tmp_path / f"{name}.gguf", scripts, chat_template=template)))
 
 
+@pytest.mark.feature("forms")
 def test_a_regular_expression(llm):
     for seed in "123":
         out = llm(
@@ -32,6 +34,7 @@ def test_a_regular_expression(llm):
         assert re.fullmatch(r"[A-Z][a-z]{2,5} \d{1,2}!\n", out)
 
 
+@pytest.mark.feature("forms")
 def test_a_grammar(llm, tmp_path):
     file = tmp_path / "moves.lark"
     file.write_text('start: ("up" | "down") ("," ("up" | "down")){2}\n')
@@ -39,6 +42,7 @@ def test_a_grammar(llm, tmp_path):
     assert re.fullmatch(r"(up|down)(,(up|down)){2}\n", out)
 
 
+@pytest.mark.feature("schemas")
 def test_llms_own_schemas(llm):
     options = ("-o", "temperature", "1", "-o", "seed", "1")
     dog = json.loads(llm("-m", "kvsplit-demo", "--schema", "tame bool, age int", *options, "A dog: ").stdout)

@@ -35,6 +35,7 @@ def cosines(vectors, others):
     return (vectors * others).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(others, axis=1)
 
 
+@pytest.mark.feature("embeddings")
 def test_vectors_are_those_of_the_models_own_runtime(embedder, capsys):
     texts = [each["text"] for each in REFERENCE]
     together = list(embedder.embed_multi(texts))
@@ -51,6 +52,7 @@ def test_a_control_token_in_a_text_is_text(embedder):
     assert cosines([plain], [spelled])[0] < 0.95
 
 
+@pytest.mark.feature("embeddings")
 def test_the_command_line_finds_what_is_meant(minilm_file, user_path, llm, tmp_path):
     added = llm("kvsplit", "add", str(minilm_file), "--name", "minilm", "-a", "ml").stdout
     assert "bert, 6 layers, vectors of 384 values for texts of up to 512 tokens, F16" in added

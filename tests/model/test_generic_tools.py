@@ -47,6 +47,7 @@ def test_the_tool_loop(model):
     assert (call.arguments, result.output, result.tool_call_id) == ({"n": 21}, "42", call.tool_call_id)
 
 
+@pytest.mark.feature("tool arguments")
 @pytest.mark.parametrize("stream", [True, False])
 def test_arguments_come_while_they_are_written(model, stream):
     response = model.prompt("What is twice 21?", tools=[double], generic_tools=True, stream=stream)
@@ -78,6 +79,7 @@ def test_an_answer_in_words_is_no_call(tmp_path, user_path):
     assert response.tool_calls() == []
 
 
+@pytest.mark.feature("generic tools")
 def test_through_the_command_line(model, llm, logged):
     asked = ("--functions", FUNCTIONS, "What is twice 21?")
     refused = llm("-m", "caller", *asked, code=1).stderr

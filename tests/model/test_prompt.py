@@ -23,6 +23,7 @@ def reciter(tmp_path, user_path):
     return path
 
 
+@pytest.mark.feature("usage")
 def test_the_demo_model_answers_with_split_bits(llm, logged):
     out = llm(
         "-m", "kvsplit-demo", *K8V4, "-o", "max_tokens", "8", "-o", "temperature", "0", "def fibonacci(n):"
@@ -46,6 +47,7 @@ def test_without_options_the_cache_is_f16(llm, logged):
     assert cache["bytes"] == cache["f16_bytes"]
 
 
+@pytest.mark.feature("stream")
 @pytest.mark.parametrize("how", [(), ("--no-stream",)])
 def test_an_answer_streamed_or_not(llm, reciter, how):
     assert llm("-m", "r", *how, "Is it?").stdout == "Certainly, yes.\n"
@@ -57,6 +59,7 @@ def test_json_output(llm, reciter):
     assert row["response_json"]["kv_cache"]["key_type"] == "q8_0"  # the registered default
 
 
+@pytest.mark.feature("async")
 def test_async(reciter):
     import llm as llm_package
 

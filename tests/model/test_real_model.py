@@ -37,6 +37,7 @@ def count(smollm2):
     return tokens
 
 
+@pytest.mark.feature("template")
 def test_an_answer_ends_by_itself_and_shows_no_markup(llm, logged, smol, count):
     out = llm(*ASK, EGYPT).stdout
     assert "Cairo" in out and "<|" not in out and out == out.strip() + "\n"
@@ -52,6 +53,7 @@ def test_however_it_is_asked_for_the_answer_is_the_same(llm, smol):
     assert len({llm(*way, *ASK, *ANEW, EGYPT).stdout for way in ways}) == 1
 
 
+@pytest.mark.feature("continue")
 def test_another_process_goes_on_with_the_system_prompt_and_the_stored_state(llm, logged, smol, count):
     system, question = "Your name is Amber. You are a guide in the museum of Oslo.", "What is your name?"
     llm(*ASK, "-s", system, EGYPT)
@@ -68,6 +70,7 @@ def test_another_process_goes_on_with_the_system_prompt_and_the_stored_state(llm
     assert report["session"]["restored_tokens"] == report["reused_tokens"] == before
 
 
+@pytest.mark.feature("chat")
 def test_a_chat_keeps_its_cache(llm, smol):
     llm("chat", *ASK, stdin=f"{EGYPT}\nWhat is the capital of Japan?\nexit\n")
     first, second = json.loads(llm("logs", "--json", "-n", "2").stdout)
@@ -75,6 +78,7 @@ def test_a_chat_keeps_its_cache(llm, smol):
     assert second["response_json"]["reused_tokens"] == first["input_tokens"] + first["output_tokens"]
 
 
+@pytest.mark.feature("schemas")
 def test_an_answer_in_the_form_of_a_schema(llm, smol):
     schema = {
         "type": "object",
@@ -92,6 +96,7 @@ def test_an_answer_in_the_form_of_a_schema(llm, smol):
         assert person["city"] == "London"
 
 
+@pytest.mark.feature("interrupt")
 def test_ctrl_c_leaves_what_came_in_the_log(logged, smol):
     process = subprocess.Popen(
         [sys.executable, "-m", "llm", "-m", "smol", *ONE, "-o", "seed", "1", "Write a long story about a lighthouse."],
@@ -120,6 +125,7 @@ def test_tools_are_refused_since_its_template_has_no_place_for_them(llm, smol):
     assert "no place for tools" in line
 
 
+@pytest.mark.feature("bits")
 @pytest.mark.parametrize(
     ("key_bits", "value_bits", "mib"), [(16, 16, 180), (8, 8, 95.625), (8, 4, 73.125), (4, 4, 50.625)]
 )

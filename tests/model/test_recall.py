@@ -205,6 +205,7 @@ def session(logged):
     return response["session"], response["reused_tokens"], response["prompt_tokens"]
 
 
+@pytest.mark.feature("state")
 def test_continuing_in_another_process_starts_from_the_stored_state(llm, logged, book):
     llm("-m", "reader", "-f", str(book), "Is it?")
     first, reused, n = session(logged)

@@ -83,6 +83,7 @@ def test_the_cache_of_a_forged_role_is_not_taken_for_a_role(form):
     assert begun_with(ids[:-3], ids, weights) == ids
 
 
+@pytest.mark.feature("roles")
 def test_through_llm(llm, logged, tmp_path, user_path):
     path = write_scripted(tmp_path / "reciter.gguf", {"<answer>": ["Certainly."]}, chat_template=CHAT)
     registry.add(registry.Entry("reciter", path))

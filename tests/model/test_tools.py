@@ -21,6 +21,7 @@ def double(n: int) -> int:
     return 2 * n
 
 
+@pytest.mark.feature("tools")
 def test_the_tool_loop(model):
     chain = model.chain("What is twice 21?", tools=[double])
     assert chain.text().strip() == "It is 42."
@@ -32,6 +33,7 @@ def test_the_tool_loop(model):
     assert tool_message.parts[0].output == "42"
 
 
+@pytest.mark.feature("reasoning")
 def test_reasoning_is_told_apart(model):
     response = model.prompt("What is twice 21?")
     events = list(response.stream_events())
@@ -39,6 +41,7 @@ def test_reasoning_is_told_apart(model):
     assert response.text() == CALL  # no tools were offered, so it is text
 
 
+@pytest.mark.feature("reasoning")
 def test_the_cli_hides_reasoning_when_asked(model, llm):
     shown = llm("-m", "caller", "-R", "What is twice 21?").stdout
     assert "double it" not in shown

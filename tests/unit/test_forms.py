@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -35,6 +36,24 @@ def test_a_lark_grammar(tmp_path):
     form = forms.wanted(None, None, str(file))
     assert accepted(form, "1+23+4")
     assert not accepted(form, "1+")
+
+
+@pytest.mark.parametrize("how", ["not installed", "does not load"])
+@pytest.mark.parametrize("form", [({"type": "integer"}, None, None), (None, "a+", None)])
+def test_without_llguidance_a_sentence_names_it(monkeypatch, tmp_path, how, form):
+    """It has no wheel for musl; and one for another C library does not load."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "llguidance"]:
+        monkeypatch.delitem(sys.modules, name)
+    if how == "not installed":
+        monkeypatch.setitem(sys.modules, "llguidance", None)
+    else:
+        (tmp_path / "llguidance.py").write_text("raise ImportError('libc.musl-x86_64.so.1: cannot open')")
+        monkeypatch.syspath_prepend(tmp_path)
+    assert forms.wanted(None, None, None) is None
+    with pytest.raises(KvsplitError) as error:
+        forms.wanted(*form)
+    assert str(error.value).startswith("A form for the answer needs llguidance, which cannot be imported here (")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("regex", ["(a", r"(a)\1", "(?=a)b", "(" * 20_000 + ")" * 20_000])

@@ -1,14 +1,15 @@
-"""The README shows what the code says."""
+"""The README and the table of features show what the code and the tests say."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
+FEATURES = README.parent / "docs" / "use" / "features.md"
 
 
-def test_the_options_table_is_the_codes():
-    subprocess.run([sys.executable, "-m", "cogapp", "--check", str(README)], check=True)
+def test_the_tables_are_made_from_code_and_tests():
+    subprocess.run([sys.executable, "-m", "cogapp", "--check", str(README), str(FEATURES)], check=True)
 
 
 def test_the_two_commands_are_there_word_for_word():

@@ -1,27 +1,21 @@
-"""Chat templates from a folder, rendered by llm-kvsplit and by transformers: how many come out the same.
-
-    python tools/benchmarks/templates.py FOLDER [--show]
-
-FOLDER holds templates as ``*.jinja``, such as models/templates of llama.cpp. transformers has to be installed beside
-llm-kvsplit; it needs no torch for this. Nothing is downloaded.
-"""
+"""Chat templates rendered by llm-kvsplit and by transformers: how many prompts come out the same, byte for byte."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from importlib.metadata import version
 from typing import Any
 
+from corpora import Corpus
 from llm import Tool
 from llm.parts import Message, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
+from work import Result, results
 
 from llm_kvsplit.chat import losses, messages
 from llm_kvsplit.chat.prompt import render
 from llm_kvsplit.errors import KvsplitError
 
+VERSIONS = f"transformers {version('transformers')}"
 SPECIAL = {"bos": "<s>", "eos": "</s>"}
 SCHEMA = {
     "type": "object",
@@ -128,33 +122,44 @@ def outcome(template: str, conversation: list[Message], tools: bool) -> tuple[st
     return ("a part left out, which ours keeps" if lost else "DIFFERENT"), f"{lost}\n{theirs!r}\n{ours!r}"
 
 
-def rows(folder: Path, show: bool) -> Iterator[tuple[str, str]]:
-    """(conversation, outcome) for every template and conversation."""
-    for path in sorted(folder.glob("**/*.jinja")):
-        template = path.read_text(encoding="utf-8")
-        for name, (conversation, tools) in CONVERSATIONS.items():
-            kind, detail = outcome(template, conversation, tools)
-            if kind == "DIFFERENT":  # some templates write the time of day, to the second
-                kind, detail = outcome(template, conversation, tools)
-            if show and kind.isupper():
-                print(f"{path.stem}: {name}: {kind}: {detail}", file=sys.stderr)
-            yield name, kind
+def unique(corpora: list[Corpus]) -> dict[str, list[tuple[str, str]]]:
+    """(name, template) by corpus, each text once; without those for embedding and ranking, which have no conversation."""
+    seen: set[str] = set()
+    chosen: dict[str, list[tuple[str, str]]] = {}
+    for corpus in corpora:
+        for path in sorted(corpus.folder.glob("**/*.jinja")):
+            text = path.read_text(encoding="utf-8")
+            if text not in seen and "messages" in text and "pooling" not in path.parts:
+                seen.add(text)
+                chosen.setdefault(corpus.title, []).append((path.stem, text))
+    return chosen
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--show", action="store_true", help="show what differs, on stderr")
-    arguments = parser.parse_args()
-    counts = Counter(rows(arguments.folder, arguments.show))
+def compare(template: str) -> Result:
+    """The outcome of each conversation, and what there is to show of it. Runs in a child process."""
+    outcomes = {}
+    for name, (conversation, tools) in CONVERSATIONS.items():
+        outcomes[name] = outcome(template, conversation, tools)
+        if outcomes[name][0] == "DIFFERENT":  # some templates write the time of day, to the second
+            outcomes[name] = outcome(template, conversation, tools)
+    return {"outcomes": outcomes}
+
+
+def measure(corpora: list[Corpus]) -> dict[str, Any]:
+    chosen = unique(corpora)
+    pieces = [(f"{title}: {name}", text) for title, named in chosen.items() for name, text in named]
+    counts: Counter[tuple[str, str]] = Counter()
+    unlike: dict[str, str] = {}
+    kept = {"seconds": 300, "versions": VERSIONS, "sources": ("llm_kvsplit/chat", "tools/benchmarks/templates.py")}
+    for (name, _), result in zip(pieces, results("templates", pieces, compare, **kept)):
+        for conversation, (kind, detail) in result.get("outcomes", {"all": ("HUNG OR DIED", str(result))}).items():
+            counts[conversation, kind] += 1
+            if kind.isupper():
+                unlike[f"{name}: {conversation}: {kind}"] = detail[:400]
     kinds = sorted({kind for _, kind in counts}, key=str.lower)
-    print(f"{len(list(arguments.folder.glob('**/*.jinja')))} templates, {len(CONVERSATIONS)} conversations\n")
-    print("| Conversation |", " | ".join(kinds), "|")
-    print("| --- |", " | ".join("---:" for _ in kinds), "|")
-    for name in [*CONVERSATIONS, "all"]:
-        row = [sum(n for (c, k), n in counts.items() if k == kind and name in (c, "all")) for kind in kinds]
-        print(f"| {name} |", " | ".join(map(str, row)), "|")
-
-
-if __name__ == "__main__":
-    main()
+    return {
+        "versions": VERSIONS,
+        "corpora": {title: len(named) for title, named in chosen.items()},
+        "conversations": {name: {kind: counts[name, kind] for kind in kinds} for name in CONVERSATIONS},
+        "unlike": unlike,
+    }

@@ -1,24 +1,21 @@
 """llama.cpp's own test texts of tool calls, read by llm-kvsplit: how many calls and answers come out the same.
 
-    python tools/benchmarks/tool_calls.py LLAMA_CPP [--show]
-
-LLAMA_CPP is a checkout of llama.cpp, or its sources from llama-cpp-python's sdist. Its tests/test-chat.cpp says of each
-text which calls, which answer and which reasoning it holds, and which template it belongs to.
+tests/test-chat.cpp says of each text which calls, which answer and which reasoning it holds, and which template it
+belongs to. Cut-off texts, those with a schema and those that the test puts together itself are left out.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from corpora import Corpus
 from llm import Tool
 from llm.parts import Message, TextPart
 
@@ -200,32 +197,32 @@ def answer(case: Case, source: Path) -> tuple[list[tuple[str, Any]], str, str]:
     return calls, answer_, "".join(piece.text for piece in texts if piece.reasoning)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--show", action="store_true", help="show what differs, on stderr")
-    arguments = parser.parse_args()
+def measure(corpus: Corpus) -> dict[str, Any]:
+    """Right and all calls, answers and reasonings of each template, and the texts that come out otherwise."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0] * 6)
-    for case in cases(arguments.source):
-        calls, text, thought = answer(case, arguments.source)
+    otherwise = []
+    for case in cases(corpus.folder):
+        calls, text, thought = answer(case, corpus.folder)
         same = [
             (bool(case.calls), calls == case.calls),
             (case.content is not None, case.content is not None and text.strip() == case.content.strip()),
             (case.reasoning is not None, case.reasoning is not None and thought.strip() == case.reasoning.strip()),
         ]
-        row = counts[Path(case.template).stem]
+        name = Path(case.template).stem
         for index, (counted, right) in enumerate(same):
-            row[2 * index] += counted and right
-            row[2 * index + 1] += counted
-        if arguments.show and any(counted and not right for counted, right in same):
-            print(
-                f"{case.template}\n  {case.text!r}\n  is  {calls} {text!r} {thought!r}\n  not {case.calls} {case.content!r} {case.reasoning!r}",
-                file=sys.stderr,
+            counts[name][2 * index] += counted and right
+            counts[name][2 * index + 1] += counted
+        if any(counted and not right for counted, right in same):
+            otherwise.append(
+                {
+                    "template": name,
+                    "text": case.text[:300],
+                    "here": [calls, text[:200], thought[:200]],
+                    "there": [case.calls, case.content, case.reasoning],
+                }
             )
-    print("| Template | calls | answers | reasoning |\n| --- | ---: | ---: | ---: |")
-    for name, row in [*sorted(counts.items()), ("all", [sum(column) for column in zip(*counts.values())])]:
-        print(f"| {name} | {row[0]} of {row[1]} | {row[2]} of {row[3]} | {row[4]} of {row[5]} |")
-
-
-if __name__ == "__main__":
-    main()
+    return {
+        "corpus": f"{corpus.title}, tests/test-chat.cpp",
+        "families": dict(sorted(counts.items())),
+        "otherwise": otherwise,
+    }
