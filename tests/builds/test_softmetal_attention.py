@@ -43,5 +43,5 @@ def test_the_device_takes_exactly_what_there_are_kernels_for(patched_programs, s
             assert supported == (k >= v and (k, v) != (128, 64)), case
             assert not theirs.get(case), case
         else:
-            assert supported == theirs[case], case
+            assert supported == theirs.get(case, True), case  # the series brings cases that upstream has not
     assert sum(ours.values()) - sum(theirs.values()) >= 30 * 10 + 3 * 10 * 4

@@ -1,5 +1,6 @@
 """Faults in kernels and in the host's code, planted one at a time: the software Metal notices each."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ CASES = attention.mixed("64", (("q8_0", "q4_0"), ("f16", "q8_0")))
 
 #: What stands in a kernel's source, and what the fault makes of it.
 FAULTS = {
-    "V has K's type": ("FA_CAT(FA_DEQ_, FA_V)", "FA_CAT(FA_DEQ_, FA_K)"),
+    "V has K's type": ("FA_CAT(FA_TYPE_, FA_V)", "FA_CAT(FA_TYPE_, FA_K)"),
     "V is read with K's number of pieces in a block": (
         "deq_v_t4(pv4 + i/nl_v, i%nl_v, mv);",
         "deq_v_t4(pv4 + i/nl_k, i%nl_k, mv);",
@@ -51,9 +52,22 @@ def test_a_fault_in_a_kernel_is_noticed(patched_programs, name):
     assert any(not outcome.clean for outcome in outcomes)
 
 
-def test_a_kernel_of_ours_must_not_write_behind_its_memory(patched_programs):
-    # Zeros in front of the first barrier, as upstream's kernel writes them with narrow heads; these end in the gap.
-    fault = ("for (short i = 0; i < DV4/NL; ++i) {", "for (short i = 0; i < DV4/NL + 64; ++i) {")
+#: Heads that upstream's vector kernel writes behind its memory for, with one type that it has for all of them.
+NARROW = r"hsk=(96|192|576),hsv=(96|128|512),nh=(1|4),nr23=\[(1|4),1\],kv=512,nb=1,mask=1,sinks=0,.*type_K=f16,.*permute=\[0,1,2,3\],"
+
+
+def test_upstreams_vector_kernel_writes_behind_its_memory_and_the_patch_mends_that(patched_programs, stock_programs):
+    assert re.search(r"_vec_f16_dk\d+_dv\d+ writes \d+ bytes behind its", attention.run(stock_programs, NARROW).died)
+    outcome = attention.run(patched_programs, NARROW)
+    assert outcome.clean
+    assert {"dk96_dv96", "dk192_dv128", "dk576_dv512"} <= {
+        name.partition("_vec_f16_")[2] for name in outcome.report["kernels"]
+    }
+
+
+def test_a_kernel_that_writes_zeros_behind_its_memory_is_noticed(patched_programs):
+    # In front of the first barrier, so that no result differs; they end in the gap.
+    fault = ("for (short i = tiisg; i < Q*DV4; i += NW) {", "for (short i = tiisg; i < Q*DV4 + 64; i += NW) {")
     outcome = attention.run(patched_programs, CASES, fault=fault)
     assert "bytes behind its" in outcome.died
 
@@ -65,20 +79,33 @@ HOST_FAULTS = {
         "            // sync the 2 kernels\n            ggml_metal_op_concurrency_reset(ctx);\n",
         "            // sync the 2 kernels\n",
     ),
-    "threadgroup memory by K's type alone": (
-        "(ggml_is_quantized(op->src[1]->type) || ggml_is_quantized(op->src[2]->type)) ? 1 : 0;",
-        "ggml_is_quantized(op->src[1]->type) ? 1 : 0;",
+    "a quantized V goes to the kernel that has f16 keys": (
+        "op->src[1]->type == GGML_TYPE_F16 && !ggml_metal_op_flash_attn_ext_use_vec(op)",
+        "false",
     ),
 }
 
 
-@pytest.mark.parametrize("name", HOST_FAULTS)
-def test_softmetal_a_fault_in_the_hosts_code_is_noticed(name):
+def with_host(old, new):
+    """The programs of the series with an edit in the host's code."""
     source, repo = trees.patched(), store.open_store()
     mode, blob = store.entry_at(repo, source.tree, HOST)
-    text, (old, new) = store.read_blob(repo, blob).decode(), HOST_FAULTS[name]
+    text = store.read_blob(repo, blob).decode()
     assert text.count(old) == 1
     tree = store.tree_with(repo, source.tree, {HOST: (mode, repo.create_blob(text.replace(old, new).encode()))})
-    programs = build.programs(replace(source, tree=tree), lambda line: None)
+    return build.programs(replace(source, tree=tree), lambda line: None)
+
+
+@pytest.mark.parametrize("name", HOST_FAULTS)
+def test_softmetal_a_fault_in_the_hosts_code_is_noticed(name):
+    programs = with_host(*HOST_FAULTS[name])
     outcomes = (attention.run(programs, CASES, reverse=reverse) for reverse in (False, True))
     assert any(not outcome.clean for outcome in outcomes)
+
+
+def test_softmetal_large_heads_ask_for_no_more_memory_than_there_is(patched_programs):
+    cases = r"hsk=(512|576),hsv=512,.*nb=24,.*type_K=q8_0,type_V=q8_0,"
+    outcome = attention.run(patched_programs, cases)
+    assert outcome.clean and outcome.passed == 2
+    upstreams = with_host("(op->src[0]->ne[0] < 512 || ggml_metal_op_flash_attn_ext_use_vec(op))", "true")
+    assert re.search(r"asks for \d+ bytes of threadgroup memory", attention.run(upstreams, cases).died)

@@ -103,7 +103,7 @@ def test_softmetal_a_host_file_that_moved_is_followed(copy):
 
 
 def test_softmetal_a_kernel_file_that_moved_is_out_of_range(copy):
-    with pytest.raises(PatchError, match=f"metal-mixed-kv needs {KERNEL}"):
+    with pytest.raises(PatchError, match=f"metal-fa-vec-zero needs {KERNEL}"):
         series_on(copy({}, moved=[(KERNEL, KERNEL.replace("fa_vec_common", "fa_vec"))]))
 
 

@@ -52,6 +52,24 @@ def test_softmetal_what_no_header_can_define_is_rewritten():
     assert "if (softmetal::lockstep() && tiisg == 0)" in text
 
 
+TENSORS = """
+kernel void copy(device float * x, uint id [[thread_position_in_grid]]) { x[id] = 0; }
+template <short N>
+kernel void product(device float * x, uint id [[thread_position_in_grid]]) {
+    { mpp::tensor_ops::matmul2d<descriptor(N), execution_simdgroups<4>> mm; }
+}
+template [[host_name("product_16")]] kernel product_t product<16>;
+template [[host_name("product_32")]] kernel product_t product<32>;
+"""
+
+
+def test_softmetal_tensor_kernels_are_named():
+    assert msl.names(TENSORS) == ["product_16", "product_32", "copy"]
+    assert msl.tensor_kernels(TENSORS) == ["product_16", "product_32"]
+    # A source that hides where it computes with them proves nothing of any.
+    assert msl.tensor_kernels(SOURCE) == ["copy_f32", "plain"]
+
+
 def test_softmetal_a_kernel_that_is_not_there_is_an_error():
     with pytest.raises(KeyError):
         msl.translate(SOURCE, "copy_f16")

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kvsplit_patch.errors import PatchError
 from kvsplit_patch.proof.programs import backend_ops
 
 from . import build
@@ -41,7 +43,8 @@ class DeviceResults:
     failed: tuple[str, ...]
     #: What the program said when it died; nothing when it did not.
     died: str
-    #: The device's counts: kernels by name, each with dispatches, threadgroups, loaded and distinct bytes by buffer.
+    #: The device's counts: kernels by name, each with dispatches, threadgroups, loaded and distinct bytes by buffer;
+    #: and the names of tensor kernels.
     report: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -76,6 +79,30 @@ def _reason(outcome: backend_ops.CaseResults) -> str:
 def supported(programs: Path) -> dict[str, bool]:
     """Every case of flash attention that test-backend-ops has, and whether the device takes it."""
     return backend_ops.support(programs, DEVICE, build.environment())
+
+
+def tensor_kernels(programs: Path) -> tuple[str, ...]:
+    """The kernels that a GPU with tensors (Metal 4: an M5) runs, and that are not emulated: nothing here proves them.
+
+    Raises PatchError when the device was not there to be asked.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.json"
+        backend_ops.support(programs, DEVICE, build.environment(report=report))
+        if not report.is_file():
+            raise PatchError("test-backend-ops found no software Metal: build its programs anew.")
+        return tuple(json.loads(report.read_text())["tensor_kernels"])
+
+
+def unproven(kernels: Sequence[str]) -> list[str]:
+    """A problem where kernels that are not emulated compute attention; names them."""
+    names = [name for name in kernels if "flash_attn" in name]
+    if not names:
+        return []
+    return [
+        "On GPUs with tensors attention has kernels that the software Metal cannot emulate: "
+        f"{', '.join(names)}; only a Mac with such a GPU proves them (llm kvsplit doctor --metal)."
+    ]
 
 
 def is_mixed(case: str) -> bool:

@@ -16,7 +16,7 @@ from . import toolchain
 def flags() -> tuple[str, ...]:
     """What ``kvsplit_patch.building`` is to be given. Apple's three frameworks are one library here."""
     toolchain.check_platform()
-    library = toolchain.linked_library()
+    library = toolchain.device_library()
     programs = toolchain.wrappers()
     return (
         *cmake.flags(),

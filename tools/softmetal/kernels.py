@@ -1,7 +1,8 @@
 """Run as a program by the device: ``kernels.py CLANG WHAT SOURCE RESULT [-DNAME=VALUE]…``.
 
-WHAT is ``names`` (of the kernels in the source), ``compile:NAME`` or ``count:NAME`` (one kernel, as a shared library;
-``count`` has it report what it loads). What goes wrong is printed as one line.
+WHAT is ``names`` (of the kernels in the source), ``tensors`` (of those that a GPU with tensors computes with them),
+``compile:NAME`` or ``count:NAME`` (one kernel, as a shared library; ``count`` has it report what it loads). What goes
+wrong is printed as one line.
 """
 
 import os
@@ -25,12 +26,16 @@ def main(clang: str, what: str, source: str, result: str, *macros: str) -> int:
     os.environ |= {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
     temporary = f"{result}.{os.getpid()}"
     step, _, name = what.partition(":")
+    if step == "tensors":
+        macros = (*macros, "-DGGML_METAL_HAS_TENSOR=1")  # as upstream's host code defines it for such a GPU
     command = [clang, "c++", "-E", "-P", "-x", "c++", "-D__METAL__=1", "-D__METAL_VERSION__=310", *macros]
     done = subprocess.run([*command, f"-I{HERE / 'stub'}", source], capture_output=True, text=True)
     if done.returncode == 0:
         text = done.stdout
         if step == "names":
             Path(temporary).write_text("\n".join(msl.names(text)) + "\n")
+        elif step == "tensors":
+            Path(temporary).write_text("\n".join(msl.tensor_kernels(text)) + "\n")
         elif name not in msl.names(text):
             print(f"the library has no kernel {name}")
             return 1

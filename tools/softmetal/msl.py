@@ -20,6 +20,7 @@ _ARRAY = re.compile(r"\bthreadgroup\s+(\w+)\s+(\w+)\s*((?:\[[^\]]*\])+)\s*;")
 _UNROLL = re.compile(r"^[ \t]*#\s*pragma\s+(?:clang\s+loop\s+)?unroll.*$", re.MULTILINE)
 # Lane 0 alone: in lock-step the other lanes have read by then what it is about to write.
 _FIRST_LANE = re.compile(r"\bif\s*\(\s*(tiisg\s*==\s*0)\b")
+_TENSOR = re.compile(r"\b(?:mpp\s*::|matmul2d\b)")
 # Without a mask its sizes are 0, and kernels divide by them before they look: anything on a GPU, the end of a program here.
 _REMAINDER = re.compile(r"\(\s*(\w+)\s*%\s*(args\.\w+)\s*\)")
 
@@ -35,6 +36,17 @@ class Kernel:
 def names(text: str) -> list[str]:
     """The kernels in a preprocessed source: those a ``host_name`` names, and those that are no templates."""
     return list(_kernels(text))
+
+
+def tensor_kernels(text: str) -> list[str]:
+    """The kernels in a preprocessed source whose body speaks of tensors; all of them where none does.
+
+    A source that has such a kernel and does not show which is no proof for any of its kernels.
+    """
+    kernels = _kernels(text)
+    bodies = {match[1]: _block(text, match.end()) for match in _DEFINITION.finditer(text)}
+    using = {function for function, body in bodies.items() if _TENSOR.search(body)}
+    return [name for name, kernel in kernels.items() if re.split(r"\W", kernel.function)[0] in using] or list(kernels)
 
 
 def translate(text: str, name: str) -> str:
@@ -102,6 +114,17 @@ def _split(text: str, start: int) -> list[str]:
         if depth == 0:
             return parts
     raise ValueError("a parameter list that does not end")
+
+
+def _block(text: str, start: int) -> str:
+    """The next ``{ … }`` after ``start``, brackets included."""
+    begin = text.index("{", start)
+    depth = 0
+    for index in range(begin, len(text)):
+        depth += (text[index] == "{") - (text[index] == "}")
+        if depth == 0:
+            return text[begin : index + 1]
+    raise ValueError("a block that does not end")
 
 
 def _without_attributes(text: str) -> str:

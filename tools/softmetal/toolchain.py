@@ -102,38 +102,39 @@ def device_library() -> Path:
 
 
 def wrappers() -> dict[str, Path]:
-    """Programs for cmake to call: ``cc`` for C and Objective-C, ``as`` for the assembler files that embed kernels."""
-    bin_folder = folder() / "bin"
-    bin_folder.mkdir(exist_ok=True)
+    """Programs for cmake to call: ``cc`` for C and Objective-C, ``as`` for the assembler files that embed kernels.
+
+    They lie in a folder of their content, with the headers that they need, so that checkouts share them where they are
+    the same, and do not meet where they are not.
+    """
+    scripts = _scripts()
+    content = "\n".join([digest("objc"), *scripts.values()])
+    programs = folder() / "compilers" / hashlib.sha256(content.encode()).hexdigest()[:16]
+    if not programs.is_dir():
+        programs.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=programs.parent) as scratch:
+            made = Path(scratch) / programs.name
+            shutil.copytree(HERE / "objc", made / "objc")
+            for name, script in scripts.items():
+                (made / name).write_text(script)
+                (made / name).chmod(0o755)
+            try:
+                os.rename(made, programs)
+            except OSError:
+                if not programs.is_dir():  # which it is where another process was faster
+                    raise
+    return {name: programs / name for name in scripts}
+
+
+def _scripts() -> dict[str, str]:
     options = "-fobjc-runtime=objfw -fconstant-string-class=NSConstantString -fblocks -fno-sanitize=all"
     quiet = "-Wno-incompatible-pointer-types -Wno-unused-command-line-argument"
     cache = f'export ZIG_GLOBAL_CACHE_DIR="{folder() / "zig"}" ZIG_LOCAL_CACHE_DIR="{folder() / "zig"}"'
     scripts = {
-        "cc": f'{cache}\nexec "{clang()}" cc {options} {quiet} -I"{HERE / "objc"}" "$@"\n',
+        "cc": f'{cache}\nexec "{clang()}" cc {options} {quiet} -I"${{0%/*}}/objc" "$@"\n',
         # The files are written for Apple's format: its sections are named otherwise, its symbols begin with a "_".
         "as": f'{cache}\nfor word in "$@"; do case "$word" in *.s) sed -i '
         "-e 's/^\\.section __DATA,__ggml_metallib$/.section .rodata/' "
         f'-e \'s/^\\(\\.globl \\)\\{{0,1\\}}_ggml_/\\1ggml_/\' "$word";; esac; done\nexec "{clang()}" cc "$@"\n',
     }
-    paths = {}
-    for name, script in scripts.items():
-        text = f"#!/bin/sh\n{script}"
-        paths[name] = bin_folder / name
-        if not paths[name].is_file() or paths[name].read_text() != text:
-            temporary = paths[name].with_suffix(f".{os.getpid()}")
-            temporary.write_text(text)
-            temporary.chmod(0o755)
-            os.replace(temporary, paths[name])
-    return paths
-
-
-def linked_library() -> Path:
-    """``libsoftmetal.so`` under a name that stays: builds link against it, and run with ``device_library()``."""
-    path = folder() / "lib" / "libsoftmetal.so"
-    path.parent.mkdir(exist_ok=True)
-    current = device_library()
-    if not path.is_file() or path.read_bytes() != current.read_bytes():
-        temporary = path.with_suffix(f".{os.getpid()}")
-        shutil.copyfile(current, temporary)
-        os.replace(temporary, path)
-    return path
+    return {name: f"#!/bin/sh\n{script}" for name, script in scripts.items()}

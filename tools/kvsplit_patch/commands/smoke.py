@@ -31,10 +31,14 @@ def command(target, flags, accept, device):
 
 
 def _on_softmetal(source):
-    from softmetal import build, smoke
+    from softmetal import attention, build, smoke
 
-    rows = smoke.measure(build.programs(source, echo), echo)
+    programs = build.programs(source, echo)
+    rows = smoke.measure(programs, echo)
     click.echo("\n".join(smoke.table(rows)))
-    problems = [problem for row in rows for problem in row.problems()]
-    sentence = f"The emulated Metal and the CPU are too far apart ({len(problems)} problems): mend the kernels."
+    tensors = attention.tensor_kernels(programs)
+    if tensors:
+        click.echo(f"Not emulated, so not proven: {', '.join(tensors)}.")
+    problems = [problem for row in rows for problem in row.problems()] + attention.unproven(tensors)
+    sentence = f"The emulated Metal does not prove this ({len(problems)} problems): mend the kernels."
     options.end_with(problems, sentence)

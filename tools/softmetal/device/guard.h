@@ -16,7 +16,7 @@ class Guarded {
     void start(const size_t * sizes, int count, void ** pointers);
     // The array that a kernel declares `threadgroup`, known by its address in the kernel.
     void * variable(const void * name, size_t size);
-    // Aborts when a kernel wrote behind its memory, unless it is upstream's known one.
+    // Aborts when a kernel wrote behind its memory.
     void check(const std::string & kernel);
 
   private:

@@ -63,6 +63,15 @@ std::string cached(const std::string & source, const Macros & macros, const std:
     return setting("SOFTMETAL_CACHE") + "/" + digest(all);
 }
 
+// The lines that the compiler makes of a source for `what`.
+bool listed(const std::string & what, const std::string & source, const Macros & macros, std::vector<std::string> & lines, std::string & error) {
+    std::string file = cached(source, macros, "") + "." + what;
+    if (!made(what, source, macros, file, error)) return false;
+    std::ifstream in(file);
+    for (std::string line; std::getline(in, line);) lines.push_back(line);
+    return true;
+}
+
 }
 
 std::string with_fault(std::string source) {
@@ -77,11 +86,12 @@ std::string with_fault(std::string source) {
 }
 
 bool kernel_names(const std::string & source, const Macros & macros, std::vector<std::string> & names, std::string & error) {
-    std::string file = cached(source, macros, "") + ".names";
-    if (!made("names", source, macros, file, error)) return false;
-    std::ifstream in(file);
-    for (std::string line; std::getline(in, line);) names.push_back(line);
-    return true;
+    return listed("names", source, macros, names, error);
+}
+
+bool tensor_kernels(const std::string & source, const Macros & macros, std::vector<std::string> & names, std::string & error) {
+    // The one operation that tensors are for.
+    return source.find("matmul2d") == std::string::npos || listed("tensors", source, macros, names, error);
 }
 
 const Kernel * compile_kernel(const std::string & source, const Macros & macros, const std::string & name, std::string & error) {

@@ -159,7 +159,13 @@ SOFTMETAL_CLASS(SMDevice, Device, {
             release(made);
             return nullptr;
         }
-        report_library(made->source.size(), made->names.size());
+        std::vector<std::string> tensors;
+        if (!tensor_kernels(made->source, made->macros, tensors, said)) {
+            set_error(error, said);
+            release(made);
+            return nullptr;
+        }
+        report_library(made->source.size(), made->names.size(), tensors);
         return made;
     }),
     METHOD("newComputePipelineStateWithFunction:error:", (Device *, SEL, Function * function, id *) -> id {

@@ -4,12 +4,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <set>
 
 namespace softmetal {
 namespace {
 
 struct Counts {
-    long dispatches = 0, threadgroups = 0, overrun = 0;
+    long dispatches = 0, threadgroups = 0;
     long loaded[SLOTS] = {};     // bytes, as often as they are loaded
     long distinct[SLOTS] = {};   // bytes, once for each dispatch: what a cache that is large enough reads from memory
 };
@@ -19,16 +20,23 @@ struct Touched { char * begin; char * end; int slot; long loaded; std::vector<bo
 std::mutex mutex;
 std::map<std::string, Counts> kernels;
 long libraries = 0, source_bytes = 0, functions = 0;
+std::set<std::string> tensor_kernels;
 std::vector<Touched> touched;   // of the dispatch that runs
 
 void write() {
     FILE * file = fopen(getenv("SOFTMETAL_REPORT"), "w");
     if (!file) return;
-    fprintf(file, "{\"libraries\": %ld, \"source_bytes\": %ld, \"functions\": %ld, \"kernels\": {", libraries, source_bytes, functions);
+    fprintf(file, "{\"libraries\": %ld, \"source_bytes\": %ld, \"functions\": %ld, \"tensor_kernels\": [", libraries, source_bytes, functions);
     const char * before = "";
+    for (const std::string & name : tensor_kernels) {
+        fprintf(file, "%s\"%s\"", before, name.c_str());
+        before = ", ";
+    }
+    fprintf(file, "], \"kernels\": {");
+    before = "";
     for (const auto & [name, counts] : kernels) {
-        fprintf(file, "%s\n \"%s\": {\"dispatches\": %ld, \"threadgroups\": %ld, \"overrun\": %ld", before, name.c_str(), counts.dispatches,
-                counts.threadgroups, counts.overrun);
+        fprintf(file, "%s\n \"%s\": {\"dispatches\": %ld, \"threadgroups\": %ld", before, name.c_str(), counts.dispatches,
+                counts.threadgroups);
         for (auto [title, values] : { std::pair { "loaded", counts.loaded }, std::pair { "distinct", counts.distinct } }) {
             fprintf(file, ", \"%s\": [", title);
             for (int i = 0; i < SLOTS; i++) fprintf(file, "%s%ld", i ? ", " : "", values[i]);
@@ -41,10 +49,9 @@ void write() {
     fclose(file);
 }
 
-Counts & counts(const std::string & kernel) {
-    static const bool at_exit = getenv("SOFTMETAL_REPORT") && (atexit(write), true);
-    (void) at_exit;
-    return kernels[kernel];
+void write_at_exit() {
+    static const bool registered = getenv("SOFTMETAL_REPORT") && (atexit(write), true);
+    (void) registered;
 }
 
 }
@@ -76,7 +83,8 @@ void report_load(const void * address, unsigned size) {
 
 void report_end(const Dispatch & dispatch) {
     std::lock_guard<std::mutex> hold(mutex);
-    Counts & mine = counts(dispatch.name);
+    write_at_exit();
+    Counts & mine = kernels[dispatch.name];
     mine.dispatches++;
     mine.threadgroups += long(dispatch.groups.x) * dispatch.groups.y * dispatch.groups.z;
     for (const Touched & piece : touched) {
@@ -86,17 +94,13 @@ void report_end(const Dispatch & dispatch) {
     touched.clear();
 }
 
-void report_overrun(const std::string & kernel, size_t bytes) {
+void report_library(size_t bytes, size_t count, const std::vector<std::string> & tensors) {
     std::lock_guard<std::mutex> hold(mutex);
-    Counts & mine = counts(kernel);
-    mine.overrun = std::max(mine.overrun, long(bytes));
-}
-
-void report_library(size_t bytes, size_t count) {
-    std::lock_guard<std::mutex> hold(mutex);
+    write_at_exit();
     libraries++;
     source_bytes += long(bytes);
     functions += long(count);
+    tensor_kernels.insert(tensors.begin(), tensors.end());
 }
 
 }

@@ -8,8 +8,7 @@ namespace softmetal {
 void report_start(const Dispatch & dispatch);
 void report_load(const void * address, unsigned size);
 void report_end(const Dispatch & dispatch);
-void report_overrun(const std::string & kernel, size_t bytes);
-// A library was made from source, with that many kernels in it.
-void report_library(size_t bytes, size_t kernels);
+// A library was made from source, with that many kernels in it; `tensors` are those that a GPU with tensors has of it.
+void report_library(size_t bytes, size_t kernels, const std::vector<std::string> & tensors);
 
 }

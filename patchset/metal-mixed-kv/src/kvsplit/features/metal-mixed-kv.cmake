@@ -1,4 +1,4 @@
-# Metal computes attention with keys and values of different types; their kernels come from the embedded source.
-if (GGML_METAL AND GGML_METAL_EMBED_LIBRARY)
+# Metal computes attention with keys and values of different types.
+if (GGML_METAL)
     list(APPEND LLAMA_KVSPLIT_FEATURES metal-mixed-kv)
 endif()
