@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..builds import choice, probe
 from ..engine import library
+from ..kvtypes import CacheType
 from . import fingerprint, states
 from .state_file import Key, Session
 
@@ -83,14 +84,21 @@ def should_store(option: bool | None) -> bool:
     return bool((logs_on() or call.params.get("log")) and not call.params.get("no_log"))
 
 
+def _types(layers: Sequence[CacheType]) -> str:
+    """The type of all layers, or of each where they differ."""
+    names = [cache_type.name for cache_type in layers]
+    return ",".join(names if len(set(names)) > 1 else names[:1])
+
+
 def _key(weights: Weights, options: ContextOptions, *, compute: bool) -> Key | None:
     sha256 = fingerprint.model_sha256(weights.header.files, compute=compute)
     if sha256 is None:
         return None
+    pairs = options.cache.pairs(weights.header.n_layer)
     return Key(
         model=sha256,
-        k_type=options.pair.k.name,
-        v_type=options.pair.v.name,
+        k_type=_types([pair.k for pair in pairs]),
+        v_type=_types([pair.v for pair in pairs]),
         flash_attn=options.flash_attn,
         rotation=library.rotates(),
         library=probe.key(choice.current()),

@@ -23,7 +23,7 @@ def test_splits(line, splits):
 
 
 def part(*devices):
-    side = log_lines.Side("f16", 1.0)
+    side = log_lines.Side(("f16",), 1.0)
     return log_lines.CachePart(256, dict(enumerate(devices)), side, side)
 
 
