@@ -28,7 +28,7 @@ _WIDTH = 44
 
 @click.command()
 @click.argument("model")
-@click.option("--pairs", default="16/16,8/4", help="Key bits/value bits to watch, one after another.")
+@click.option("--pairs", default="16/16,8/4", help="Pairs such as 8/4, and layer maps, to watch one after another.")
 @positive("--n-ctx", help="Tokens of context to fill (default: 8192, less if the model was trained for less).")
 @text
 @click.option("--out", multiple=True, type=click.Path(path_type=Path), help="Save as .gif (moving), .svg or .png.")

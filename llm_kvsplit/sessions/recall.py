@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ..builds import choice, probe
@@ -85,9 +86,9 @@ def should_store(option: bool | None) -> bool:
 
 
 def _types(layers: Sequence[CacheType]) -> str:
-    """The type of all layers, or of each where they differ."""
-    names = [cache_type.name for cache_type in layers]
-    return ",".join(names if len(set(names)) > 1 else names[:1])
+    """The type of all layers, or of each run of layers where they differ: "4 q8_0 + 26 q4_0"."""
+    runs = [(name, len(list(same))) for name, same in groupby(cache_type.name for cache_type in layers)]
+    return runs[0][0] if len(runs) == 1 else " + ".join(f"{count} {name}" for name, count in runs)
 
 
 def _key(weights: Weights, options: ContextOptions, *, compute: bool) -> Key | None:

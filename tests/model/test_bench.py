@@ -197,7 +197,7 @@ def test_another_schema_is_told(whole, tmp_path):
         (("bench", "--text", "gone.txt"), "gone.txt cannot be read as text"),
         (("compare", "--n-ctx", "0"), "--n-ctx must be 1 or more, not 0"),
         (("compare", "--n-ctx", "-3"), "--n-ctx must be 1 or more, not -3"),
-        (("compare", "--pairs", "8/4,8"), "'8' is not a pair of cache bits"),
+        (("compare", "--pairs", "8/4,8/"), "'8/' is not a pair of cache bits"),
         (("compare", "--n-ctx", "1000000000"), "2 x 1000000000 are needed"),
         (("watch", "--n-ctx", "-1"), "--n-ctx must be 1 or more, not -1"),
         (("watch", "--out", "a.jpg"), "must end in .gif, .svg or .png"),
