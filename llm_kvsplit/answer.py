@@ -26,6 +26,7 @@ from .engine.sampling import Sampling
 from .engine.weights import LoadOptions, Weights
 from .errors import KvsplitError
 from .grammar import Grammar
+from .kvtypes import LayerMap
 from .options import COMPLETION_TOKENS, Options, Settings, effective_settings, stop_texts
 from .registry import Entry
 from .sessions import recall
@@ -60,10 +61,11 @@ def prepare(entry: Entry, prompt: Any, conversation: Any, *, session: str | None
     if prompt.options.generic_tools and prompt.tools:
         form = generic_tools.grammar(prompt.tools, form)
     # llama.cpp is given whole files and caches it can make: its own words for others are poor.
-    if reason := gguf.refusal(gguf.read(entry.path), settings.pair.k, settings.pair.v):
+    header = gguf.read(entry.path)
+    if reason := gguf.refusal(header, settings.cache):
         raise KvsplitError(f"{entry.name} {reason}.")
     library.load()
-    _note_speed(choice.ensure(), settings, conversation and conversation.id)
+    _note_speed(choice.ensure(), settings, header.n_layer, conversation and conversation.id)
     for name in form.unchecked_formats if form else ():
         notes.once(f"the schema's format {name} is not known, and any text will do.", conversation and conversation.id)
     return Question(entry, prompt, settings, form, session, stream)
@@ -95,7 +97,7 @@ def generated(
             loaded.tokens(), prompt_tokens(rendered, weights, raw=bool(options.raw_prompt)), weights
         )
         n_ctx_limit = settings.n_ctx or weights.n_ctx_train
-        cache = ContextOptions(settings.pair, n_ctx_limit, options.n_threads, options.flash_attn)
+        cache = ContextOptions(settings.cache, n_ctx_limit, options.n_threads, options.flash_attn)
         stored = None
         if options.kv_sessions is not False:
             stored = recall.find(weights, cache, tokens, n_ctx_limit)
@@ -180,13 +182,14 @@ def _note_form(form: Grammar, answer: str, outcome: Outcome) -> None:
         print(f"Note: {keywords} was taken for anyOf; the answer was checked, and follows the schema.", file=sys.stderr)
 
 
-def _note_speed(chosen: Build, settings: Settings, conversation: str | None) -> None:
-    """Say so where the pair is slow with this library, or its attention off the GPU; once in a conversation."""
-    if not settings.pair.quantized:
-        return
-    speed = pair_speed.of(chosen, settings.pair)
-    if speed is not None and (sentence := pair_speed.sentence(speed, settings.pair, chosen)):
-        notes.once(sentence, conversation)
+def _note_speed(chosen: Build, settings: Settings, n_layer: int, conversation: str | None) -> None:
+    """Say so where a pair is slow with this library, or its attention off the GPU; once in a conversation."""
+    for pair in dict.fromkeys(settings.cache.pairs(n_layer)):
+        if not pair.quantized:
+            continue
+        speed = pair_speed.of(chosen, pair)
+        if speed is not None and (sentence := pair_speed.sentence(speed, pair, chosen)):
+            notes.once(sentence, conversation)
 
 
 def _load(entry: Entry, settings: Settings) -> Weights:
@@ -205,7 +208,7 @@ def _context(
         )
     cache, may_grow = replace(cache, n_ctx=n_ctx), settings.n_ctx is None
     if not loaded.is_reusable(cache, may_grow=may_grow):
-        fit.refuse_unless_it_fits(weights.options.path, settings.pair, n_ctx)
+        fit.refuse_unless_it_fits(weights.options.path, settings.cache, n_ctx)
     return loaded.context(cache, may_grow=may_grow)
 
 
@@ -229,11 +232,9 @@ def _logged(context: Context, outcome: Outcome, restored: float | None) -> dict[
 
     ``restored``: seconds that restoring a stored state took, if one was.
     """
-    pair = context.options.pair
     return {
         "kv_cache": {
-            "key_type": pair.k.name,
-            "value_type": pair.v.name,
+            **_types(context),
             "n_ctx": context.n_ctx,
             **asdict(context.kv_size),
         },
@@ -241,6 +242,15 @@ def _logged(context: Context, outcome: Outcome, restored: float | None) -> dict[
         "session": _restored(outcome, restored),
         **asdict(outcome),
     }
+
+
+def _types(context: Context) -> dict[str, str]:
+    """The type of either side, "mixed" where layers differ, and the layer map if there is one."""
+    cache = context.options.cache
+    sides = zip(*((pair.k.name, pair.v.name) for pair in cache.pairs(context.weights.header.n_layer)))
+    key_type, value_type = (names[0] if len(set(names)) == 1 else "mixed" for names in sides)
+    layers = {"layers": str(cache)} if isinstance(cache, LayerMap) else {}
+    return {"key_type": key_type, "value_type": value_type, **layers}
 
 
 def _restored(outcome: Outcome, seconds: float | None) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from . import kvtypes
 from .errors import KvsplitError
-from .kvtypes import CachePair
 
 #: A vocabulary of 262,144 tokens takes half a second.
 _SECONDS = 60
@@ -27,8 +27,8 @@ _SECONDS = 60
 class Cache:
     """A KV cache that llama.cpp would allocate."""
 
-    key_bits: int
-    value_bits: int
+    #: What it stores keys and values in, as ``kvtypes.parse`` reads it.
+    types: str
     #: As many as asked for, rounded up as llama.cpp does.
     n_ctx: int
     #: None where llama.cpp refuses, for the reason in ``refusal``.
@@ -43,12 +43,12 @@ class Examination:
     caches: tuple[Cache, ...] = ()
 
 
-def ask(path: Path, pairs: Sequence[CachePair] = (), lengths: Sequence[int] = ()) -> Examination:
-    """Whether llama.cpp loads ``path``, and the cache of each pair at each length.
+def ask(path: Path, caches: Sequence[kvtypes.Cache] = (), lengths: Sequence[int] = ()) -> Examination:
+    """Whether llama.cpp loads ``path``, and each of ``caches`` at each length.
 
     Raises KvsplitError when there is no library to ask.
     """
-    request = {"path": str(path), "bits": [(pair.k.bits, pair.v.bits) for pair in pairs], "lengths": list(lengths)}
+    request = {"path": str(path), "caches": list(map(str, caches)), "lengths": list(lengths)}
     # Without GGML_NO_BACKTRACE, ggml starts a debugger before it aborts.
     environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     command = [sys.executable, "-m", "llm_kvsplit.examine"]
@@ -79,24 +79,24 @@ def _examined(request: dict[str, Any]) -> Examination:
 
     try:
         with fit.simulation(LoadOptions(Path(request["path"]))) as weights:
-            pairs = [CachePair.from_bits(*bits) for bits in request["bits"]]
+            caches = map(kvtypes.parse, request["caches"])
             return Examination(
-                None, tuple(_cache(weights, pair, n_ctx) for pair in pairs for n_ctx in request["lengths"])
+                None, tuple(_cache(weights, cache, n_ctx) for cache in caches for n_ctx in request["lengths"])
             )
     except LoadError as error:
         return Examination(error.cause)
 
 
-def _cache(weights: Any, pair: CachePair, n_ctx: int) -> Cache:
+def _cache(weights: Any, cache: kvtypes.Cache, n_ctx: int) -> Cache:
     from . import fit
+    from .engine import layer_types
     from .engine.context import ContextError
 
-    bits = pair.k.bits, pair.v.bits
     try:
-        taken = fit.footprint(weights, pair, n_ctx)
-    except ContextError as error:
-        return Cache(*bits, n_ctx, None, error.cause)
-    return Cache(*bits, taken.n_ctx, taken.kv)
+        taken = fit.footprint(weights, cache, n_ctx)
+    except (ContextError, layer_types.Refused) as error:
+        return Cache(str(cache), n_ctx, None, error.cause)
+    return Cache(str(cache), taken.n_ctx, taken.kv)
 
 
 def main() -> None:

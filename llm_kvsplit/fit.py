@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from . import gguf
 from .errors import KvsplitError
-from .kvtypes import CachePair
+from .kvtypes import Cache, CachePair
 from .units import size
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _EVEN_FROM = 1 << 19
 class Footprint:
     """Bytes that a model takes with one context."""
 
-    pair: CachePair
+    cache: Cache
     n_ctx: int
     weights: int
     kv: int
@@ -80,16 +80,16 @@ def simulation(options: LoadOptions) -> Iterator[Weights]:
         weights.close()
 
 
-def footprint(weights: Weights, pair: CachePair, n_ctx: int) -> Footprint:
+def footprint(weights: Weights, cache: Cache, n_ctx: int) -> Footprint:
     """What a (simulated) model takes with ``n_ctx`` tokens of context. Raises KvsplitError when llama.cpp refuses."""
     from .engine.context import Context, ContextOptions
 
     if n_ctx > 2 * _EVEN_FROM:
-        near, far = (footprint(weights, pair, n) for n in (_EVEN_FROM, 2 * _EVEN_FROM))
+        near, far = (footprint(weights, cache, n) for n in (_EVEN_FROM, 2 * _EVEN_FROM))
         steps = n_ctx / _EVEN_FROM - 2
         more_kv, more_buffers = (far.kv - near.kv) * steps, (far.buffers - near.buffers) * steps
         return replace(far, n_ctx=n_ctx, kv=round(far.kv + more_kv), buffers=round(far.buffers + more_buffers))
-    context = Context(weights, ContextOptions(pair, n_ctx))
+    context = Context(weights, ContextOptions(cache, n_ctx))
     try:
         kv, buffers = context.kv_size.bytes, context.buffers.total
     finally:
@@ -99,21 +99,21 @@ def footprint(weights: Weights, pair: CachePair, n_ctx: int) -> Footprint:
             "This llama.cpp says what it allocates in other words than those known here: use a build of the patch series "
             "('llm kvsplit backend list') or a newer llm-kvsplit."
         )
-    return Footprint(pair, context.n_ctx, weights.size, kv, buffers)
+    return Footprint(cache, context.n_ctx, weights.size, kv, buffers)
 
 
-def largest(weights: Weights, pair: CachePair, budget: int) -> Footprint | None:
+def largest(weights: Weights, cache: Cache, budget: int) -> Footprint | None:
     """The longest context within ``budget`` bytes, at most what the model was trained for; None if none fits."""
     from .engine.context import PADDING
 
-    longest = footprint(weights, pair, weights.n_ctx_train)
+    longest = footprint(weights, cache, weights.n_ctx_train)
     if longest.total <= budget:
         return longest
     # Bytes grow with the context, so halving finds the last that fits; counted in steps of PADDING tokens.
     fits, too_many, best = 0, -(-weights.n_ctx_train // PADDING), None
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
-        candidate = footprint(weights, pair, middle * PADDING)
+        candidate = footprint(weights, cache, middle * PADDING)
         if candidate.total <= budget:
             fits, best = middle, candidate
         else:
@@ -121,7 +121,7 @@ def largest(weights: Weights, pair: CachePair, budget: int) -> Footprint | None:
     return best
 
 
-def refuse_unless_it_fits(model: Path, pair: CachePair, n_ctx: int) -> None:
+def refuse_unless_it_fits(model: Path, cache: Cache, n_ctx: int) -> None:
     """Raise KvsplitError, with the numbers and what would fit, when the cache alone is larger than the memory.
 
     llama.cpp asks the system for the memory and then writes to all of it: where the system promises more than it
@@ -134,12 +134,12 @@ def refuse_unless_it_fits(model: Path, pair: CachePair, n_ctx: int) -> None:
     if _largest_cache(gguf.read(model), n_ctx) < memory:
         return
     with simulation(LoadOptions(model)) as weights:
-        taken = footprint(weights, pair, n_ctx).kv
+        taken = footprint(weights, cache, n_ctx).kv
         if taken <= memory:
             return
         raise KvsplitError(
-            f"A {pair} cache of {n_ctx} tokens takes {size(taken)} and there are {size(memory)} of memory: "
-            f"{_smaller_choice(weights, pair, n_ctx, memory)}"
+            f"A {cache} cache of {n_ctx} tokens takes {size(taken)} and there are {size(memory)} of memory: "
+            f"{_smaller_choice(weights, cache, n_ctx, memory)}"
         )
 
 
@@ -149,18 +149,19 @@ def _largest_cache(header: gguf.Gguf, n_ctx: int) -> int:
     return 4 * 2 * n_ctx * header.n_layer * heads * (header.head_dim_k + header.head_dim_v) + 2**30
 
 
-def _smaller_choice(weights: Weights, pair: CachePair, n_ctx: int, memory: int) -> str:
+def _smaller_choice(weights: Weights, cache: Cache, n_ctx: int, memory: int) -> str:
     header = weights.header
+    pairs = cache.pairs(header.n_layer)
     smaller = [
         CachePair.from_bits(key_bits, value_bits)
         for key_bits, value_bits in ((8, 8), (8, 4), (4, 4))
-        if key_bits <= pair.k.bits and value_bits <= pair.v.bits
+        if any(key_bits <= pair.k.bits and value_bits <= pair.v.bits for pair in pairs)
     ]
     for candidate in smaller:
-        if gguf.refusal(header, candidate.k, candidate.v):
+        if gguf.refusal(header, candidate):
             continue
         if footprint(weights, candidate, n_ctx).kv <= memory:
             return f"-o kv_key_bits {candidate.k.bits} -o kv_value_bits {candidate.v.bits} would fit."
     # Half, since weights and buffers want room too.
-    fitting = largest(weights, pair, memory // 2 + weights.size)
+    fitting = largest(weights, cache, memory // 2 + weights.size)
     return f"-o n_ctx {fitting.n_ctx} would fit." if fitting else "close other programs, or use a smaller model."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import KvsplitError
 from .gguf_format import FILE_TYPE_GUESSED, FILE_TYPES, count, damaged, read_file
-from .kvtypes import F16, CacheType
+from .kvtypes import F16, Cache
 
 #: No honest model comes near it; it keeps a damaged file from costing memory.
 MAX_LAYERS = 1 << 12
@@ -150,23 +150,26 @@ def no_embeddings(model: Gguf) -> str | None:
     return None
 
 
-def refusal(model: Gguf, k: CacheType, v: CacheType) -> str | None:
-    """Why llama.cpp cannot run this model with these cache types, as the end of a sentence; None if it can.
+def refusal(model: Gguf, cache: Cache) -> str | None:
+    """Why llama.cpp cannot run this model with such a cache, as the end of a sentence; None if it can.
 
     Source: llama_init_from_model in llama-context.cpp.
     """
     if what := other_kind(model):
         return f"is {what}: give a language model's own GGUF file instead of {model.path}"
-    if model.mla and k is not v:
+    try:
+        pairs = cache.pairs(model.n_layer)
+    except ValueError as error:
+        return f"cannot use the layer map {cache}: {error}"
+    if model.mla and any(pair.k is not pair.v for pair in pairs):
         return "uses multi-head latent attention, where keys and values must have the same bits"
-    for side, cache, dims in (
-        ("key", k, {layer.head_dim_k for layer in model.layers}),
-        ("value", v, {layer.head_dim_v for layer in model.layers}),
-    ):
-        for dim in sorted(dims):
-            if dim % cache.block:
+    keys = {(layer.head_dim_k, pair.k) for layer, pair in zip(model.layers, pairs)}
+    values = {(layer.head_dim_v, pair.v) for layer, pair in zip(model.layers, pairs)}
+    for side, kinds in (("key", keys), ("value", values)):
+        for dim, cache_type in sorted(kinds, key=lambda kind: (kind[0], kind[1].bits)):
+            if dim % cache_type.block:
                 return (
-                    f"has {side} heads of {dim} values, which blocks of {cache.block} ({cache.name}) "
+                    f"has {side} heads of {dim} values, which blocks of {cache_type.block} ({cache_type.name}) "
                     f"do not divide: use {F16.bits} {side} bits"
                 )
     return None

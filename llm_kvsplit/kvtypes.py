@@ -1,6 +1,9 @@
 """Bits <-> ggml cache types, and the bytes they take: the one place that knows them."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 
 #: Values in one quantization block of every cache type below but f16 (ggml-common.h: QK8_0, QK5_1, …).
 BLOCK = 32
@@ -48,10 +51,126 @@ class CachePair:
 
     @property
     def quantized(self) -> bool:
-        return self.k is not F16 or self.v is not F16
+        return self.k is not F16 or self.quantized_values
+
+    @property
+    def quantized_values(self) -> bool:
+        return self.v is not F16
+
+    @classmethod
+    def parse(cls, text: str) -> "CachePair":
+        """ "8/4", "K8V4", "q8_0/q4_0", and "f16" or "8" for both sides. Raises ValueError with what is allowed."""
+        bits = re.fullmatch(r"[Kk](\d+)[Vv](\d+)", text.strip())
+        key, slash, value = ("/".join(bits.groups()) if bits else text.strip()).partition("/")
+        return cls(_named(key), _named(value if slash else key))
+
+    def pairs(self, n_layer: int) -> tuple["CachePair", ...]:
+        """The pair of each layer: the same for all."""
+        return (self,) * n_layer
 
     def __str__(self) -> str:
         return f"K{self.k.bits}V{self.v.bits}" if self.quantized else "f16"
+
+
+@dataclass(frozen=True)
+class LayerRange:
+    """The layers from ``first`` to ``last``, and their pair."""
+
+    first: int
+    last: int
+    pair: CachePair
+
+    def __str__(self) -> str:
+        layers = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return f"{layers}:{self.pair}"
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """A pair for each layer: ``ranges``, in order and apart from each other, name some; all others take ``rest``.
+
+    ``str()`` gives a text such as "0-3:K8V8,4-29:K8V4" that ``parse`` takes, as llama.cpp's --kvq-layers does.
+    """
+
+    ranges: tuple[LayerRange, ...]
+    rest: CachePair
+
+    @classmethod
+    def parse(cls, text: str, rest: CachePair | None = None) -> "LayerMap":
+        """ "0-3:8/8,4-29:8/4": layers and the pair of each. ``rest:8/4`` among them is for the layers not named.
+
+        ``rest`` is for those where the text does not say; f16 by default. Raises ValueError, in words after the name of
+        what was read.
+        """
+        ranges: list[LayerRange] = []
+        named_rest = None
+        for part in text.split(",") if text.strip() else ():
+            layers, colon, pair = (word.strip() for word in part.partition(":"))
+            numbers = re.fullmatch(r"(\d{1,6})(?:\s*-\s*(\d{1,6}))?", layers)
+            if not colon or not (numbers or layers == "rest"):
+                raise ValueError(f"{part.strip()!r} is not layers:pair, such as 0-3:8/8")
+            if numbers:
+                ranges.append(LayerRange(int(numbers[1]), int(numbers[2] or numbers[1]), CachePair.parse(pair)))
+                if ranges[-1].last < ranges[-1].first:
+                    raise ValueError(f"{part.strip()!r} ends before it begins")
+            elif named_rest:
+                raise ValueError("the rest is named twice")
+            else:
+                named_rest = CachePair.parse(pair)
+        if not ranges and not named_rest:
+            raise ValueError("it is empty: write layers and their pairs, such as 0-3:8/8,4-29:8/4")
+        ranges.sort(key=lambda each: each.first)
+        for before, after in pairwise(ranges):
+            if after.first <= before.last:
+                raise ValueError(f"layer {after.first} is named twice")
+        return cls(tuple(ranges), named_rest or rest or CachePair(F16, F16))
+
+    @classmethod
+    def of(cls, pairs: Sequence[CachePair]) -> "LayerMap":
+        """The map with these pairs, the first of them layer 0's."""
+        ranges, first = [], 0
+        for pair, same in groupby(pairs):
+            last = first + len(list(same)) - 1
+            ranges.append(LayerRange(first, last, pair))
+            first = last + 1
+        return cls(tuple(ranges), CachePair(F16, F16))
+
+    def pairs(self, n_layer: int) -> tuple[CachePair, ...]:
+        """The pair of each layer. Raises ValueError for a map that names a layer which a model of so many lacks."""
+        if self.ranges and self.ranges[-1].last >= n_layer:
+            raise ValueError(f"it names layer {self.ranges[-1].last}, and the model has layers 0 to {n_layer - 1}")
+        pairs = [self.rest] * n_layer
+        for each in self.ranges:
+            pairs[each.first : each.last + 1] = [each.pair] * (each.last + 1 - each.first)
+        return tuple(pairs)
+
+    def bytes(self, cells: int, values: tuple[Sequence[int], Sequence[int]]) -> int:
+        """Bytes of a cache of ``cells`` tokens. ``values``: of one token, the number of keys and of values by layer."""
+        layers = zip(self.pairs(len(values[0])), *values)
+        return round(cells * sum(k * pair.k.bits_per_value + v * pair.v.bits_per_value for pair, k, v in layers) / 8)
+
+    @property
+    def quantized(self) -> bool:
+        return any(pair.quantized for pair in (self.rest, *(each.pair for each in self.ranges)))
+
+    @property
+    def quantized_values(self) -> bool:
+        return any(pair.quantized_values for pair in (self.rest, *(each.pair for each in self.ranges)))
+
+    def __str__(self) -> str:
+        parts = [str(each) for each in self.ranges]
+        if self.rest.quantized or not parts:
+            parts.append(f"rest:{self.rest}")
+        return ",".join(parts)
+
+
+#: What a cache stores its keys and values in: one pair for all layers, or a pair for each.
+Cache = CachePair | LayerMap
+
+
+def parse(text: str) -> Cache:
+    """What ``str()`` of a pair or of a layer map gives, and all that either's ``parse`` takes. Raises ValueError."""
+    return LayerMap.parse(text) if ":" in text else CachePair.parse(text)
 
 
 def from_bits(bits: int) -> CacheType:
@@ -63,6 +182,14 @@ def from_bits(bits: int) -> CacheType:
         return BITS[bits]
     except KeyError:
         raise ValueError(f"cache bits must be one of {', '.join(map(str, BITS))}, not {bits}") from None
+
+
+def _named(text: str) -> CacheType:
+    """The cache type of that name or number of bits. Raises ValueError with what is allowed."""
+    for cache_type in BITS.values():
+        if text.strip().lower() in (cache_type.name, str(cache_type.bits)):
+            return cache_type
+    raise ValueError(f"cache bits must be one of {', '.join(map(str, BITS))}, not {text.strip() or 'nothing'}")
 
 
 #: From most to least precise; what is tried, in this order, when something must be given up.

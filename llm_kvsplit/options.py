@@ -13,7 +13,7 @@ import llm
 from pydantic import Field, PrivateAttr
 
 from .errors import KvsplitError
-from .kvtypes import BITS, CachePair
+from .kvtypes import BITS, Cache, CachePair, LayerMap
 
 if TYPE_CHECKING:
     from .registry import Entry
@@ -30,6 +30,10 @@ class Options(llm.Model.Options):
     )
     kv_value_bits: int | None = Field(
         default=None, description=f"Bits a value of the values takes in the KV cache: {_BITS} (default 16)"
+    )
+    kv_layers: str | None = Field(
+        default=None,
+        description="Bits by layer, such as 0-3:8/8,4-29:8/4: keys/values; other layers take the two options above",
     )
     n_ctx: int | None = Field(
         default=None, description="Tokens of context to allocate (default: as many as are needed, growing)"
@@ -94,7 +98,7 @@ class Options(llm.Model.Options):
 class Settings:
     """What one answer is computed with: options over registered defaults, checked."""
 
-    pair: CachePair
+    cache: Cache
     #: Tokens of context; None for as many as are needed.
     n_ctx: int | None
     n_gpu_layers: int
@@ -123,20 +127,46 @@ def effective_settings(options: Options, entry: Entry) -> Settings:
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
             raise KvsplitError(f"{name} must be from {low} to {high}, not {value}.")
+    cache = _cache(options, entry)
+    if options.flash_attn is False and cache.quantized_values:
+        raise KvsplitError(
+            f"A {cache} cache needs flash attention: leave out -o flash_attn false, or keep values in 16 bits."
+        )
+    return Settings(
+        cache=cache,
+        n_ctx=entry.n_ctx if options.n_ctx is None else options.n_ctx,
+        n_gpu_layers=_first(options.n_gpu_layers, entry.n_gpu_layers, default=-1),
+    )
+
+
+def _cache(options: Options, entry: Entry) -> Cache:
+    """A layer map goes before bits that are said in the same place; what -o says goes before what is registered."""
     key_bits = _first(options.kv_key_bits, entry.kv_key_bits, default=16)
     value_bits = _first(options.kv_value_bits, entry.kv_value_bits, default=16)
     for name, bits in (("kv_key_bits", key_bits), ("kv_value_bits", value_bits)):
         if bits not in BITS:
             raise KvsplitError(f"{name} must be one of {_BITS}, not {bits}.")
-    if value_bits != 16 and options.flash_attn is False:
-        raise KvsplitError(
-            f"kv_value_bits {value_bits} needs flash attention: leave out -o flash_attn false, or set kv_value_bits 16."
-        )
-    return Settings(
-        pair=CachePair.from_bits(key_bits, value_bits),
-        n_ctx=entry.n_ctx if options.n_ctx is None else options.n_ctx,
-        n_gpu_layers=_first(options.n_gpu_layers, entry.n_gpu_layers, default=-1),
-    )
+    pair = CachePair.from_bits(key_bits, value_bits)
+    if options.kv_layers is not None:
+        return layer_map(options.kv_layers, pair)
+    if options.kv_key_bits is None and options.kv_value_bits is None:
+        return registered_map(entry) or pair
+    return pair
+
+
+def registered_map(entry: Entry) -> LayerMap | None:
+    """The layer map that a model is registered with, if any. Raises KvsplitError for a registry that was edited wrongly."""
+    if entry.kv_layers is None:
+        return None
+    return layer_map(entry.kv_layers, CachePair.from_bits(entry.kv_key_bits or 16, entry.kv_value_bits or 16))
+
+
+def layer_map(text: str, rest: CachePair) -> LayerMap:
+    """The map that a person wrote; ``rest`` is for layers that it does not name. Raises KvsplitError."""
+    try:
+        return LayerMap.parse(text, rest)
+    except ValueError as error:
+        raise KvsplitError(f"kv_layers {text!r} is no layer map: {error}.") from None
 
 
 def _first(*values: int | None, default: int) -> int:

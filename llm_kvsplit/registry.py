@@ -35,6 +35,8 @@ class Entry:
     source: str | None = None
     #: It gives vectors of texts, and writes none.
     embeds: bool = False
+    #: A layer map as ``kvtypes.LayerMap`` reads it.
+    kv_layers: str | None = None
 
 
 def load() -> dict[str, Entry]:
@@ -127,7 +129,7 @@ def _read(file: Path) -> dict[str, Entry]:
 def _entry(name: str, fields: dict) -> Entry:
     # Fields that this version does not know are a later version's: do not lose the model over them.
     known = {key: value for key, value in fields.items() if key in Entry.__dataclass_fields__ and value is not None}
-    kinds = {"path": str, "aliases": list, "sha256": str, "source": str, "embeds": bool}
+    kinds = {"path": str, "aliases": list, "kv_layers": str, "sha256": str, "source": str, "embeds": bool}
     for key, value in known.items():
         if type(value) is not kinds.get(key, int):
             raise TypeError(f"{key} of {name} is {value!r}")

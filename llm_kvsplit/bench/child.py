@@ -15,8 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import kvtypes
 from ..errors import KvsplitError
-from ..kvtypes import CachePair
+from ..kvtypes import Cache
 
 if TYPE_CHECKING:
     from ..engine.context import Context
@@ -100,8 +101,8 @@ def _open(weights: Weights, job: dict[str, Any]) -> Context:
     return Context(weights, ContextOptions(_pair(job), job["n_ctx"], job["threads"]))
 
 
-def _pair(job: dict[str, Any]) -> CachePair:
-    return CachePair.from_bits(*job["bits"])
+def _pair(job: dict[str, Any]) -> Cache:
+    return kvtypes.parse(job["pair"])
 
 
 def _speed(weights: Weights, tokens: list[int], job: dict[str, Any], done: Done) -> dict[str, Any]:

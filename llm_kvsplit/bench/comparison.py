@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..kvtypes import CachePair
+from ..kvtypes import Cache
 from . import quality
 from .jobs import Job
 from .quality import F16
@@ -34,14 +34,14 @@ def windows(n_ctx: int) -> int:
     return max(2, _TOKENS // n_ctx)
 
 
-def jobs(pairs: list[CachePair], n_ctx: int) -> list[Job]:
+def jobs(pairs: list[Cache], n_ctx: int) -> list[Job]:
     """One for each window of text: all ``pairs`` on it, F16 among them."""
     words = f"{', '.join(map(str, pairs))}: predictions and speeds"
     tokens = (1 + len(pairs)) * (n_ctx - 1)
     return [Job(f"window/{i}", {"window": i}, tokens, words) for i in range(windows(n_ctx))]
 
 
-def warm_up(contexts: dict[CachePair | None, Context], tokens: list[int]) -> None:
+def warm_up(contexts: dict[Cache | None, Context], tokens: list[int]) -> None:
     """Evaluate a little in each, since the first time takes longer."""
     for context in contexts.values():
         context.evaluate(tokens[:32])
@@ -49,12 +49,12 @@ def warm_up(contexts: dict[CachePair | None, Context], tokens: list[int]) -> Non
         context.synchronize()
 
 
-def measure(contexts: dict[CachePair | None, Context], tokens: list[int], progress: Progress) -> dict[str, Any]:
+def measure(contexts: dict[Cache | None, Context], tokens: list[int], progress: Progress) -> dict[str, Any]:
     """One window of text with every cache: a row for each prediction, and how fast it was made."""
     rates: dict[str, dict[str, float]] = {}
 
     @contextmanager
-    def step(pair: CachePair | None, what: str, count: int) -> Iterator[None]:
+    def step(pair: Cache | None, what: str, count: int) -> Iterator[None]:
         progress.describe(f"{'f16 nudged' if pair == F16 else pair or F16}: {_WORDS[what]}")
         started = time.perf_counter()
         yield
@@ -81,7 +81,7 @@ def measure(contexts: dict[CachePair | None, Context], tokens: list[int], progre
     }
 
 
-def combined(kept: Results, pairs: list[CachePair], n_ctx: int) -> Results:
+def combined(kept: Results, pairs: list[Cache], n_ctx: int) -> Results:
     """The results of all windows, in the form of ``bench``. Nothing is written."""
     parts = [kept.runs[job.name] for job in jobs(pairs, n_ctx)]
     runs: dict[str, dict[str, Any]] = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import fit
 from ..errors import KvsplitError
-from ..kvtypes import CachePair
+from ..kvtypes import Cache
 from ..units import size
 from .quality import F16
 
@@ -55,7 +55,7 @@ def windows(n_ctx: int) -> int:
 
 
 def planned(
-    subject: Subject, pairs: list[CachePair], lengths: list[int], repeats: int, common: dict[str, Any], *, layers: bool
+    subject: Subject, pairs: list[Cache], lengths: list[int], repeats: int, common: dict[str, Any], *, layers: bool
 ) -> Iterator[Job]:
     """Everything to measure. Speeds come first and in turns, so that a machine that slows down slows all alike."""
     trained = subject.header.n_ctx_train
@@ -74,7 +74,7 @@ def planned(
         yield _job("heads", F16, n_ctx, "heads", 3 * n_ctx, common, "attention of single heads")
 
 
-def speeds(pairs: list[CachePair], lengths: list[int], repeats: int, common: dict[str, Any]) -> Iterator[Job]:
+def speeds(pairs: list[Cache], lengths: list[int], repeats: int, common: dict[str, Any]) -> Iterator[Job]:
     for repeat in range(repeats):
         for n_ctx in lengths:
             for pair in pairs:
@@ -82,7 +82,7 @@ def speeds(pairs: list[CachePair], lengths: list[int], repeats: int, common: dic
                 yield _job(f"{pair}/{n_ctx}/speed/{repeat}", pair, n_ctx, "speed", n_ctx, common, words)
 
 
-def quality(pairs: list[CachePair], n_ctx: int, windows: int, common: dict[str, Any]) -> Iterator[Job]:
+def quality(pairs: list[Cache], n_ctx: int, windows: int, common: dict[str, Any]) -> Iterator[Job]:
     """Every pair against f16. The nudged f16 comes first, since the damage of the others is counted from it."""
     for pair in dict.fromkeys([F16, *pairs]):
         words = f"{'f16 nudged' if pair == F16 else pair}, {n_ctx} tokens: predictions"
@@ -90,12 +90,12 @@ def quality(pairs: list[CachePair], n_ctx: int, windows: int, common: dict[str, 
         yield _job(f"{pair}/{n_ctx}/quality", pair, n_ctx, "quality", 2 * n_ctx * windows, order, words)
 
 
-def _job(name: str, pair: CachePair, n_ctx: int, kind: str, tokens: int, common: dict[str, Any], words: str) -> Job:
-    order = common | {"kind": kind, "pair": str(pair), "bits": [pair.k.bits, pair.v.bits], "n_ctx": n_ctx}
+def _job(name: str, pair: Cache, n_ctx: int, kind: str, tokens: int, common: dict[str, Any], words: str) -> Job:
+    order = common | {"kind": kind, "pair": str(pair), "n_ctx": n_ctx}
     return Job(name, order, tokens, words)
 
 
-def too_large(weights: Weights, pair: CachePair, n_ctx: int, memory: int) -> str:
+def too_large(weights: Weights, pair: Cache, n_ctx: int, memory: int) -> str:
     """Why ``n_ctx`` tokens with ``pair`` cannot be measured; empty when they can.
 
     Quality is measured beside an f16 cache, so room for both is wanted where the model was trained for that length.
@@ -109,14 +109,14 @@ def too_large(weights: Weights, pair: CachePair, n_ctx: int, memory: int) -> str
     return f"{pair} at {n_ctx} tokens takes {size(total)} with the weights, and there are {size(memory)}"
 
 
-def refuse_unless_it_fits(weights: Weights, pairs: list[CachePair], n_ctx: int, memory: int) -> None:
+def refuse_unless_it_fits(weights: Weights, pairs: list[Cache], n_ctx: int, memory: int) -> None:
     """Raise KvsplitError, with the numbers, unless every pair fits. Nothing is loaded for it."""
     for pair in pairs:
         if reason := too_large(weights, pair, n_ctx, memory):
             raise too_large_error(reason)
 
 
-def refuse_unless_side_by_side(weights: Weights, pairs: list[CachePair], n_ctx: int, memory: int) -> None:
+def refuse_unless_side_by_side(weights: Weights, pairs: list[Cache], n_ctx: int, memory: int) -> None:
     """The same for all pairs and the f16 cache that they are compared with, in memory at once."""
     taken = [fit.footprint(weights, pair, n_ctx) for pair in (F16, *pairs)]
     total = taken[0].total + sum(each.kv + each.buffers for each in taken[1:])

@@ -1,6 +1,6 @@
 """What quantizing one layer's keys or values alone does.
 
-llama.cpp gives all layers one type. So the cache is f16, and while a window is evaluated the rows of one side of one
+A library without layer maps gives all layers one type. So the cache is f16, and while a window is evaluated the rows of one side of one
 layer are rounded on their way into it, by ggml's own quantizer, turned by the Hadamard matrix that llama.cpp turns
 quantized rows with. Rounding all layers so gives what a quantized cache gives (the tests compare them).
 """

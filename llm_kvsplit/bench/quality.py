@@ -11,7 +11,7 @@ import numpy as np
 
 from ..engine.context import Context, ContextOptions
 from ..errors import KvsplitError
-from ..kvtypes import CachePair
+from ..kvtypes import Cache, CachePair
 from . import noise
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _LOGITS = 1 << 24
 PROMPT, PREDICTIONS, ANSWER = "prompt", "predictions", "answer"
 #: Entered around each evaluation with the pair whose cache it is (None: the f16 cache that all are compared with), what
 #: it is for, and how many tokens it takes.
-Step = Callable[["CachePair | None", str, int], AbstractContextManager[None]]
+Step = Callable[["Cache | None", str, int], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def joined(parts: Iterable[Divergence]) -> Divergence:
     return Divergence(*(np.concatenate(column) for column in columns))
 
 
-def record(pair: CachePair, divergence: Divergence) -> dict[str, Any]:
+def record(pair: Cache, divergence: Divergence) -> dict[str, Any]:
     """``divergence.summary()`` as it stands in results. The nudged f16 cache has the perplexity of f16 itself."""
     summary = divergence.summary()
     if pair == F16:
@@ -141,19 +141,19 @@ def windows(tokens: list[int], n_ctx: int, count: int) -> list[list[int]]:
 
 def measure(
     weights: Weights,
-    pairs: list[CachePair],
+    pairs: list[Cache],
     texts: list[list[int]],
     *,
     n_threads: int | None = None,
     done: Callable[[int], None] = lambda tokens: None,
-) -> dict[CachePair, Divergence]:
+) -> dict[Cache, Divergence]:
     """Every pair against f16 on the same windows of tokens. F16 among them stands for the nudged one (see ``noise``).
 
     ``done`` gets the number of tokens after each evaluation.
     """
 
     @contextmanager
-    def step(_pair: CachePair | None, _what: str, count: int) -> Iterator[None]:
+    def step(_pair: Cache | None, _what: str, count: int) -> Iterator[None]:
         yield
         done(count)
 
@@ -164,10 +164,10 @@ def measure(
 
 @contextmanager
 def caches(
-    weights: Weights, pairs: list[CachePair], n_ctx: int, n_threads: int | None
-) -> Iterator[dict[CachePair | None, Context]]:
+    weights: Weights, pairs: list[Cache], n_ctx: int, n_threads: int | None
+) -> Iterator[dict[Cache | None, Context]]:
     """A cache for each pair, and under None the f16 cache to compare with. F16 stands for the nudged one."""
-    contexts: dict[CachePair | None, Context] = {}
+    contexts: dict[Cache | None, Context] = {}
     try:
         contexts[None] = Context(weights, ContextOptions(F16, n_ctx, n_threads))
         for pair in pairs:
@@ -182,8 +182,8 @@ def caches(
 
 
 def window(
-    contexts: dict[CachePair | None, Context], tokens: list[int], step: Step, one_by_one: int = 0
-) -> dict[CachePair, Divergence]:
+    contexts: dict[Cache | None, Context], tokens: list[int], step: Step, one_by_one: int = 0
+) -> dict[Cache, Divergence]:
     """Evaluate ``tokens`` in every cache, side by side, and compare each with the one under None.
 
     As in llama.cpp's llama-perplexity only the second half of a window counts, where each prediction has at least
@@ -199,7 +199,7 @@ def window(
         with step(pair, PROMPT, half):
             context.evaluate(tokens[:half])
             context.synchronize()
-    rows: dict[CachePair, list[Divergence]] = {pair: [] for pair in contexts if pair is not None}
+    rows: dict[Cache, list[Divergence]] = {pair: [] for pair in contexts if pair is not None}
     for start, stop, what in _stretches(half, len(tokens) - 1, weights.n_vocab, one_by_one):
         log_q = np.empty(0)
         for pair, context in contexts.items():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import files
+from .. import files, kvtypes
 from ..errors import KvsplitError
 from . import quality
 from .speed import spread
@@ -78,12 +78,12 @@ class Results:
         return any(name.startswith(f"{pair}/{n_ctx}/") for name in self.runs)
 
 
-def by_bits(pair: str) -> tuple[int, int]:
-    """The sort key of a configuration: f16 first, then from most to least bits in all, then of the keys."""
-    if pair == "f16":
-        return (-32, -16)
-    key_bits, value_bits = map(int, pair[1:].split("V"))
-    return (-key_bits - value_bits, -key_bits)
+def by_bits(configuration: str) -> tuple[bool, int, int, str]:
+    """The sort key of a configuration: f16 first, then from most to least bits in all, then of the keys; maps last."""
+    cache = kvtypes.parse(configuration)
+    if isinstance(cache, kvtypes.LayerMap):
+        return True, 0, 0, configuration
+    return False, -cache.k.bits - cache.v.bits, -cache.k.bits, ""
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import demo, gguf, registry
 from ..builds import choice
 from ..errors import KvsplitError
-from ..kvtypes import BITS, CachePair
+from ..kvtypes import BITS, Cache, CachePair, LayerMap
+from ..options import registered_map
 
 if TYPE_CHECKING:
     from ..engine.weights import LoadOptions, Weights
@@ -25,6 +28,8 @@ class Subject:
     registered: bool
     n_gpu_layers: int
     header: gguf.Gguf
+    #: The one that it is registered with, if any.
+    layer_map: LayerMap | None
 
     def load_options(self) -> LoadOptions:
         from ..engine.weights import LoadOptions
@@ -39,32 +44,46 @@ def named(model: str) -> Subject:
         raise KvsplitError(f"{model} is neither a registered model nor a file: 'llm kvsplit models' lists the models.")
     path = entry.path if entry else Path(model)
     layers = -1 if entry is None or entry.n_gpu_layers is None else entry.n_gpu_layers
-    return Subject(entry.name if entry else path.stem, path, entry is not None, layers, gguf.read(path))
+    layer_map = registered_map(entry) if entry else None
+    return Subject(entry.name if entry else path.stem, path, entry is not None, layers, gguf.read(path), layer_map)
 
 
-def parse_pairs(text: str) -> list[CachePair]:
-    """ "8/4,5/5" or "K8V4" as cache pairs. Raises KvsplitError with what is allowed."""
-    pairs = []
-    for part in text.split(","):
-        words = part.strip().upper()
-        words = {"F16": "16/16"}.get(words, words.removeprefix("K").replace("V", "/"))
-        try:
-            key_bits, value_bits = map(int, words.split("/"))
-            pairs.append(CachePair.from_bits(key_bits, value_bits))
-        except ValueError:
-            raise KvsplitError(
-                f"{part.strip()!r} is not a pair of cache bits: write key bits/value bits, such as 8/4, each one of "
-                f"{', '.join(map(str, BITS))}."
-            ) from None
-    return list(dict.fromkeys(pairs))
+def parse_caches(text: str) -> list[Cache]:
+    """ "8/4,K5V5,0-3:8/8,rest:8/4" as pairs and a layer map. A semicolon parts two maps that follow each other.
+
+    Raises KvsplitError with what is allowed.
+    """
+    caches: list[Cache] = []
+    for group in text.split(";"):
+        for mapped, parts in groupby(group.split(","), lambda part: ":" in part):
+            texts = list(parts)
+            caches += [_layer_map(",".join(texts))] if mapped else map(_pair, texts)
+    return list(dict.fromkeys(caches))
 
 
-def refuse_unmeasurable(subject: Subject, pairs: list[CachePair]) -> None:
+def _pair(text: str) -> CachePair:
+    try:
+        return CachePair.parse(text)
+    except ValueError:
+        raise KvsplitError(
+            f"{text.strip()!r} is not a pair of cache bits: write key bits/value bits, such as 8/4, each one of "
+            f"{', '.join(map(str, BITS))}."
+        ) from None
+
+
+def _layer_map(text: str) -> LayerMap:
+    try:
+        return LayerMap.parse(text)
+    except ValueError as error:
+        raise KvsplitError(f"{text.strip()!r} is no layer map: {error}.") from None
+
+
+def refuse_unmeasurable(subject: Subject, pairs: Sequence[Cache]) -> None:
     """Raise KvsplitError for a model or a pair that cannot be measured."""
     if not subject.header.causal:
         raise KvsplitError(f"{subject.name} embeds text and writes none: there is nothing to measure.")
     for pair in pairs:
-        if reason := gguf.refusal(subject.header, pair.k, pair.v):
+        if reason := gguf.refusal(subject.header, pair):
             raise KvsplitError(f"{pair} cannot be measured: {subject.name} {reason}.")
 
 

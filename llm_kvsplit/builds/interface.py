@@ -87,7 +87,10 @@ FUNCTIONS = {
     **{f"dequantize_row_{each.name}": "void(void*, float32*, int64)" for each in BITS.values() if each.block > 1},
 }
 #: Only the patch series has it.
-OPTIONAL = {"llama_kvsplit_info": "char*()"}
+OPTIONAL = {
+    "llama_kvsplit_info": "char*()",
+    "llama_kvsplit_set_layers": "char*(llama_model*, enum32*, enum32*, int32)",
+}
 CALLBACKS = {
     "ggml_abort_callback": "bool(void*)",
     "ggml_backend_sched_eval_callback": "bool(ggml_tensor*, bool, void*)",

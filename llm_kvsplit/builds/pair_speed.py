@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict, dataclass
 
 from .. import files
-from ..kvtypes import CachePair
+from ..kvtypes import Cache, CachePair
 from ..paths import cache_dir
 from . import probe
 from .shelf import Build
@@ -37,10 +37,10 @@ class PairSpeed:
     def poor(self) -> bool:
         return bool(self.fallen_from) or self.factor >= SLOW
 
-    def words(self, pair: CachePair) -> str:
+    def words(self, cache: Cache) -> str:
         """Such as "on the CPU, 8.1 times slower than f16 at 8192 tokens"."""
         where = f"on {self.device}" if self.device else "where its attention runs is not known"
-        if not pair.quantized:
+        if not cache.quantized:
             return where
         if self.factor >= SLOW:
             return f"{where}, {self.factor:.1f} times slower than f16 at {PROMPT} tokens"

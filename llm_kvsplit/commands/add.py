@@ -12,9 +12,10 @@ import click
 
 from .. import examine, gguf, registry
 from ..errors import KvsplitError
-from ..kvtypes import BITS, from_bits
+from ..kvtypes import BITS, Cache, CachePair
 from ..models import find
 from ..models.place import Place, printable, without_ending
+from ..options import layer_map
 from ..units import size
 
 _bits = click.Choice([str(bits) for bits in BITS])
@@ -27,6 +28,7 @@ def registration(command: Callable) -> Callable:
         click.option("-a", "--alias", "aliases", multiple=True, help="Another name for it; may be repeated."),
         click.option("--kv-key-bits", type=_bits, help="Bits of the keys in the KV cache, unless -o says otherwise."),
         click.option("--kv-value-bits", type=_bits, help="The same for the values."),
+        click.option("--kv-layers", help="Bits by layer, such as 0-3:8/8,4-29:8/4, unless -o says otherwise."),
         click.option("--n-ctx", type=click.IntRange(1), help="Tokens of context; as many as needed if not given."),
         click.option("--n-gpu-layers", type=click.IntRange(-1), help="Layers to put on the GPU; -1 for all."),
     ]):  # fmt: skip
@@ -143,6 +145,7 @@ def register(
     names: tuple[str, ...],
     kv_key_bits: str | None,
     kv_value_bits: str | None,
+    kv_layers: str | None,
     n_ctx: int | None,
     n_gpu_layers: int | None,
     sha256: str | None = None,
@@ -151,16 +154,29 @@ def register(
     """Check ``file``, add it to the registry, say how to use it, and return what its header says."""
     model = gguf.read(Path(file).expanduser().absolute())
     if gguf.embeds(model):
-        bits = bool(kv_key_bits or kv_value_bits)
+        bits = bool(kv_key_bits or kv_value_bits or kv_layers is not None)
         _register_embedding(model, names, bits, n_ctx=n_ctx, n_gpu_layers=n_gpu_layers, sha256=sha256, source=source)
         return model
     require_language_model(model)
     key_bits, value_bits = (int(bits) if bits else None for bits in (kv_key_bits, kv_value_bits))
-    if reason := gguf.refusal(model, from_bits(key_bits or 16), from_bits(value_bits or 16)):
+    pair = CachePair.from_bits(key_bits or 16, value_bits or 16)
+    cache: Cache = pair if kv_layers is None else layer_map(kv_layers, pair)
+    if reason := gguf.refusal(model, cache):
         raise KvsplitError(f"{file} {reason}.")
     refuse_what_llama_cpp_cannot_load(model)
     registry.add(
-        registry.Entry(names[0], model.path, names[1:], key_bits, value_bits, n_ctx, n_gpu_layers, sha256, source)
+        registry.Entry(
+            names[0],
+            model.path,
+            names[1:],
+            key_bits,
+            value_bits,
+            n_ctx,
+            n_gpu_layers,
+            sha256,
+            source,
+            kv_layers=kv_layers,
+        )
     )
     click.echo(
         f"Added {', '.join(names)}: {model.architecture}, {model.n_layer} layers, "

@@ -11,13 +11,17 @@ from ..bench import jobs
 from ..bench import subject as subjects
 from ..bench.quality import F16
 from ..errors import KvsplitError
-from ..kvtypes import USUAL, CachePair
+from ..kvtypes import USUAL, Cache
 from .parameters import positive, text, threads
+
+_PAIRS = ", ".join(map(str, USUAL))
 
 
 @click.command()
 @click.argument("model")
-@click.option("--config", help=f"Only these pairs, such as K8V4 or f16,8/5 (default: {', '.join(map(str, USUAL))}).")
+@click.option(
+    "--config", help=f"Only these pairs or layer maps, such as f16,8/5 or 0-3:8/8,rest:8/4 (default: {_PAIRS})."
+)
 @click.option("--seq-len", help="Only these lengths in tokens, such as 4096 or 128,2048 (default: 128 to 8192).")
 @positive("--depth", help="Also lengths up to this one, doubling from 8192, as far as memory allows.")
 @click.option("--layers", is_flag=True, help="Also each layer's keys and values alone, and pictures of attention.")
@@ -46,7 +50,7 @@ def command(
     from ..bench import about, results, runner, summary
 
     subject = subjects.named(model)
-    pairs = subjects.parse_pairs(config) if config else list(USUAL)
+    pairs: list[Cache] = subjects.parse_caches(config) if config else list(USUAL)
     lengths = _lengths(seq_len) if seq_len else jobs.lengths(depth)
     fitting = _that_fit(subject, pairs, lengths, text, strict=bool(seq_len))
     lengths = sorted({n for _, n in fitting})
@@ -84,7 +88,7 @@ def _lengths(text: str) -> list[int]:
 
 
 def _that_fit(
-    subject: subjects.Subject, pairs: list[CachePair], lengths: list[int], text: Path | None, *, strict: bool
+    subject: subjects.Subject, pairs: list[Cache], lengths: list[int], text: Path | None, *, strict: bool
 ) -> set[tuple[str, int]]:
     """The cells that fit in memory: all of them if ``strict``, else those that do not are left out, and named."""
     memory = fit.device_memory()[0]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import fit, machine, paths
+from .. import fit, kvtypes, machine, paths
 from ..bench import comparison, jobs, quality, summary
 from ..bench import subject as subjects
 from ..bench.quality import F16
 from ..errors import KvsplitError
-from ..kvtypes import USUAL
+from ..kvtypes import USUAL, Cache, LayerMap
 from .parameters import positive, text, threads
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ _PAIRS = ",".join(f"{pair.k.bits}/{pair.v.bits}" for pair in USUAL if pair.quant
 
 @click.command()
 @click.argument("model")
-@click.option("--pairs", default=_PAIRS, help="Key bits/value bits to compare with f16, such as 8/5,5/5.")
+@click.option(
+    "--pairs",
+    default=_PAIRS,
+    help="What to compare with f16: pairs such as 8/5,5/5, and layer maps such as 0-3:8/8,rest:8/4.",
+)
 @text
 @positive("--n-ctx", help="Tokens of context to measure at (default: 1024, less if the model was trained for less).")
 @threads
@@ -44,7 +48,7 @@ def command(model: str, pairs: str, text: Path | None, n_ctx: int | None, thread
 
     subject = subjects.named(model)
     n_ctx = min(_N_CTX, subject.header.n_ctx_train or _N_CTX) if n_ctx is None else n_ctx
-    compared = list(dict.fromkeys([F16, *subjects.parse_pairs(pairs)]))
+    compared = list(dict.fromkeys([F16, *subjects.parse_caches(pairs)]))
     count = comparison.windows(n_ctx)
     if n_ctx < jobs.SHORTEST:
         raise KvsplitError(f"--n-ctx must be {jobs.SHORTEST} or more, not {n_ctx}.")
@@ -96,14 +100,15 @@ def _show(subject: subjects.Subject, measured: Results, n_ctx: int) -> None:
     click.echo(f"\n{summary.advice(measured, n_ctx)}")
     best = summary.recommended(measured, n_ctx)["pair"]
     if best != str(F16):
-        (pair,) = subjects.parse_pairs(best)
-        click.echo(f"\n    {_how_to_set(subject, pair.k.bits, pair.v.bits)}")
+        click.echo(f"\n    {_how_to_set(subject, kvtypes.parse(best))}")
 
 
-def _how_to_set(subject: subjects.Subject, key_bits: int, value_bits: int) -> str:
-    if not subject.registered:
-        return f"llm kvsplit add {subject.path} --kv-key-bits {key_bits} --kv-value-bits {value_bits}"
-    return (
-        f"llm models options set {subject.name} kv_key_bits {key_bits} && "
-        f"llm models options set {subject.name} kv_value_bits {value_bits}"
-    )
+def _how_to_set(subject: subjects.Subject, cache: Cache) -> str:
+    if isinstance(cache, LayerMap):
+        options: dict[str, object] = {"kv_layers": cache}
+    else:
+        options = {"kv_key_bits": cache.k.bits, "kv_value_bits": cache.v.bits}
+    if subject.registered:
+        return " && ".join(f"llm models options set {subject.name} {name} {value}" for name, value in options.items())
+    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
+    return f"llm kvsplit add {subject.path} {words}"

@@ -14,7 +14,7 @@ import click
 from .. import companion, demo, files
 from ..builds import choice, pair_speed, probe, shelf
 from ..errors import KvsplitError
-from ..kvtypes import BITS, CachePair
+from ..kvtypes import BITS, Cache, CachePair, LayerMap
 from ..paths import cache_dir, registry_file
 from ..sessions import states
 from ..units import size
@@ -22,7 +22,7 @@ from ..units import size
 
 @dataclass(frozen=True)
 class PairTrial:
-    """The bundled model, evaluated with one pair of cache types."""
+    """The bundled model, evaluated with one pair of cache types, or with a layer map."""
 
     pair: str
     runs: bool
@@ -64,6 +64,7 @@ def _report() -> dict[str, Any]:
         "series": None,
         "devices": [],
         "pairs": [],
+        "layer_map": None,
         "notes": [chosen.note] if chosen.note else [],
         "problems": _file_problems(chosen),
     }
@@ -90,6 +91,10 @@ def _report() -> dict[str, Any]:
     _try_pairs(report)
     gpu = [device["name"] for device in report["devices"] if device["type"] in ("gpu", "igpu")]
     poor = [pair["pair"] for pair in report["pairs"] if pair["speed"] and pair_speed.PairSpeed(**pair["speed"]).poor]
+    if chosen.patched and report["layer_map"] is None:
+        report["notes"].append(
+            "This build is older than layer maps (kv_layers): 'llm kvsplit backend install' gets one that has them."
+        )
     if poor and not chosen.patched:
         what = f"kernels for {gpu[0]}" if gpu else "fast attention on a CPU"
         report["notes"].append(
@@ -171,6 +176,8 @@ def _print(report: dict[str, Any]) -> None:
         click.echo("\nCache types, tried with the bundled model:")
     for pair in report["pairs"]:
         click.echo(f"  {pair['pair']:<6} {'runs' if pair['runs'] else 'fails'}  {pair['how']}")
+    if trial := report["layer_map"]:
+        click.echo(f"  map    {'runs' if trial['runs'] else 'fails'}  {trial['how']} ({trial['pair']})")
     for note in report["notes"]:
         click.echo(f"\nNote: {note}")
     for problem in report["problems"]:
@@ -181,7 +188,7 @@ def _print(report: dict[str, Any]) -> None:
 
 def _print_trials() -> None:
     """A line of JSON with what the library is, then one for each pair."""
-    from ..engine import library
+    from ..engine import layer_types, library
     from ..engine.weights import LoadOptions, Weights
 
     library.load()
@@ -189,16 +196,20 @@ def _print_trials() -> None:
     weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=choice.extra_bufts()))
     for pair in (CachePair.from_bits(k, v) for k in BITS for v in BITS):
         print(json.dumps({"pairs": [dataclasses.asdict(_try(weights, pair))]}), flush=True)
+    if layer_types.supported():
+        print(
+            json.dumps({"layer_map": dataclasses.asdict(_try(weights, LayerMap.parse("0-1:8/8,rest:8/4")))}), flush=True
+        )
 
 
-def _try(weights: Any, pair: CachePair) -> PairTrial:
+def _try(weights: Any, cache: Cache) -> PairTrial:
     from ..engine import pair_timing
 
     try:
-        speed = pair_timing.measure(weights, pair)
+        speed = pair_timing.measure(weights, cache)
     except KvsplitError as ex:
-        return PairTrial(str(pair), False, str(ex))
-    return PairTrial(str(pair), True, speed.words(pair), dataclasses.asdict(speed))
+        return PairTrial(str(cache), False, str(ex))
+    return PairTrial(str(cache), True, speed.words(cache), dataclasses.asdict(speed))
 
 
 if __name__ == "__main__":

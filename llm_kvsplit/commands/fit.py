@@ -9,7 +9,8 @@ import click
 from .. import fit, gguf
 from ..bench import subject as subjects
 from ..errors import KvsplitError
-from ..kvtypes import LADDER, CachePair
+from ..kvtypes import LADDER, Cache, CachePair, LayerMap
+from ..options import layer_map
 from ..units import parse_size, size
 from .add import require_language_model
 from .parameters import positive
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option("--memory", help="Such as 16GB; without it, what this machine (or its GPU) has free.")
 @positive("--n-ctx", help="The context you want: shows what must be given up for it.")
-def command(model: str, memory: str | None, n_ctx: int | None) -> None:
-    """Show how much context of MODEL fits in memory with each pair of cache bits.
+@click.option("--kv-layers", help="Also a layer map, such as 0-3:8/8,rest:8/4 (default: the registered one, if any).")
+def command(model: str, memory: str | None, n_ctx: int | None, kv_layers: str | None) -> None:
+    """Show how much context of MODEL fits in memory with each pair of cache bits, and with a layer map.
 
     MODEL is a registered name or a GGUF file. Nothing is loaded or measured.
     """
@@ -32,7 +34,12 @@ def command(model: str, memory: str | None, n_ctx: int | None) -> None:
     budget, where = (parse_size(memory), "--memory") if memory else fit.device_memory()
     if budget <= 0:
         raise KvsplitError("--memory must be more than nothing: write it like 16GB.")
-    pairs = [pair for pair in LADDER if not gguf.refusal(subject.header, pair.k, pair.v)]
+    caches: list[Cache] = [pair for pair in LADDER if not gguf.refusal(subject.header, pair)]
+    mapped = layer_map(kv_layers, LADDER[0]) if kv_layers is not None else subject.layer_map
+    if mapped:
+        if reason := gguf.refusal(subject.header, mapped):
+            raise KvsplitError(f"{subject.name} {reason}.")
+        caches.append(mapped)
     with fit.simulation(subject.load_options()) as weights:
         click.echo(f"{subject.name}: {size(weights.size)} of weights, {size(budget)} of memory ({where}).")
         if weights.size >= budget:
@@ -41,51 +48,58 @@ def command(model: str, memory: str | None, n_ctx: int | None) -> None:
                 "smaller quantization of the model."
             )
         if n_ctx is None:
-            _print_largest(weights, pairs, budget)
+            _print_largest(weights, caches, budget)
         else:
-            _print_at(weights, pairs, budget, n_ctx)
+            _print_at(weights, caches, budget, n_ctx)
+    if mapped:
+        click.echo(f"map is {mapped}.")
     click.echo(
         "Cache and buffers as llama.cpp says it would allocate them (it was asked, without allocating); weights are the "
         "sum of the file's tensors; the process itself takes about 100 MiB more. Nothing was measured."
     )
 
 
-def _print_largest(weights: Weights, pairs: list[CachePair], budget: int) -> None:
+def _print_largest(weights: Weights, caches: list[Cache], budget: int) -> None:
     click.echo(f"\n  {'':6}{'context that fits':>20}{'KV cache':>14}{'buffers':>14}{'in all':>14}")
-    for pair in pairs:
-        footprint = fit.largest(weights, pair, budget)
+    for cache in caches:
+        footprint = fit.largest(weights, cache, budget)
         if footprint is None:
-            click.echo(f"  {pair!s:6}{'none':>20}")
+            click.echo(f"  {_label(cache):6}{'none':>20}")
             continue
         # The cache is padded to whole blocks of cells; a person cannot use more than the model was trained for.
         whole = footprint.n_ctx >= weights.n_ctx_train
         tokens = f"{weights.n_ctx_train} (all)" if whole else str(footprint.n_ctx)
-        click.echo(_row(pair, tokens, footprint))
+        click.echo(_row(cache, tokens, footprint))
     click.echo(f"\nIt was trained for {weights.n_ctx_train} tokens.")
 
 
-def _print_at(weights: Weights, pairs: list[CachePair], budget: int, n_ctx: int) -> None:
+def _print_at(weights: Weights, caches: list[Cache], budget: int, n_ctx: int) -> None:
     if n_ctx > weights.n_ctx_train:
         click.echo(
             f"Warning: it was trained for {weights.n_ctx_train} tokens; beyond that its answers get worse.", err=True
         )
     click.echo(f"\n  {'':6}{f'{n_ctx} tokens':>20}{'KV cache':>14}{'buffers':>14}{'in all':>14}")
-    footprints = [fit.footprint(weights, pair, n_ctx) for pair in pairs]
+    footprints = [fit.footprint(weights, cache, n_ctx) for cache in caches]
     for each in footprints:
         lacking = each.total - budget
-        click.echo(_row(each.pair, "fits" if lacking <= 0 else f"lacks {size(lacking)}", each))
-    fitting = [each.pair for each in footprints if each.total <= budget]
-    if fitting and fitting[0] == pairs[0]:
+        click.echo(_row(each.cache, "fits" if lacking <= 0 else f"lacks {size(lacking)}", each))
+    fitting = [each.cache for each in footprints if each.total <= budget]
+    pair = next((cache for cache in fitting if isinstance(cache, CachePair)), None)
+    if pair and pair == caches[0]:
         click.echo("\nNothing must be given up: the f16 cache fits.")
-    elif fitting:
-        bits = f"-o kv_key_bits {fitting[0].k.bits} -o kv_value_bits {fitting[0].v.bits}"
-        click.echo(f"\nThe most precise pair that fits is {fitting[0]}: {bits}.")
-    else:
+    elif pair:
+        bits = f"-o kv_key_bits {pair.k.bits} -o kv_value_bits {pair.v.bits}"
+        click.echo(f"\nThe most precise pair that fits is {pair}: {bits}.")
+    elif not fitting:
         smallest = min(footprints, key=lambda each: each.total)
-        most = fit.largest(weights, smallest.pair, budget)
-        fits = f"{most.n_ctx} tokens fit with {smallest.pair}" if most else "no context fits"
+        most = fit.largest(weights, smallest.cache, budget)
+        fits = f"{most.n_ctx} tokens fit with {smallest.cache}" if most else "no context fits"
         click.echo(f"\nNo pair fits: {fits}, or find {size(smallest.total - budget)} more memory.")
 
 
-def _row(pair: CachePair, first: str, footprint: fit.Footprint) -> str:
-    return f"  {pair!s:6}{first:>20}{size(footprint.kv):>14}{size(footprint.buffers):>14}{size(footprint.total):>14}"
+def _row(cache: Cache, first: str, footprint: fit.Footprint) -> str:
+    return f"  {_label(cache):6}{first:>20}{size(footprint.kv):>14}{size(footprint.buffers):>14}{size(footprint.total):>14}"
+
+
+def _label(cache: Cache) -> str:
+    return "map" if isinstance(cache, LayerMap) else str(cache)

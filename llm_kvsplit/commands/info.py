@@ -11,7 +11,7 @@ import click
 from .. import examine, gguf
 from ..bench import subject
 from ..errors import KvsplitError
-from ..kvtypes import LADDER, CachePair
+from ..kvtypes import LADDER, Cache, CachePair, LayerMap
 from ..units import size
 
 #: Tokens of a usual conversation; the other column is what the model was trained for.
@@ -26,8 +26,9 @@ def command(model: str, as_json: bool) -> None:
 
     MODEL is a registered name or a GGUF file. llama.cpp says what it would allocate; nothing is loaded.
     """
-    header = subject.named(model).header
-    facts = describe(header)
+    named = subject.named(model)
+    header = named.header
+    facts = describe(header, named.layer_map)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -49,7 +50,9 @@ def command(model: str, as_json: bool) -> None:
         titles = [f"{n_ctx} tokens" for n_ctx in facts["kv_cache"][0]["bytes_at"]]
         click.echo(f"\n  KV cache  {'a token':>12}" + "".join(f"  {title:>16}" for title in titles))
     for row in facts["kv_cache"]:
-        click.echo(f"  {row['pair']:8}  {_cells(row)}")
+        if row["key_bits"] is None:  # a layer map is longer than any column
+            click.echo(f"  {row['pair']}, as registered")
+        click.echo(f"  {row['pair'] if row['key_bits'] else '':8}  {_cells(row)}")
     for note in facts["notes"]:
         click.echo(f"\n  {note}")
 
@@ -64,9 +67,9 @@ def _cells(row: dict) -> str:
     return "".join(cells + [f"  {size(taken):>16}" for taken in row["bytes_at"].values()])
 
 
-def describe(model: gguf.Gguf) -> dict:
-    """The same as data. Bytes are None, or ``kv_cache`` is empty, for a reason that ``notes`` give."""
-    rows, notes = _kv_cache(model)
+def describe(model: gguf.Gguf, layer_map: LayerMap | None = None) -> dict:
+    """The same as data, with a row for the map that it is registered with. Bytes are None, or ``kv_cache`` is empty, for a reason that ``notes`` give."""
+    rows, notes = _kv_cache(model, [*LADDER, layer_map] if layer_map else LADDER)
     return {
         "path": str(model.path),
         "files": [str(file) for file in model.files],
@@ -89,17 +92,17 @@ def describe(model: gguf.Gguf) -> dict:
     }
 
 
-def _kv_cache(model: gguf.Gguf) -> tuple[list[dict], list[str]]:
-    """A row for each pair, and notes on them."""
+def _kv_cache(model: gguf.Gguf, wanted: Sequence[Cache]) -> tuple[list[dict], list[str]]:
+    """A row for each cache, and notes on them."""
     if what := gguf.other_kind(model):
         use = "; 'llm embed' can use it" if gguf.no_embeddings(model) is None else ""
         return [], [f"It is {what}{use}."]
-    refusals = {pair: gguf.refusal(model, pair.k, pair.v) for pair in LADDER}
+    refusals = {cache: gguf.refusal(model, cache) for cache in wanted}
     lengths = _lengths(model.n_ctx_train)
     caches: Sequence[examine.Cache] = ()
     notes = []
     try:
-        examination = examine.ask(model.path, [pair for pair in LADDER if not refusals[pair]], lengths)
+        examination = examine.ask(model.path, [cache for cache in wanted if not refusals[cache]], lengths)
         caches = examination.caches
         if examination.refusal:
             notes.append(
@@ -109,7 +112,7 @@ def _kv_cache(model: gguf.Gguf) -> tuple[list[dict], list[str]]:
         notes.append(f"The size of its KV cache is not known, since llama.cpp cannot be asked: {error}")
     if caches and all(cache.bytes == 0 for cache in caches):
         return [], ["It has no KV cache: its state has the same size for any number of tokens."]
-    rows = [_row(pair, refusals[pair], caches, lengths) for pair in LADDER]
+    rows = [_row(cache, refusals[cache], caches, lengths) for cache in wanted]
     return rows, notes + _notes(model, rows)
 
 
@@ -118,15 +121,16 @@ def _lengths(n_ctx_train: int) -> list[int]:
     return [min(USUAL, max(1, n_ctx_train // 2)), max(1, n_ctx_train)]
 
 
-def _row(pair: CachePair, refused: str | None, caches: Sequence[examine.Cache], lengths: list[int]) -> dict:
-    own = [cache for cache in caches if (cache.key_bits, cache.value_bits) == (pair.k.bits, pair.v.bits)]
+def _row(wanted: Cache, refused: str | None, caches: Sequence[examine.Cache], lengths: list[int]) -> dict:
+    own = [cache for cache in caches if cache.types == str(wanted)]
     refused = refused or next((f"is refused by llama.cpp ({cache.refusal})" for cache in own if cache.refusal), None)
     taken = [cache.bytes for cache in own] if own and not refused else [None] * len(lengths)
+    pair = wanted if isinstance(wanted, CachePair) else None
     per_token = {cache.bytes / cache.n_ctx for cache in own if cache.bytes is not None}
     return {
-        "pair": str(pair),
-        "key_bits": pair.k.bits,
-        "value_bits": pair.v.bits,
+        "pair": str(wanted),
+        "key_bits": pair.k.bits if pair else None,
+        "value_bits": pair.v.bits if pair else None,
         # None where another token does not always take the same: layers with a sliding window stop growing.
         "bytes_per_token": per_token.pop() if len(per_token) == 1 and not refused else None,
         "bytes": taken[-1],

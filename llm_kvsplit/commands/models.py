@@ -30,7 +30,7 @@ def command(as_json: bool) -> None:
             click.echo(f"    {', '.join(facts)}")
 
 
-_DEFAULTS = ("kv_key_bits", "kv_value_bits", "n_ctx", "n_gpu_layers")
+_DEFAULTS = ("kv_key_bits", "kv_value_bits", "kv_layers", "n_ctx", "n_gpu_layers")
 
 
 def _facts(entry: registry.Entry) -> dict:

@@ -12,7 +12,7 @@ from .. import fit, machine
 from ..bench import jobs, summary
 from ..bench import subject as subjects
 from ..errors import KvsplitError
-from ..kvtypes import CachePair
+from ..kvtypes import Cache
 from ..units import size
 from .parameters import positive, text, threads
 
@@ -28,7 +28,7 @@ _WIDTH = 44
 
 @click.command()
 @click.argument("model")
-@click.option("--pairs", default="16/16,8/4", help="Key bits/value bits to watch, one after another.")
+@click.option("--pairs", default="16/16,8/4", help="Pairs such as 8/4, and layer maps, to watch one after another.")
 @positive("--n-ctx", help="Tokens of context to fill (default: 8192, less if the model was trained for less).")
 @text
 @click.option("--out", multiple=True, type=click.Path(path_type=Path), help="Save as .gif (moving), .svg or .png.")
@@ -43,7 +43,7 @@ def command(
     from ..bench import about, memory
 
     subject = subjects.named(model)
-    watched = subjects.parse_pairs(pairs)
+    watched = subjects.parse_caches(pairs)
     n_ctx = min(8192, subject.header.n_ctx_train or 8192) if n_ctx is None else n_ctx
     if n_ctx < jobs.SHORTEST:
         raise KvsplitError(f"--n-ctx must be {jobs.SHORTEST} or more, not {n_ctx}.")
@@ -69,7 +69,7 @@ def command(
             samples: list[memory.Sample] = []
             (job,) = jobs.speeds([pair], [n_ctx], 1, common)
 
-            def received(sample: memory.Sample, pair: CachePair = pair, samples: list[memory.Sample] = samples) -> None:
+            def received(sample: memory.Sample, pair: Cache = pair, samples: list[memory.Sample] = samples) -> None:
                 samples.append(sample)
                 screen.update(_chart({**{name: done for name, (_, done) in runs.items()}, str(pair): samples}, n_ctx))
 

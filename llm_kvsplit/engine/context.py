@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .. import machine
 from ..errors import KvsplitError
-from ..kvtypes import CachePair
-from . import library, log_lines
+from ..kvtypes import Cache, LayerMap
+from . import layer_types, library, log_lines
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ _FLASH_ATTN = {None: -1, False: 0, True: 1}
 
 @dataclass(frozen=True)
 class ContextOptions:
-    pair: CachePair
+    #: What keys and values are stored in: a pair, or a map of layers.
+    cache: Cache
     #: Tokens the cache holds.
     n_ctx: int
     n_threads: int | None = None
@@ -42,8 +43,8 @@ class ContextError(KvsplitError):
 
     def __init__(self, options: ContextOptions, cause: str) -> None:
         super().__init__(
-            f"No {options.pair} cache of {options.n_ctx} tokens could be made: {cause}. "
-            "Try a smaller n_ctx, or other kv_key_bits and kv_value_bits."
+            f"No {options.cache} cache of {options.n_ctx} tokens could be made: {cause}. "
+            "Try a smaller n_ctx, or other kv_key_bits, kv_value_bits or kv_layers."
         )
         self.cause = cause
 
@@ -67,13 +68,15 @@ class Context:
         threads = options.n_threads or machine.physical_cores()
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = _FLASH_ATTN[options.flash_attn]
-        params.type_k = options.pair.k.ggml_id
-        params.type_v = options.pair.v.ggml_id
+        pair = options.cache.rest if isinstance(options.cache, LayerMap) else options.cache
+        params.type_k, params.type_v = pair.k.ggml_id, pair.v.ggml_id
         # Layers with a sliding window keep the window only, as in llama.cpp's own programs: with all of the context
         # kept, gemma3's cache would be several times as large. What that costs is in keep_prefix.
         params.swa_full = False
         if self.tap is not None:
             params.cb_eval = self.tap.callback
+        if isinstance(options.cache, LayerMap):
+            layer_types.hand_over(self.weights, options.cache)
         with library.log.capture() as lines:
             pointer = self.lib.llama_init_from_model(self.weights.pointer, params)
         if not pointer:
@@ -201,10 +204,7 @@ class Context:
         """
         state = self.state() if self.tokens else None
         old, old_tokens = self.pointer, self.tokens
-        options = ContextOptions(
-            self.options.pair, n_ctx, n_threads=self.options.n_threads, flash_attn=self.options.flash_attn
-        )
-        self._open(options)
+        self._open(replace(self.options, n_ctx=n_ctx))
         self.lib.llama_free(old)
         if state is not None and not self.restore(state, old_tokens):
             self.tokens = []

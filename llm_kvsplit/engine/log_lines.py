@@ -46,7 +46,8 @@ class Buffers:
 class Side:
     """Keys or values of a part of the cache."""
 
-    type_name: str
+    #: Of all layers, or of each where they differ.
+    type_names: tuple[str, ...]
     #: As printed, in hundredths.
     mib: float
 
@@ -80,6 +81,9 @@ def values_per_layer(lines: list[str]) -> ValuesPerLayer | None:
 
 
 _LAYER = re.compile(r"^llama_kv_cache: layer +(\d+): dev = (.+)$")
+#: Printed by the patch series alone, and where layers have types of their own. The size then says "mixed".
+_TYPES = re.compile(r"^llama_kv_cache: layer +(\d+): K \((\w+)\), V \((\w+)\)$")
+_MIXED = "mixed"
 _SIZE = re.compile(
     r"^llama_kv_cache: size = +[\d.]+ MiB \( *(\d+) cells, +(\d+) layers.*"
     r"K \((\w+)\): +([\d.]+) MiB, V \((\w+)\): +([\d.]+) MiB"
@@ -94,23 +98,31 @@ def cache_parts(lines: list[str], *, cached: bool) -> list[CachePart] | None:
     """
     if not _is_complete(lines):
         return None
-    parts, devices = [], {}
+    parts: list[CachePart] = []
+    devices: dict[int, str] = {}
+    types: dict[int, tuple[str, str]] = {}
     for line in lines:
         if layer := _LAYER.search(line):
             devices[int(layer[1])] = layer[2]
+        elif own := _TYPES.search(line):
+            types[int(own[1])] = own[2], own[3]
         elif size := _SIZE.search(line):
             cells, n_layer, k_type, k_mib, v_type, v_mib = size.groups()
-            if len(devices) != int(n_layer):
+            if len(devices) != int(n_layer) or (_MIXED in (k_type, v_type) and types.keys() != devices.keys()):
                 return None
-            parts.append(CachePart(int(cells), devices, Side(k_type, float(k_mib)), Side(v_type, float(v_mib))))
-            devices = {}
+            k_types, v_types = (
+                tuple(types[layer][side] for layer in devices) if name == _MIXED else (name,)
+                for side, name in enumerate((k_type, v_type))
+            )
+            parts.append(CachePart(int(cells), devices, Side(k_types, float(k_mib)), Side(v_types, float(v_mib))))
+            devices, types = {}, {}
         elif "KV buffer size" in line and not devices:
             return None  # a buffer for layers that were named in other words
     return None if devices or cached != bool(parts) else parts
 
 
 def kv_size(parts: list[CachePart] | None, values: ValuesPerLayer | None) -> KvSize:
-    """Bytes of all parts: cells x values of a token in the part's layers x bytes of a value.
+    """Bytes of all parts: cells x the sum over the part's layers of values of a token x bytes of a value.
 
     llama.cpp prints the size of each side in hundredths of a MiB. Where the product is another (caches that some models
     keep for other things than keys and values), the size is what is printed, within 5.3 kB a side.
@@ -121,29 +133,32 @@ def kv_size(parts: list[CachePart] | None, values: ValuesPerLayer | None) -> KvS
     f16: float | None = 0.0
     for part in parts:
         for side, per_layer in ((part.k, values and values[0]), (part.v, values and values[1])):
-            bytes_per_value = _BYTES.get(side.type_name)
-            if bytes_per_value is None:
-                total, f16 = total + side.mib * 2**20, None
-                continue
-            n = _n_values(part, side, bytes_per_value, per_layer)
-            total += n * bytes_per_value
-            f16 = None if f16 is None else f16 + n * 2
+            taken, as_f16 = _side_bytes(part, side, per_layer)
+            total += taken
+            f16 = None if f16 is None or as_f16 is None else f16 + as_f16
     return KvSize(round(total), None if f16 is None else round(f16))
 
 
-def _n_values(part: CachePart, side: Side, bytes_per_value: float, per_layer: list[int] | None) -> float:
-    """Values in one side of a part: the whole number that its layers make if the print agrees, or what is printed."""
-    printed = side.mib * 2**20 / bytes_per_value
-    if per_layer is None or not set(part.devices) <= set(range(len(per_layer))):
-        return printed
-    # Half a hundredth is lost by printing, and as much as a float forgets before that.
-    tolerance = (0.00501 * 2**20 + side.mib * 2**20 * 2**-23) / bytes_per_value
-    layers = [per_layer[i] for i in part.devices]
-    # Without flash attention, values of layers with other sizes are padded to the largest ([TAG_V_CACHE_VARIABLE]).
-    for exact in (part.cells * sum(layers), part.cells * len(layers) * max(per_layer, default=0)):
-        if abs(exact - printed) <= tolerance:
-            return exact
-    return printed
+def _side_bytes(part: CachePart, side: Side, per_layer: list[int] | None) -> tuple[float, float | None]:
+    """Bytes of one side of a part, and what it would take at f16 (None if not known).
+
+    That is what its layers make if the print agrees, or what is printed.
+    """
+    printed = side.mib * 2**20
+    bytes_per_value = [_BYTES.get(name) for name in side.type_names]
+    if None in bytes_per_value:
+        return printed, None
+    each = [width for width in bytes_per_value if width] * (len(part.devices) // len(bytes_per_value))
+    if per_layer is not None and set(part.devices) <= set(range(len(per_layer))):
+        # Half a hundredth is lost by printing, and as much as a float forgets before that.
+        tolerance = 0.00501 * 2**20 + printed * 2**-23
+        layers = [per_layer[i] for i in part.devices]
+        # Without flash attention, values of layers with other sizes are padded to the largest ([TAG_V_CACHE_VARIABLE]).
+        for counts in (layers, [max(per_layer, default=0)] * len(layers)):
+            exact = part.cells * sum(n * width for n, width in zip(counts, each))
+            if abs(exact - printed) <= tolerance:
+                return exact, part.cells * sum(counts) * 2.0
+    return (printed, printed / each[0] * 2) if len(set(each)) == 1 else (printed, None)
 
 
 _BUFFER = re.compile(r"(\w+) buffer size = +([\d.]+) MiB")

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from .. import demo
 from ..builds import choice
 from ..builds.pair_speed import PROMPT, SLOW, PairSpeed
-from ..kvtypes import CachePair
+from ..kvtypes import Cache, CachePair
 from . import library, rows
 from .context import Context, ContextOptions
 from .weights import LoadOptions, Weights
@@ -24,18 +24,18 @@ F16 = CachePair.from_bits(16, 16)
 _COMPUTED, _DEPTH, _BATCH, _TURNS = 64, PROMPT // 2, 64, 4
 
 
-def measure(weights: Weights, pair: CachePair) -> PairSpeed:
-    """How long a prompt takes with ``pair``, against f16. Raises KvsplitError when llama.cpp cannot make the cache."""
+def measure(weights: Weights, cache: Cache) -> PairSpeed:
+    """How long a prompt takes with ``cache``, against f16. Raises KvsplitError when llama.cpp cannot make the cache."""
     contexts: list[Context] = []
     try:
-        for each in dict.fromkeys((F16, pair)):
+        for each in dict.fromkeys((F16, cache)):
             contexts.append(_filled(Context(weights, ContextOptions(each, _DEPTH + _BATCH))))
         # In turns, and the best of each: whatever else the machine does only ever adds time. What seems slow is
         # measured twice, since it is remembered.
         seconds = [(_seconds(contexts[0]), _seconds(contexts[-1])) for _ in range(_TURNS)]
         if _factor(seconds) >= SLOW:
             seconds += [(_seconds(contexts[0]), _seconds(contexts[-1])) for _ in range(_TURNS)]
-        return PairSpeed(_factor(seconds) if pair.quantized else 1.0, *_attention_device(contexts[-1]))
+        return PairSpeed(_factor(seconds) if cache.quantized else 1.0, *_attention_device(contexts[-1]))
     finally:
         for context in contexts:
             context.close()

@@ -42,7 +42,7 @@ class Estimate:
 
 def estimate(model: gguf.Gguf, memory: int) -> Estimate:
     """How much context of ``model`` fits into ``memory`` bytes with a K8V4 cache, or the nearest that it can have."""
-    pair = next((each for each in _PAIRS if not gguf.refusal(model, each.k, each.v)), _PAIRS[-1])
+    pair = next((each for each in _PAIRS if not gguf.refusal(model, each)), _PAIRS[-1])
     left = memory - model.size - RESERVED
     if left < 0:
         return Estimate(0, False, pair)

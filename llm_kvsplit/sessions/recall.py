@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ..builds import choice, probe
 from ..engine import library
+from ..kvtypes import CacheType
 from . import fingerprint, states
 from .state_file import Key, Session
 
@@ -83,14 +85,21 @@ def should_store(option: bool | None) -> bool:
     return bool((logs_on() or call.params.get("log")) and not call.params.get("no_log"))
 
 
+def _types(layers: Sequence[CacheType]) -> str:
+    """The type of all layers, or of each run of layers where they differ: "4 q8_0 + 26 q4_0"."""
+    runs = [(name, len(list(same))) for name, same in groupby(cache_type.name for cache_type in layers)]
+    return runs[0][0] if len(runs) == 1 else " + ".join(f"{count} {name}" for name, count in runs)
+
+
 def _key(weights: Weights, options: ContextOptions, *, compute: bool) -> Key | None:
     sha256 = fingerprint.model_sha256(weights.header.files, compute=compute)
     if sha256 is None:
         return None
+    pairs = options.cache.pairs(weights.header.n_layer)
     return Key(
         model=sha256,
-        k_type=options.pair.k.name,
-        v_type=options.pair.v.name,
+        k_type=_types([pair.k for pair in pairs]),
+        v_type=_types([pair.v for pair in pairs]),
         flash_attn=options.flash_attn,
         rotation=library.rotates(),
         library=probe.key(choice.current()),

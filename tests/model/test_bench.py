@@ -197,7 +197,7 @@ def test_another_schema_is_told(whole, tmp_path):
         (("bench", "--text", "gone.txt"), "gone.txt cannot be read as text"),
         (("compare", "--n-ctx", "0"), "--n-ctx must be 1 or more, not 0"),
         (("compare", "--n-ctx", "-3"), "--n-ctx must be 1 or more, not -3"),
-        (("compare", "--pairs", "8/4,8"), "'8' is not a pair of cache bits"),
+        (("compare", "--pairs", "8/4,8/"), "'8/' is not a pair of cache bits"),
         (("compare", "--n-ctx", "1000000000"), "2 x 1000000000 are needed"),
         (("watch", "--n-ctx", "-1"), "--n-ctx must be 1 or more, not -1"),
         (("watch", "--out", "a.jpg"), "must end in .gif, .svg or .png"),
@@ -226,7 +226,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers(monkeypatch):
             KvsplitError, match=r"K8V4 at 2048 tokens takes 37.\d+ MiB with the weights, and there are 10.00 MiB"
         ),
     ):
-        jobs.refuse_unless_it_fits(weights, [subject.parse_pairs("8/4")[0]], 2048, 10 * 2**20)
+        jobs.refuse_unless_it_fits(weights, [subject.parse_caches("8/4")[0]], 2048, 10 * 2**20)
 
 
 def test_latent_attention_refuses_unequal_bits(llm, tmp_path):
@@ -251,7 +251,7 @@ def test_a_measurement_that_is_killed_is_told(when):
 
     found = subject.named("kvsplit-demo")
     common = subject.common_order(found, None, 1)
-    (job,) = jobs.speeds(subject.parse_pairs("8/4"), [8192], 1, common)
+    (job,) = jobs.speeds(subject.parse_caches("8/4"), [8192], 1, common)
     pids = []
 
     def started(pid):
@@ -337,7 +337,7 @@ def test_compare_and_bench_measure_the_same(whole):
     from llm_kvsplit.engine.weights import Weights
 
     found = subject.named("kvsplit-demo")
-    weights, pairs = Weights(found.load_options()), [quality.F16, *subject.parse_pairs("8/4")]
+    weights, pairs = Weights(found.load_options()), [quality.F16, *subject.parse_caches("8/4")]
     tokens = subject.text_tokens(weights, subject.read_text(None))
 
     class Silent:

@@ -53,7 +53,7 @@ def model(request, tmp_path):
 def test_within_three_percent_of_what_is_allocated(model, bits, n_ctx):
     pair = CachePair.from_bits(*bits)
     with fit.simulation(LoadOptions(model)) as weights:
-        if gguf.refusal(gguf.read(model), pair.k, pair.v):  # latent attention with unequal bits
+        if gguf.refusal(gguf.read(model), pair):  # latent attention with unequal bits
             with pytest.raises(KvsplitError):
                 fit.footprint(weights, pair, n_ctx)
             return

@@ -42,6 +42,7 @@ FEATURES = (
     Feature("usage", "token counts in the log", "no", "yes", "yes"),
     Feature("interrupt", "Ctrl-C keeps what came", "no", "no", "no"),
     Feature("bits", "types for keys and values", "no", "one for both, the server's", "the server's"),
+    Feature("layers", "types for each layer", "no", "no", "not read"),
 )
 
 

@@ -1,8 +1,12 @@
 """What bench measures in which order, and which cache its results recommend."""
 
 import copy
+import re
+
+import pytest
 
 from llm_kvsplit.bench import jobs, results, subject, summary
+from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.kvtypes import USUAL
 
 
@@ -60,3 +64,31 @@ def test_f16_is_recommended_when_everything_does_harm():
     bad = made(K8V4=[0.02] * 8)
     assert summary.recommended(bad, 128)["pair"] == "f16"
     assert summary.advice(bad, 128).startswith("Recommended: stay with f16")
+
+
+def test_layer_maps_stand_beside_pairs():
+    named = subject.parse_caches("f16,8,0-1:8/8,rest:8/4,K4V4;0:8/8;1:8/8")
+    assert list(map(str, named)) == ["f16", "K8V8", "0-1:K8V8,rest:K8V4", "K4V4", "0:K8V8", "1:K8V8"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("8/4,0-1:8/7", "'0-1:8/7' is no layer map: cache bits must be one of"),
+        ("0:8/8,0:8/4", "layer 0 is named twice"),
+        ("8/4;", "'' is not a pair of cache bits"),
+        ("8/4,0-1", "'0-1' is not a pair of cache bits"),
+    ],
+)
+def test_what_is_neither_a_pair_nor_a_map(text, words):
+    with pytest.raises(KvsplitError, match=re.escape(words)):
+        subject.parse_caches(text)
+
+
+def test_maps_come_after_pairs_and_can_be_recommended():
+    mapped = made()
+    for name in [name for name in mapped.runs if name.startswith("K8V4/")]:
+        mapped.runs[name.replace("K8V4", "0-1:K8V8,rest:K4V4")] = mapped.runs.pop(name)
+    assert mapped.pairs() == ["f16", "K4V4", "0-1:K8V8,rest:K4V4"]
+    assert summary.recommended(mapped, 128)["pair"] == "0-1:K8V8,rest:K4V4"
+    assert "0-1:K8V8,rest:K4V4" in summary.plain(summary.rows(mapped, 128))

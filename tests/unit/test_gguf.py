@@ -6,7 +6,7 @@ import pytest
 
 from llm_kvsplit import demo, gguf, gguf_format
 from llm_kvsplit.errors import KvsplitError
-from llm_kvsplit.kvtypes import F16, Q4_0, Q8_0
+from llm_kvsplit.kvtypes import F16, Q4_0, Q8_0, CachePair
 from tests.support.tiny_gguf import DAMAGED, change_arch, gguf_bytes, part, value
 
 
@@ -119,11 +119,11 @@ def test_the_shape_of_each_layers_cache(write, arch, own, shapes):
 
 def test_refuses_what_llama_cpp_refuses(write):
     odd = read(write, {"llama.attention.key_length": 80})
-    assert gguf.refusal(odd, F16, Q4_0) is None
-    assert "key heads of 80 values" in gguf.refusal(odd, Q8_0, Q4_0)
+    assert gguf.refusal(odd, CachePair(F16, Q4_0)) is None
+    assert "key heads of 80 values" in gguf.refusal(odd, CachePair(Q8_0, Q4_0))
     latent = read(write, change_arch("deepseek2", {"attention.key_length_mla": 192}))
-    assert gguf.refusal(latent, Q8_0, Q8_0) is None
-    assert "same bits" in gguf.refusal(latent, Q8_0, Q4_0)
+    assert gguf.refusal(latent, CachePair(Q8_0, Q8_0)) is None
+    assert "same bits" in gguf.refusal(latent, CachePair(Q8_0, Q4_0))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_damaged_bytes_give_an_error_or_a_model_and_never_cost_much(write):
             damaged[at : at + width] = chance.choice((b"\xff" * width, bytes(width), chance.randbytes(width)))
         try:
             model = gguf.read(write(damaged))
-            gguf.refusal(model, Q8_0, Q4_0)
+            gguf.refusal(model, CachePair(Q8_0, Q4_0))
         except KvsplitError:
             refused += 1
     peak = tracemalloc.get_traced_memory()[1]
@@ -264,7 +264,7 @@ def test_what_is_no_language_model_is_called_what_it_is(write, changes, tensors,
     model = read(write, changes) if tensors is None else read(write, changes, tensors=tensors)
     what = gguf.other_kind(model)
     assert what is None if words is None else words in what
-    refusal = gguf.refusal(model, F16, F16)
+    refusal = gguf.refusal(model, CachePair(F16, F16))
     assert refusal is None if words is None else words in refusal
 
 

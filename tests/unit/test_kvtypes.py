@@ -1,10 +1,77 @@
 """Bits and cache types."""
 
+import re
+
 import pytest
 
-from llm_kvsplit.kvtypes import from_bits
+from llm_kvsplit.kvtypes import CachePair, LayerMap, from_bits, parse
 
 
 def test_unknown_bits_name_the_known_ones():
     with pytest.raises(ValueError, match="16, 8, 5, 4, not 7"):
         from_bits(7)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("0-3:8/8,4-29:8/4", "0-3:K8V8,4-29:K8V4"),
+        (" 4 - 29 : K8V4 , 0-3:q8_0/q8_0", "0-3:K8V8,4-29:K8V4"),
+        ("5:f16", "5:f16"),
+        ("0-3:8,rest:q8_0/4", "0-3:K8V8,rest:K8V4"),
+        ("rest:16", "rest:f16"),
+    ],
+)
+def test_a_layer_map_is_read_and_written(text, canonical):
+    layer_map = LayerMap.parse(text)
+    assert str(layer_map) == canonical and LayerMap.parse(canonical) == layer_map
+    assert parse(canonical) == layer_map
+
+
+def test_layers_that_a_map_does_not_name_take_the_rest():
+    k8v8, k8v4, f16 = (CachePair.from_bits(*bits) for bits in ((8, 8), (8, 4), (16, 16)))
+    assert LayerMap.parse("1:8/8").pairs(3) == (f16, k8v8, f16)
+    assert LayerMap.parse("1:8/8", k8v4).pairs(3) == (k8v4, k8v8, k8v4)
+    assert LayerMap.parse("1:8/8,rest:16/16", k8v4).pairs(3) == (f16, k8v8, f16)
+    assert LayerMap.of([k8v4, k8v8, k8v8]).pairs(3) == (k8v4, k8v8, k8v8)
+    assert str(LayerMap.of([k8v4, k8v8, k8v8])) == "0:K8V4,1-2:K8V8"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("0-3", "'0-3' is not layers:pair"),
+        ("0-3:8/8,", "'' is not layers:pair"),
+        ("a:8/8", "'a:8/8' is not layers:pair"),
+        ("-1:8/8", "'-1:8/8' is not layers:pair"),
+        ("3-1:8/4", "'3-1:8/4' ends before it begins"),
+        ("0-3:8/7", "16, 8, 5, 4, not 7"),
+        ("0-3:8/", "16, 8, 5, 4, not nothing"),
+        ("0-3:8/8,3:8/4", "layer 3 is named twice"),
+        ("rest:8/8,rest:8/4", "the rest is named twice"),
+        ("99999999:8/8", "is not layers:pair"),
+    ],
+)
+def test_what_is_no_layer_map(text, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        LayerMap.parse(text)
+
+
+def test_a_layer_that_the_model_lacks():
+    with pytest.raises(ValueError, match="it names layer 30, and the model has layers 0 to 29"):
+        LayerMap.parse("4-30:8/4").pairs(30)
+
+
+def test_bytes_of_a_map_are_those_of_its_layers():
+    layer_map = LayerMap.parse("0-1:8/8,2:8/4,rest:4/4")
+    keys, values = [64, 64, 128, 64], [64, 64, 64, 0]
+    expected = 256 * (2 * (64 * 34 + 64 * 34) + (128 * 34 + 64 * 18) + 64 * 18) // 32
+    assert layer_map.bytes(256, (keys, values)) == expected
+
+
+def test_a_map_is_quantized_where_a_layer_is():
+    assert not LayerMap.parse("0:16/16").quantized
+    assert LayerMap.parse("0:8/16").quantized and not LayerMap.parse("0:8/16").quantized_values
+    assert LayerMap.parse("rest:16/4").quantized_values

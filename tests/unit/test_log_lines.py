@@ -23,7 +23,7 @@ def test_splits(line, splits):
 
 
 def part(*devices):
-    side = log_lines.Side("f16", 1.0)
+    side = log_lines.Side(("f16",), 1.0)
     return log_lines.CachePart(256, dict(enumerate(devices)), side, side)
 
 
@@ -49,3 +49,24 @@ def test_where_attention_runs(devices, splits, place):
 def test_the_parts_of_a_total_must_all_be_known():
     assert Buffers(1, 2, 3).total == 6
     assert Buffers(1, None, 3).total is None
+
+
+MIXED = [
+    "llama_context: constructing llama_context",
+    "llama_kv_cache: layer   0: dev = CPU",
+    "llama_kv_cache: layer   0: K (q8_0), V (q8_0)",
+    "llama_kv_cache: layer   1: dev = CPU",
+    "llama_kv_cache: layer   1: K (q8_0), V (q4_0)",
+    "llama_kv_cache: size =    0.09 MiB (   256 cells,   2 layers,  1/1 seqs), K (q8_0):    0.07 MiB, V (mixed):    0.03 MiB",
+]
+
+
+def test_layers_of_different_types_are_counted_each():
+    parts = log_lines.cache_parts(MIXED, cached=True)
+    taken = 256 * (2 * 128 * 34 + 64 * 34 + 64 * 18) // 32
+    assert log_lines.kv_size(parts, ([128] * 2, [64] * 2)) == log_lines.KvSize(taken, 256 * 2 * (128 + 64) * 2)
+
+
+def test_without_the_types_of_each_layer_a_mixed_size_is_not_known():
+    for i in (2, 4):
+        assert log_lines.cache_parts(MIXED[:i] + MIXED[i + 1 :], cached=True) is None
