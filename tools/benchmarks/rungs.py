@@ -45,7 +45,7 @@ N_LAYER, N_EMBD, N_HEAD, N_HEAD_KV, N_FF, N_VOCAB = 8, 512, 8, 4, 1408, 4096
 
 #: What llama-bench on a CPU is not made of.
 _LEFT_OUT = re.compile(
-    r"(\.git|\.github|benches|ci|docs|examples|gguf-py|media|models|out|pocs|tests)/|tools/ui/|"
+    r"(\.git|\.github|benches|ci|docs|examples|gguf-py|media|models|out|pocs|tests)/|"
     r"ggml/src/ggml-(?!cpu/|common|impl|alloc|backend|opt|threading|quants)[a-z]+/"
 )
 _FLAGS = [
