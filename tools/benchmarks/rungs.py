@@ -228,7 +228,8 @@ def _kind(value: str | int | float | list) -> int:
 
 def _value(value: str | int | float | list) -> bytes:
     if isinstance(value, list):
-        return struct.pack("<IQ", _kind(value[0]), len(value)) + b"".join(map(_value, value))
+        kind = 5 if isinstance(value[0], int) else _kind(value[0])  # the tokens' types have a sign, other integers none
+        return struct.pack("<IQ", kind, len(value)) + b"".join(map(_value, value))
     return _text(value) if isinstance(value, str) else struct.pack("<I" if isinstance(value, int) else "<f", value)
 
 
