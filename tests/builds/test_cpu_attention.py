@@ -1,5 +1,6 @@
-"""The patch cpu-attention: right for every pair of cache types, and in every build."""
+"""The patches cpu-attention-*: right for every pair of cache types, in every build, and at each rung of them."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -8,7 +9,7 @@ import pytest
 
 from kvsplit_patch.building import artifacts, cmake
 from kvsplit_patch.proof.programs import backend_ops
-from kvsplit_patch.series import trees
+from kvsplit_patch.series import patchset, trees
 from tests.support.release import HERE, fetch
 
 PROGRAM = "test-flash-attn-cpu"
@@ -29,9 +30,20 @@ def tools():
 @pytest.fixture(scope="module")
 def printed(tools):
     """What the program prints: a line a case, and their number."""
-    ended = subprocess.run([tools / PROGRAM, "-v", "-n", str(EVERY)], capture_output=True, text=True)
+    return run(tools / PROGRAM)
+
+
+def run(program):
+    ended = subprocess.run([program, "-v", "-n", str(EVERY)], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
+
+
+def hashes(name):
+    """Case -> hash of its result, at the rung ``name``."""
+    source = trees.through(name)
+    with cmake.compiled(source.folder, source.commit, cmake.flags(), (PROGRAM,), print) as out:
+        return dict(re.findall(r"^(.*): \S+ ([0-9a-f]{16})$", run(out / PROGRAM), re.MULTILINE))
 
 
 @pytest.mark.build
@@ -49,7 +61,7 @@ def test_agrees_with_double_precision_and_with_itself(printed):
 @pytest.mark.parametrize("pair", ["f16-f16", "q8_0-q4_0"])
 def test_fewer_threads_than_planned(printed, pair, tokens):
     """Every number of threads granted of up to 17; the program dies where its work buffer is too small."""
-    threads = re.findall(rf"^{pair} .* kv=256 tokens={tokens} .* threads=(\d+) granted=(\d+):", printed, re.MULTILINE)
+    threads = re.findall(rf"^{pair} .* kv=256 tokens={tokens} threads=(\d+) granted=(\d+):", printed, re.MULTILINE)
     wanted = {(planned, granted) for planned in range(1, 18) for granted in range(1, planned + 1)}
     assert len(wanted) == GRANTED and wanted <= {(int(planned), int(granted)) for planned, granted in threads}
 
@@ -60,7 +72,22 @@ def test_agrees_with_upstreams_plain_path(tools):
     """test-backend-ops skips what a backend refuses, so the cases that ran are counted."""
     outcome = backend_ops.test(tools, "CPU", "type_K=q8_0,type_V=q4_0")
     assert (outcome.failed, outcome.refused, outcome.died) == ((), (), "")
-    assert outcome.passed >= 4
+    assert outcome.passed >= 10
+
+
+@pytest.mark.build
+@pytest.mark.timeout(3600)
+def test_a_rung_changes_only_the_results_that_it_says():
+    """Two patches may change all of them, and the others none, or none whose keys and values are both f16."""
+    fetch(HERE)
+    rungs = [patch for patch in patchset.load().patches if patch.name.startswith("cpu-attention-")]
+    assert [rung.header.changes_numerics for rung in rungs[:2]] == [("all",), ("all",)]
+    results = [hashes(rung.name) for rung in rungs[1:]]
+    for rung, (before, after) in zip(rungs[2:], itertools.pairwise(results)):
+        assert before.keys() == after.keys() and len(before) > 250 + 4 * GRANTED
+        changed = {case.partition(" ")[0] for case in before if before[case] != after[case]}
+        assert "f16-f16" not in changed, rung.name
+        assert rung.header.changes_numerics or not changed, rung.name
 
 
 @pytest.mark.build

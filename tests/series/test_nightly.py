@@ -54,7 +54,7 @@ def test_a_green_night_ends_in_one_pull_request(make):
     repo = pygit2.Repository(str(here.project))
     tree = repo.references["refs/heads/nightly/series"].peel(pygit2.Tree).id
     there = {path: (mode, repo[blob].data) for path, mode, blob in store.entries(repo, tree)}
-    assert "patchset/cpu-attention/ggml/src/ggml-cpu/fattn/decode.h" in sent and sent.items() <= there.items()
+    assert "patchset/cpu-attention-decode/ggml/src/ggml-cpu/fattn/decode.h" in sent and sent.items() <= there.items()
     others = {f"patchset/{path}" for path in patchset.others(here.project / "patchset")}
     assert there.keys() == sent.keys() | others
     assert git(here.project, "status", "--short") == ""

@@ -75,9 +75,9 @@ def test_a_conflict_is_laid_out_and_continue_takes_the_resolution(world):
     shown = (work_folder(world) / "g").read_bytes()
     assert b"<<<<<<< ours\nupstream\n||||||| ancestor\nline 8\n=======\ntwo\n>>>>>>> theirs\n" in shown
     git = subprocess.run(
-        ["git", "log", "--format=%s"], cwd=work_folder(world), capture_output=True, text=True, check=True
+        ["git", "log", "-1", "--format=%B"], cwd=work_folder(world), capture_output=True, text=True, check=True
     )
-    assert git.stdout.split("\n")[0] == "one"
+    assert git.stdout.strip() == "one: what it does\n\nPatch: one"
     assert "stopped at two (conflict)" in run("status")
 
     said = run("continue", code=1)

@@ -31,8 +31,9 @@ def work(tmp_path):
 
 def test_apply_gives_a_repository_with_a_commit_a_patch(world, work):
     run("apply", work)
-    log = subprocess.run(["git", "log", "--format=%s"], cwd=work, capture_output=True, text=True, check=True).stdout
-    assert log.splitlines()[:2] == ["two", "one"]
+    shown = ["git", "log", "-2", "--format=%s|%(trailers:key=Patch,valueonly,separator=)"]
+    log = subprocess.run(shown, cwd=work, capture_output=True, text=True, check=True).stdout
+    assert log.splitlines() == ["two: what it does|two", "one: what it does|one"]
     assert not subprocess.run(["git", "status", "--short"], cwd=work, capture_output=True, check=True).stdout
     assert (work / "f").read_bytes() == TWO["f"]
     assert "is not empty" in run("apply", work, code=1)

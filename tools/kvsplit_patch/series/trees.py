@@ -50,9 +50,23 @@ def patched(target: str | None = None, without: Sequence[str] = ()) -> SourceTre
 
 
 def exact(target: str | None = None) -> SourceTree | None:
-    """The series without the patches that say they change every result; None where there is no such patch."""
-    without = [patch.name for patch in patchset.load().patches if "all" in patch.header.changes_numerics]
+    """The series without the patches that say they change every result, and without what stands on files of theirs.
+
+    None where there is no such patch.
+    """
+    without: list[str] = []
+    theirs: set[str] = set()
+    for patch in patchset.load().patches:
+        if "all" in patch.header.changes_numerics or not theirs.isdisjoint(patch.touched()):
+            without.append(patch.name)
+            theirs |= patch.files.keys()
     return patched(target, without) if without else None
+
+
+def through(name: str) -> SourceTree:
+    """The series up to the patch ``name``, on its base. Raises PatchError where there is no such patch."""
+    loaded = patchset.load()
+    return patched(without=loaded.names()[loaded.index(name) + 1 :])
 
 
 def unpatched(target: str | None = None) -> SourceTree:

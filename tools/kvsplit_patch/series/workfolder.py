@@ -64,8 +64,8 @@ def create(
 
 
 def commit_of(step: Step) -> tuple[str, str]:
-    """Message and tree of the commit that a patch is in a work folder."""
-    return f"{step.name}\n\n{step.header.description}", step.after
+    """Message and tree of the commit that a patch is in a work folder: its description, and its name as a git trailer."""
+    return f"{step.header.description}\n\nPatch: {step.name}", step.after
 
 
 def _commit(repo, message: str, tree: str, amend: bool = False) -> None:

@@ -9,7 +9,6 @@ struct fattn_f16 {
     static constexpr int  N       = 16;
     static constexpr bool has_d   = false;
     static constexpr bool has_m   = false;
-    static constexpr bool nibbles = false;
     ggml_fp16_t h[16];
 
     static void floats(const fattn_f16 & b, x16 * y) { y[0] = x16_f16(b.h); }
@@ -22,7 +21,6 @@ struct fattn_quant {
     static constexpr int  N       = 32;
     static constexpr bool has_d   = true;
     static constexpr bool has_m   = HAS_M;
-    static constexpr bool nibbles = TYPE == GGML_TYPE_Q4_0 || TYPE == GGML_TYPE_Q4_1; // int = nibble, or nibble - 8
     BLOCK b;
 
     static ggml_half d(const fattn_quant & q) { return q.b.d; }
@@ -53,16 +51,6 @@ struct fattn_quant {
     }
 
     static void floats(const fattn_quant & q, x16 * y) {
-#if defined(FATTN_AVX512)
-        if constexpr (TYPE == GGML_TYPE_Q4_0 || TYPE == GGML_TYPE_Q4_1 || TYPE == GGML_TYPE_IQ4_NL) {
-            // the permutation looks at 4 bits of each index, so the nibbles need no masking
-            const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *) q.b.qs));
-            const __m512  table = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) values16())));
-            y[0].r[0] = _mm512_permutexvar_ps(bytes, table);
-            y[1].r[0] = _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), table);
-            return;
-        }
-#endif
         i8x32_float(ints(q), y);
     }
 
@@ -70,12 +58,6 @@ struct fattn_quant {
     static const int8_t * kvalues() {
         static constexpr int8_t values[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
         return values;
-    }
-
-    static const int8_t * values16() {
-        static constexpr int8_t q4_0[16] = { -8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7 };
-        static constexpr int8_t q4_1[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
-        return TYPE == GGML_TYPE_Q4_0 ? q4_0 : TYPE == GGML_TYPE_Q4_1 ? q4_1 : kvalues();
     }
 };
 
@@ -86,32 +68,23 @@ typedef fattn_quant<GGML_TYPE_Q4_1,   block_q4_1,   true > fattn_q4_1;
 typedef fattn_quant<GGML_TYPE_Q4_0,   block_q4_0,   false> fattn_q4_0;
 typedef fattn_quant<GGML_TYPE_IQ4_NL, block_iq4_nl, false> fattn_iq4_nl;
 
-// calls f with a null pointer to the block type of a cache
+// calls f with a null pointer to the block type of a cache; false where there is none
 template <typename F>
-static inline void fattn_with_block(ggml_type type, F && f) {
+static inline bool fattn_with_block(ggml_type type, F && f) {
     switch (type) {
-        case GGML_TYPE_F16:    f((const fattn_f16    *) nullptr); break;
-        case GGML_TYPE_Q8_0:   f((const fattn_q8_0   *) nullptr); break;
-        case GGML_TYPE_Q5_1:   f((const fattn_q5_1   *) nullptr); break;
-        case GGML_TYPE_Q5_0:   f((const fattn_q5_0   *) nullptr); break;
-        case GGML_TYPE_Q4_1:   f((const fattn_q4_1   *) nullptr); break;
-        case GGML_TYPE_Q4_0:   f((const fattn_q4_0   *) nullptr); break;
-        case GGML_TYPE_IQ4_NL: f((const fattn_iq4_nl *) nullptr); break;
-        default: GGML_ABORT("unknown type");
+        case GGML_TYPE_F16:    f((const fattn_f16    *) nullptr); return true;
+        case GGML_TYPE_Q8_0:   f((const fattn_q8_0   *) nullptr); return true;
+        case GGML_TYPE_Q5_1:   f((const fattn_q5_1   *) nullptr); return true;
+        case GGML_TYPE_Q5_0:   f((const fattn_q5_0   *) nullptr); return true;
+        case GGML_TYPE_Q4_1:   f((const fattn_q4_1   *) nullptr); return true;
+        case GGML_TYPE_Q4_0:   f((const fattn_q4_0   *) nullptr); return true;
+        case GGML_TYPE_IQ4_NL: f((const fattn_iq4_nl *) nullptr); return true;
+        default:               return false;
     }
 }
 
 static inline bool fattn_knows(ggml_type type) {
-    switch (type) {
-        case GGML_TYPE_F16:
-        case GGML_TYPE_Q8_0:
-        case GGML_TYPE_Q5_1:
-        case GGML_TYPE_Q5_0:
-        case GGML_TYPE_Q4_1:
-        case GGML_TYPE_Q4_0:
-        case GGML_TYPE_IQ4_NL: return true;
-        default:               return false;
-    }
+    return fattn_with_block(type, [](auto *) {});
 }
 
 template <typename T>

@@ -1,6 +1,5 @@
 // Each block of K and V is dequantized once for all query rows that share it, i.e. the query tokens of a unit of work
-// times the query heads of the KV head: in registers where the rows are few (decode.cpp), as panels of a matrix product
-// where they are many (prefill.cpp).
+// times the query heads of the KV head: in registers, where the rows are few (decode.cpp).
 //
 // Chunks of keys are split the same way for a given number of threads, whichever thread takes them, and their partial
 // results are combined in order.
@@ -39,21 +38,14 @@ static fattn fattn_of(const ggml_tensor * op) {
     f.n_head_log2 = 1u << (uint32_t) floor(log2(f.H));
     f.m0 = powf(2.0f, -(f.max_bias       ) / f.n_head_log2);
     f.m1 = powf(2.0f, -(f.max_bias / 2.0f) / f.n_head_log2);
-
-    f.decode = f.G*f.N <= FATTN_ROWS_DECODE;
     return f;
 }
 
 // how it is split
 static void fattn_plan(fattn & f, int n_threads) {
-    f.n_threads = n_threads;
-    if (f.decode) {
-        fattn_decode_plan(f, n_threads);
-    } else {
-        fattn_prefill_plan(f, n_threads);
-    }
+    fattn_decode_plan(f, n_threads);
     f.scratch  = GGML_PAD(f.scratch, 16);
-    f.partials = f.partial ? GGML_PAD(f.B*f.H*f.N*f.n_kc*(2 + f.DV), 16) : 0;
+    f.partials = GGML_PAD(f.B*f.H*f.N*f.n_kc*(2 + f.DV), 16);
 }
 
 // the chunks of keys of the rows that are this thread's
@@ -79,9 +71,7 @@ static void fattn_combine(const fattn & f, float * partials, int ith, int nth) {
         memset(out, 0, f.DV*sizeof(float));
         for (int64_t c = 0; c < f.n_kc; ++c) {
             const float factor = expf(part[c*ld] - M)*inv;
-            for (int64_t d = 0; d < f.DV; d += 16) {
-                x16_store(out + d, x16_fma(x16_load(part + c*ld + 2 + d), factor, x16_load(out + d)));
-            }
+            ggml_vec_mad_f32(f.DV, out, part + c*ld + 2, factor);
         }
     }
 }
@@ -93,7 +83,7 @@ bool ggml_fattn_supported(const ggml_tensor * op) {
     const ggml_tensor * m = op->src[3];
     return q->type == GGML_TYPE_F32 && fattn_knows(k->type) && fattn_knows(v->type) &&
         k->ne[0] % 16 == 0 && v->ne[0] % 16 == 0 && k->ne[1] >= KEYS_MIN &&
-        k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0 && q->ne[2]/k->ne[2] <= FATTN_ROWS_MAX &&
+        k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0 && q->ne[2]/k->ne[2]*q->ne[1] <= FATTN_ROWS_DECODE &&
         k->ne[3] == v->ne[3] && q->ne[3] % k->ne[3] == 0 &&
         q->nb[0] == sizeof(float) && k->nb[0] == ggml_type_size(k->type) && v->nb[0] == ggml_type_size(v->type) &&
         (!m || (m->type == GGML_TYPE_F16 && m->nb[0] == sizeof(ggml_fp16_t)));
@@ -123,7 +113,7 @@ void ggml_compute_forward_fattn(const ggml_compute_params * params, ggml_tensor 
     float * scratch  = partials + f.partials + ith*f.scratch;
     GGML_ASSERT((char *) (partials + f.partials + nth*f.scratch) <= (char *) params->wdata + params->wsize);
 
-    const bool shared = f.n_units > nth;
+    const bool shared = f.n_units > nth && !ggml_is_numa();
     if (shared) {
         if (ith == 0) {
             ggml_threadpool_chunk_set(params->threadpool, nth);
@@ -131,18 +121,10 @@ void ggml_compute_forward_fattn(const ggml_compute_params * params, ggml_tensor 
         ggml_barrier(params->threadpool);
     }
 
-    fattn_prefill_begin(f);
-    for (int64_t unit = ith; unit < f.n_units; unit = shared ? ggml_threadpool_chunk_add(params->threadpool, 1) : f.n_units) {
-        if (f.decode) {
-            fattn_decode_unit(f, unit, partials, scratch);
-        } else {
-            fattn_prefill_unit(f, unit, partials, scratch);
-        }
+    for (int64_t unit = ith; unit < f.n_units; unit = shared ? ggml_threadpool_chunk_add(params->threadpool, 1) : unit + nth) {
+        fattn_decode_unit(f, unit, partials, scratch);
     }
-    fattn_prefill_end(f);
 
-    if (f.partial) {
-        ggml_barrier(params->threadpool);
-        fattn_combine(f, partials, ith, nth);
-    }
+    ggml_barrier(params->threadpool);
+    fattn_combine(f, partials, ith, nth);
 }

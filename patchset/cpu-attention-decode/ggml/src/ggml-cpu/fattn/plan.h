@@ -2,6 +2,7 @@
 
 // One flash attention: what is computed, and how it is split into units of work
 
+#include "ggml-cpu.h"
 #include "ggml-impl.h"
 #include "simd.h"
 
@@ -9,14 +10,18 @@
 #include <cstdint>
 #include <cstring>
 
-static constexpr float FATTN_LOG2E = 1.44269504f;
-static constexpr float FATTN_LOW   = -1e30f; // below any score, and finite so that -inf minus it is no NaN
+static constexpr float FATTN_LOW = -1e30f; // below any score, and finite so that -inf minus it is no NaN
 
-static constexpr int FATTN_ROWS_DECODE = 8;    // most rows a KV head for which K and V stay in registers
-static constexpr int FATTN_ROWS_MAX    = 1024; // most query heads a KV head
+static constexpr int FATTN_ROWS_DECODE = 8; // most rows a KV head for which K and V stay in registers
 
 static inline int64_t fattn_ceil_div(int64_t a, int64_t b) {
     return (a + b - 1)/b;
+}
+
+// Several units of work a thread, for the one that is free to take. On NUMA each has its own, as elsewhere:
+// https://github.com/ggml-org/llama.cpp/pull/6915
+static inline int64_t fattn_shares(int n_threads, int each) {
+    return ggml_is_numa() ? n_threads : each*n_threads;
 }
 
 struct fattn {
@@ -38,17 +43,12 @@ struct fattn {
     float    max_bias, m0, m1;
     uint32_t n_head_log2;
 
-    bool    decode;         // few query rows a KV head
-    bool    amx;            // prefill
-    int64_t heads, n_heads; // decode:  KV heads a unit, units of heads
-    int64_t tokens, n_tok;  // prefill: query tokens a unit, units of tokens
+    int64_t heads, n_heads; // KV heads a unit, units of heads
     int64_t keys,  n_kc;    // keys a chunk, chunks
     int64_t n_units;
-    int64_t n_threads;
-    bool    partial;        // units leave partial results: M, S and the unscaled sum of values of each row
 
     size_t  scratch;        // floats a thread
-    size_t  partials;       // floats, all threads
+    size_t  partials;       // floats, all threads: M, S and the unscaled sum of values of each row and chunk
 
     const float * query(int64_t b, int64_t head, int64_t t) const {
         return (const float *) ((const char *) q->data + t*q->nb[1] + head*q->nb[2] + b*q->nb[3]);
@@ -116,8 +116,3 @@ static inline size_t fattn_pads_size(const fattn & f, int64_t keys) {
 
 void fattn_decode_plan(fattn & f, int n_threads);
 void fattn_decode_unit(const fattn & f, int64_t unit, float * partials, float * scratch);
-
-void fattn_prefill_plan (fattn & f, int n_threads);
-void fattn_prefill_begin(const fattn & f); // in each thread, around its units
-void fattn_prefill_unit (const fattn & f, int64_t unit, float * partials, float * scratch);
-void fattn_prefill_end  (const fattn & f);
