@@ -7,10 +7,13 @@ from dataclasses import asdict
 from html import escape
 
 from ..series import replay
+from . import compat
 from .compat import Cell, CompatTable
 
 _SIGNS = {
     replay.CLEAN: "✓",
+    replay.RESOLVED: "✓ kept",
+    compat.OUTSIDE: "–",
     replay.CONFLICT: "✗",
     replay.UPSTREAM: "upstream",
     replay.PARTLY: "partly",
@@ -18,6 +21,8 @@ _SIGNS = {
 }
 _COLOURS = {
     replay.CLEAN: "#9c9",
+    replay.RESOLVED: "#bd9",
+    compat.OUTSIDE: "#ddd",
     replay.CONFLICT: "#e77",
     replay.UPSTREAM: "#8be",
     replay.PARTLY: "#ec6",
@@ -46,7 +51,7 @@ def _short(cell: Cell) -> str:
 
 def _legend() -> str:
     return (
-        "✓ clean, ✗ conflict, upstream: is there already, partly: some of it is, deletes: would remove upstream's "
+        "✓ clean, ✓ kept: by a resolution in patchset/, ✗ conflict, – outside the range, upstream: is there already, partly: some of it is, deletes: would remove upstream's "
         "lines, • upstream changed a file it touches or watches since the tag above."
     )
 

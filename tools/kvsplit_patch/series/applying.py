@@ -69,8 +69,8 @@ def on_commit(loaded: Series, commit: str, without: Sequence[str] = ()) -> list[
     base = store.tree_of(repo, commit)
     require_range(repo, steps, base, commit)
     moved = []
-    for step, before, outcome in replay.onto(repo, steps, base):
-        if outcome.state != replay.CLEAN:
+    for step, before, outcome in replay.onto(repo, steps, base, loaded.kept(base)):
+        if outcome.state not in replay.DONE:
             why = "".join(f"; {path}: {reason}" for path, reason in outcome.conflicts[:1])
             raise PatchError(
                 f"{step.name} does not replay onto {commit} ({outcome.state}{why}): run 'kvsplit-patch rebase {commit}'."

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from ..errors import PatchError
-from . import store
+from ..paths import sdists_dir
+from . import index, store
 
 #: Where a llama.cpp tree begins is known by these files.
 _LANDMARKS = ("CMakeLists.txt", "include/llama.h", "ggml/include/ggml.h", "src/CMakeLists.txt")
@@ -57,6 +58,18 @@ def fetch_archive(path: Path, name: str | None = None, upstream_commit: str | No
         commit = commit or str(repo.create_commit(None, nobody, nobody, message, pygit2.Oid(hex=tree), []))
         repo.references.create(f"{store.REFS}/archive/{name}", commit, force=True)
     return commit
+
+
+def is_package(text: str) -> bool:
+    """Whether a text is ``PACKAGE==VERSION``."""
+    return bool(re.fullmatch(r"[\w.-]+==[\w.+!-]+", text))
+
+
+def fetch_package(package: str, name: str | None = None, upstream_commit: str | None = None) -> str:
+    """``fetch_archive`` of the sdist of ``PACKAGE==VERSION``, for a package that vendors llama.cpp's files."""
+    package, _, version = package.partition("==")
+    with index.incoming(sdists_dir()) as folder:
+        return fetch_archive(index.download(package, version, "sdist", folder), name, upstream_commit)
 
 
 def _read(path: Path) -> tuple[str | None, list[Entry]]:

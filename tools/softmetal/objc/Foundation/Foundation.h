@@ -130,6 +130,10 @@ __attribute__((objc_root_class))
 + (instancetype) errorWithDomain: (NSString *) domain code: (NSInteger) code userInfo: (NSDictionary *) info;
 @end
 
+@interface NSException : NSObject
+@property (readonly) NSString * reason;
+@end
+
 @interface NSLock : NSObject
 - (void) lock;
 - (void) unlock;
