@@ -71,9 +71,43 @@ def test_an_error_of_the_compiler_is_one_sentence(tmp_path, cache):
     assert compiled(small(tmp_path / "b"))[1] == ["1", "2"]
 
 
-def test_an_error_of_cmake_is_one_sentence(tmp_path, cache):
-    with pytest.raises(PatchError, match="cmake failed"):
-        compiled(small(tmp_path / "a", **{"CMakeLists.txt": "message(FATAL_ERROR no)\n"}))
+def test_the_first_error_is_quoted_however_much_follows_it(tmp_path, cache):
+    """The other job's warnings come after it, and quote code that prints the word."""
+    warns = '#include <cstdio>\nextern "C" int two() {\n'
+    warns += (
+        "".join(f'    int unused_{at}; std::printf("error: %d", unused_{at});\n' for at in range(400)) + "return 2; }\n"
+    )
+    tree = small(tmp_path / "a", **{"one.cpp": "#error planted\n", "two.cpp": warns})
+    lists = SMALL["CMakeLists.txt"] + "target_compile_options(llama PRIVATE -Wall -Wextra -Wno-error=unused)\n"
+    (tree / "CMakeLists.txt").write_text(lists)
+    with pytest.raises(PatchError, match=r"ninja failed: \S*one\.cpp:1:2: error: #error planted; all of its output"):
+        compiled(tree)
+
+
+@pytest.mark.parametrize("linked", ["-Wl,--no-undefined", "-lno-such-library"])
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU ld's options")
+def test_an_error_of_the_linker_is_quoted(tmp_path, cache, linked):
+    lists = SMALL["CMakeLists.txt"] + f"target_link_libraries(llama PRIVATE {linked})\n"
+    missing = 'extern "C" int missing();\nextern "C" int one() { return missing(); }\n'
+    words = "undefined reference to .missing" if "undefined" in linked else "cannot find -lno-such-library"
+    with pytest.raises(PatchError, match=rf"ninja failed: .*{words}.*; all of its output"):
+        compiled(small(tmp_path / "a", **{"CMakeLists.txt": lists, "one.cpp": missing}))
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("message(FATAL_ERROR no)\n", r"CMake Error at CMakeLists\.txt:1 \(message\): no;"),
+        ("project(x CXX\n", r"CMake Error at CMakeLists\.txt:1: Parse error"),
+        (
+            "project(x CXX)\nadd_library(llama SHARED gone.cpp)\n",
+            r"CMake Error at CMakeLists\.txt:\d \(add_library\): Cannot",
+        ),
+    ],
+)
+def test_an_error_of_cmake_is_quoted(tmp_path, cache, text, words):
+    with pytest.raises(PatchError, match=f"cmake failed: {words}"):
+        compiled(small(tmp_path / "a", **{"CMakeLists.txt": text}))
 
 
 def test_a_compile_that_was_killed_is_finished_by_the_next(tmp_path, cache):

@@ -37,10 +37,10 @@ def command(target, plan, diff, url):
         click.echo(f"from llama.cpp {loaded.lock.upstream.commit}\nto   llama.cpp {commit}")
         if plan:
             _plan(repo, steps, base, loaded.kept(base))
-        trees = loaded.lock.base_tree, base
-        _show_watched(list(watched.changes(repo, loaded, *trees)), list(watched.new_lines(repo, loaded, *trees)))
+        upstream = watched.between(repo, loaded.lock.base_tree, base)
+        _show_watched(list(watched.changes(repo, loaded, upstream)), list(watched.new_lines(repo, loaded, upstream)))
         if diff:
-            for name, path, text in watched.function_changes(repo, steps, *trees):
+            for name, path, text in watched.function_changes(repo, steps, upstream):
                 click.echo(f"\n{name}: {path}\n{text}", nl=False)
         if not plan:
             lock = replace(loaded.lock, upstream=where, base_tree=base)

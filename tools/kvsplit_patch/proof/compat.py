@@ -114,7 +114,7 @@ def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str
     """Each patch and what becomes of it on the tree ``base``; ``before`` is the tree from which changes count."""
     changed: dict[str, list[str]] = {}
     if before != base:
-        for change in watched.changes(repo, loaded, before, base):
+        for change in watched.changes(repo, loaded, watched.between(repo, before, base)):
             changed.setdefault(change.patch, []).append(change.path)
     missing = {step.name: applying.lacking(repo, step, base) for step in steps}
     within = [step for step in steps if not missing[step.name]]

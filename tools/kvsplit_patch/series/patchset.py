@@ -150,8 +150,9 @@ def load(folder: Path | None = None) -> Series:
     Raises PatchError on anything that cannot be read; ``lint`` checks the rest.
     """
     folder = folder or patchset_dir()
+    lock = read_lock(folder)
     patches = tuple(read_patch(folder, name) for name in read_names(folder))
-    return Series(read_lock(folder), patches, resolutions.load(folder))
+    return Series(lock, patches, resolutions.load(folder))
 
 
 def read_names(folder: Path) -> list[str]:
