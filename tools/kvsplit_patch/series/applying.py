@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from ..errors import PatchError
-from ..upstream import revisions, store
-from . import gitdiff, patchset, replay
+from ..upstream import store
+from . import gitdiff, patchset, replay, targets
 from .patchset import Series, Step
 
 
@@ -43,7 +43,7 @@ def as_edited(loaded: Series) -> tuple[list[Step], list[Step]]:
 
 
 def _locked_base(loaded: Series) -> str:
-    tree = revisions.ensure(loaded.lock.upstream)
+    tree = targets.ensure(loaded)
     if tree != loaded.lock.base_tree:
         raise PatchError(
             f"lock.json says that {loaded.lock.upstream.commit} has the tree {loaded.lock.base_tree}, "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..upstream import revisions, source_folders, store
+from ..upstream import source_folders, store
 from . import applying, patchset, targets
 
 
@@ -59,6 +59,6 @@ def unpatched(target: str | None = None) -> SourceTree:
     loaded = patchset.load()
     if target is None:
         lock = loaded.lock.upstream
-        return SourceTree(revisions.ensure(lock), lock.commit, lock.tag)
+        return SourceTree(targets.ensure(loaded), lock.commit, lock.tag)
     commit, tag = targets.resolve(loaded, target)
     return SourceTree(store.tree_of(store.open_store(), commit), commit, tag)
