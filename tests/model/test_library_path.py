@@ -147,11 +147,11 @@ def defining(base, folder, old, new):
 
 REFUSED = {
     "a function gone": (*PLANTED["a function gone"], "llama_memory_seq_rm() is gone"),
-    "a field renamed": (r"uint32_t n_ubatch;", "uint32_t n_small_batch;", "llama_context_params.n_ubatch is gone"),
+    "a field renamed": (r"bool embeddings;", "bool embedded;", "llama_context_params.embeddings is gone"),
     "a field removed": (
-        r"\n\s+bool use_extra_bufts;[^\n]*",
+        r"\n\s+bool no_alloc;[^\n]*",
         "",
-        "llama_model_params.use_extra_bufts is gone",
+        "llama_model_params.no_alloc is gone",
     ),
     "a constant changed": (
         r"LLAMA_FLASH_ATTN_TYPE_ENABLED  = 1",
