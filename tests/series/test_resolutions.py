@@ -1,5 +1,9 @@
 """A resolution that is kept: made by ``keep``, used again by whatever replays, and not believed where it does not fit."""
 
+import io
+import re
+import tarfile
+
 import pytest
 
 from kvsplit_patch.series import patchset
@@ -150,6 +154,31 @@ def test_where_a_merge_does_it_all_nothing_is_kept(world):
     assert "Nothing is to be kept" in run("keep")
     assert patchset.read_lock(world.patchset) != before
     assert not (world.patchset / "resolutions").exists()
+
+
+def test_the_package_that_has_upstreams_files_is_fetched_by_itself(world, tmp_path, monkeypatch):
+    landmarks = ("CMakeLists.txt", "include/llama.h", "ggml/include/ggml.h", "src/CMakeLists.txt")
+    with tarfile.open(tmp_path / "vendored-1.0.tar.gz", "w:gz") as sdist:
+        for name, data in {**CLASH, **dict.fromkeys(landmarks, b"x\n")}.items():
+            member = tarfile.TarInfo(f"vendored-1.0/thirdparty/llama.cpp/{name}")
+            member.size = len(data)
+            sdist.addfile(member, io.BytesIO(data))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    run("fetch", "--archive", "vendored==1.0", "--name", "b6")
+    run("rebase", "b6", code=1)
+    (work_folder(world) / "g").write_bytes(RESOLVED["g"])
+    run("continue")
+    run("keep", "--archive", "vendored==1.0")
+    run("rebase", "b6")
+    # Another machine, which has nothing yet.
+    monkeypatch.setenv("KVSPLIT_CACHE", str(tmp_path / "another"))
+    run("lint")
+    assert (tmp_path / "another" / "upstream.git").is_dir()
+    monkeypatch.setenv("KVSPLIT_CACHE", str(tmp_path / "third"))
+    kept = world.patchset / "resolutions" / "b6" / "two.diff"
+    kept.write_text(re.sub("Upstream-Tree: .*", f"Upstream-Tree: {'0' * 40}", kept.read_text()))
+    assert "vendored==1.0 holds other files than" in run("export", code=1)
 
 
 def test_a_patch_cannot_be_called_like_their_folder(world, tmp_path):
