@@ -7,6 +7,7 @@ import tarfile
 import pytest
 
 from kvsplit_patch.series import patchset
+from kvsplit_patch.upstream import store
 from tests.support.worlds import git, make_commit, make_world, numbered, run, series_on, tree_files, work_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -89,6 +90,21 @@ def test_it_is_used_by_all_that_replays(kept):
     # On the base that it was kept for, it is done: an edit there does not bring it in again.
     run("export", "--series-version", "2")
     assert {path: data for path, (_, data) in kept.result().items()} == there
+
+
+def test_a_patch_that_upstream_has_is_kept_as_dropped(world):
+    make_commit({**BASE, "h": numbered(l8="three"), "f": numbered(l25="upstream")}, "has")
+    assert "already upstream" in run("rebase", "has", code=1)
+    run("skip")
+    assert "resolutions/has/three.diff" in run("keep")
+    assert patchset.load(world.patchset).names() == ["one", "two", "three"]
+    assert "| has | ✓ | ✓ | ✓ kept |" in run("compat", "has")
+    steps = series_on(store.find_commit(store.open_store(), "has"))
+    assert steps[-1].before == steps[-1].after
+    said = run("rebase", "has")
+    assert "three: resolved as kept, which is to drop it" in said
+    assert patchset.load(world.patchset).names() == ["one", "two"]
+    run("lint")
 
 
 def test_a_change_of_the_patch_elsewhere_leaves_it_valid(kept, tmp_path):

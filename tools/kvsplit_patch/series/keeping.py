@@ -28,10 +28,8 @@ def keep(project: Path, archive: str | None) -> list[Resolution]:
     upstream, base = moved.lock.upstream, moved.lock.base_tree
     if base == committed.lock.base_tree:
         raise PatchError("The series stands where the last commit has it: run 'kvsplit-patch rebase' first.")
-    if moved.names() != committed.names():
-        raise PatchError(
-            "The series has other patches than in the last commit, which a resolution cannot say: commit it."
-        )
+    if moved.names() != [name for name in committed.names() if name in moved.names()]:
+        raise PatchError("The series has more patches than in the last commit, or another order: commit that first.")
     target = _name(upstream)
     archive = archive or next((each.archive for each in committed.resolutions if each.target == target), "")
     steps = {step.name: step for step in applying.at_base(moved)}

@@ -28,7 +28,7 @@ def lint(folder: Path) -> list[str]:
     for name in names:
         if name in present:
             faults += _lint_patch(folder, name, locked.get(name))
-    faults += _lint_resolutions(folder, names)
+    faults += _lint_resolutions(folder, names, lock.base_tree)
     if not faults:
         faults += _lint_export(folder)
     return faults
@@ -72,12 +72,13 @@ def _lint_files(name: str, locked: dict, now: dict) -> list[str]:
     return faults
 
 
-def _lint_resolutions(folder: Path, names: list[str]) -> list[str]:
+def _lint_resolutions(folder: Path, names: list[str], base: str) -> list[str]:
     try:
         kept = resolutions.load(folder)
     except PatchError as fault:
         return [fault.message]
-    return [resolutions.stranger(each) for each in kept if each.patch not in names]
+    # Where the series stands, it has dropped what it was told to.
+    return [resolutions.stranger(each) for each in kept if each.patch not in names and each.tree != base]
 
 
 def _lint_export(folder: Path) -> list[str]:

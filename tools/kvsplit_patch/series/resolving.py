@@ -56,12 +56,15 @@ def _fingerprint(repo, index) -> str:
 def made(
     repo, target: str, archive: str, before: Iterable[Step], after: Mapping[str, Step], base: str
 ) -> list[Resolution]:
-    """What the steps ``after``, by name, do otherwise on the tree ``base`` than a merge of the steps ``before`` does."""
+    """What the steps ``after``, by name, do otherwise on the tree ``base`` than a merge of the steps ``before`` does.
+
+    A step that is not among them was dropped there: its resolution leaves the tree as it is.
+    """
     resolutions, current = [], base
     for step in before:
         tree, conflicts = merged(repo, step, current)
-        wanted = after[step.name].after
-        if conflicts or tree != wanted:
+        wanted = after[step.name].after if step.name in after else current
+        if conflicts or tree != wanted or step.name not in after:
             diff = _diff(repo, tree, wanted, step.name)
             resolutions.append(Resolution(target, step.name, base, conflicts, archive, diff))
         current = wanted

@@ -114,8 +114,9 @@ def _run(project: Path, change: Change) -> None:
             change = replace(change, stopped=outcome.state)
             journal.write(project, change)
             _ask(project, repo, change, outcome)
-        click.echo(f"{step.name}: {outcome.summary()}")
-        change = change.advanced(outcome.tree)
+        dropped = outcome.state == replay.RESOLVED and outcome.tree == change.current()
+        click.echo(f"{step.name}: {outcome.summary()}{', which is to drop it' if dropped else ''}")
+        change = replace(change, todo=change.todo[1:]) if dropped else change.advanced(outcome.tree)
     files = patchset.export(repo, change.series_version, change.upstream, change.base_tree, change.done)
     if patchset.digest(project / "patchset") != change.old:
         raise PatchError(
