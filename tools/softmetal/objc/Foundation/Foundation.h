@@ -130,7 +130,9 @@ __attribute__((objc_root_class))
 + (instancetype) errorWithDomain: (NSString *) domain code: (NSInteger) code userInfo: (NSDictionary *) info;
 @end
 
+// Caught by upstream; nothing here throws one.
 @interface NSException : NSObject
+@property (readonly) NSString * name;
 @property (readonly) NSString * reason;
 @end
 
