@@ -40,6 +40,14 @@ def test_the_bindings_own_library_cannot_be_chosen_where_they_have_none(no_build
     assert choice.choose().id == "first"
 
 
+def test_a_library_that_the_environment_names_goes_before_a_choice(no_builds, tmp_path, monkeypatch):
+    a_build("first", "2026-11-01T00:00:00+00:00")
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
+    assert "LLAMA_CPP_LIB_PATH is set and goes before it" in kvsplit("use", "first")
+    monkeypatch.delenv("LLAMA_CPP_LIB_PATH")
+    assert "LLAMA_CPP_LIB_PATH" not in kvsplit("use", "first")
+
+
 def test_what_cannot_be_used_cannot_be_chosen(no_builds):
     a_build("other", "2026-11-03T00:00:00+00:00", defined=defined.without("llama_decode"))
     said = kvsplit("use", "other", code=1)
