@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-
 _GOES_BEFORE = "LLAMA_CPP_LIB_PATH is set and goes before it: unset that to have it loaded."
 
 
