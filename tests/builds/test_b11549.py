@@ -38,7 +38,7 @@ def test_all_is_proven_and_then_used(upstream_here, tmp_path, llm, logged, smol)
     assert llm("-m", "kvsplit-demo", *pair, *brief, "def fibonacci(n):").stdout.strip()
     sessions = ("-o", "kv_sessions", "true")
     assert llm("-m", "smol", *pair, *brief, *sessions, "Name the three primary colours of light.").stdout.strip()
-    assert llm("-c", *brief, *sessions, "And which one is the sky?").stdout.strip()
+    assert llm("-c", *pair, *brief, *sessions, "And which one is the sky?").stdout.strip()
     assert logged()["response_json"]["restored_tokens"] > 0
     compared = llm("kvsplit", "compare", "kvsplit-demo", "--pairs", "8/4", "--n-ctx", "256").stdout
     assert "K8V4" in compared
