@@ -42,3 +42,5 @@ def test_all_is_proven_and_then_used(upstream_here, tmp_path, llm, logged, smol)
     assert logged()["response_json"]["restored_tokens"] > 0
     compared = llm("kvsplit", "compare", "kvsplit-demo", "--pairs", "8/4", "--n-ctx", "256").stdout
     assert "K8V4" in compared
+    commit = verdict.target["commit"]
+    assert f"llama.cpp {commit[:9]} with the patch series" in compared, "and not of the llama-cpp-python installed"
