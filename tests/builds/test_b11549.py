@@ -39,7 +39,7 @@ def test_all_is_proven_and_then_used(upstream_here, tmp_path, llm, logged, smol)
     sessions = ("-o", "kv_sessions", "true")
     assert llm("-m", "smol", *pair, *brief, *sessions, "Name the three primary colours of light.").stdout.strip()
     assert llm("-c", *pair, *brief, *sessions, "And which one is the sky?").stdout.strip()
-    assert logged()["response_json"]["restored_tokens"] > 0
+    assert logged()["response_json"]["session"]["restored_tokens"] > 0
     compared = llm("kvsplit", "compare", "kvsplit-demo", "--pairs", "8/4", "--n-ctx", "256").stdout
     assert "K8V4" in compared
     commit = verdict.target["commit"]
