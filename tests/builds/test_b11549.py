@@ -34,7 +34,8 @@ def test_all_is_proven_and_then_used(upstream_here, tmp_path, llm, logged, smol)
     pair = ("-o", "kv_key_bits", "8", "-o", "kv_value_bits", "4")
     brief = ("-o", "max_tokens", "12", "-o", "temperature", "0")
     assert f"* {build.name}" in llm("kvsplit", "backend", "list").stdout
-    assert "Everything that was tried works." in llm("kvsplit", "doctor").stdout
+    doctor = llm("kvsplit", "doctor").stdout
+    assert "Everything that was tried works." in doctor and "K8V4   runs" in doctor and " fails " not in doctor
     assert llm("-m", "kvsplit-demo", *pair, *brief, "def fibonacci(n):").stdout.strip()
     sessions = ("-o", "kv_sessions", "true")
     assert llm("-m", "smol", *pair, *brief, *sessions, "Name the three primary colours of light.").stdout.strip()
