@@ -43,6 +43,8 @@ def describe(subject: Subject, text: Path | None, threads: int, seed: int) -> di
         "backend": {
             "id": chosen.id,
             "bindings": shelf.bindings_version(),
+            # A build is used through its own definitions, and may be of another llama.cpp than llama-cpp-python.
+            "upstream": (chosen.manifest or {}).get("upstream_commit") if chosen.bindings else None,
             "patches": info["features"] if info else [],
         },
         "settings": {"threads": threads, "seed": seed},

@@ -106,9 +106,11 @@ def caption(results: Results) -> str:
     about = results.about
     model, machine, backend = about["model"], about["machine"], about["backend"]
     where = ", ".join(machine["devices"]) or machine["cpu"]
+    upstream = backend.get("upstream")
+    library = f"llama.cpp {upstream[:9]}" if upstream else f"llama-cpp-python {backend['bindings']}"
     return (
         f"{model['name']} ({model['architecture']}, {model['layers']} layers, {model['weights']}) on {where}, "
-        f"{about['settings']['threads']} threads, llama-cpp-python {backend['bindings']}"
+        f"{about['settings']['threads']} threads, {library}"
         f"{' with the patch series' if backend['patches'] else ''}"
     )
 

@@ -7,6 +7,7 @@ llama-cpp-python may be installed without a library of its own; then the first q
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import KvsplitError
@@ -38,16 +39,15 @@ def choose() -> Build:
     stock = stock_folder() is not None
     if wanted == STOCK and stock:
         return Build(STOCK)
+    known = builds()
     note = ""
-    for build in builds():
-        if wanted not in ("", STOCK, build.id):
-            continue
+    if wanted not in ("", STOCK) and wanted not in [build.id for build in known]:
+        note = f"Build {wanted} is gone; 'llm kvsplit backend list' shows what there is."
+    for build in sorted(known, key=lambda build: build.id != wanted):  # the choice first, then the newest
         reason = misfit(build)
         if not reason:
-            return build
+            return replace(build, note=note)
         note = note or f"Build {build.id} cannot be used: {reason}; 'llm kvsplit backend build' makes one that can."
-    if wanted and not note:
-        note = f"Build {wanted} is gone; 'llm kvsplit backend list' shows what there is."
     return Build(STOCK if stock else NONE, note=note)
 
 

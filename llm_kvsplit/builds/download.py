@@ -107,7 +107,7 @@ def install(archive: Archive) -> Path:
         FileLock(str(backends_dir().with_name("install.lock"))),
         tempfile.TemporaryFile(dir=backends_dir().parent) as file,
     ):
-        if (folder / "manifest.json").is_file():
+        if shelf.there(folder):
             return folder
         _download(archive, file)
         file.seek(0)

@@ -15,7 +15,7 @@ from .. import files
 from ..kvtypes import Cache, CachePair
 from ..paths import cache_dir
 from . import probe
-from .shelf import Build
+from .shelf import CUSTOM, Build
 
 #: The prompt that the figure is for, in tokens.
 PROMPT = 8192
@@ -53,6 +53,8 @@ def sentence(speed: PairSpeed, pair: CachePair, chosen: Build) -> str:
     if not speed.poor:
         return ""
     mend = "the patch series has nothing faster for this machine" if chosen.patched else f"'{MEND}' mends that"
+    if chosen.id == CUSTOM and not chosen.patched:
+        mend += ", once LLAMA_CPP_LIB_PATH is unset"
     why = f"attention runs on the CPU instead of {speed.fallen_from}, and " if speed.fallen_from else ""
     return (
         f"With {pair} {why}a prompt of {PROMPT} tokens takes {speed.factor:.1f} times as long as with f16 (measured with the "

@@ -22,7 +22,7 @@ from pathlib import Path
 from .. import files, machine
 from ..paths import cache_dir
 from . import interface
-from .shelf import Build, bindings_version, misfit, stock_folder
+from .shelf import Build, bindings_version, custom, misfit, stock_folder
 
 #: Counts up when the trials change, so that old results are not believed.
 _VERSION = 1
@@ -53,6 +53,12 @@ def result(chosen: Build) -> Result:
     outcome = _try(chosen)
     files.write_cached(file, json.dumps(asdict(outcome)))
     return outcome
+
+
+def fault_of(folder: Path) -> str:
+    """How a library in a folder fails to answer on this machine, as the rest of "It cannot be used: …", or nothing."""
+    build = custom(folder)
+    return misfit(build) or _run(build, "plain")
 
 
 def _try(chosen: Build) -> Result:

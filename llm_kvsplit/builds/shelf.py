@@ -85,6 +85,14 @@ def custom(folder: Path) -> Build:
     return Build(CUSTOM, folder, manifest if isinstance(manifest, dict) else None)
 
 
+def there(folder: Path) -> bool:
+    """Whether a folder is a finished build, every file of it as its manifest says."""
+    build = custom(folder)
+    if build.manifest is None or misfit(build):
+        return False
+    return all(files.sha256(folder / name) == digest for name, digest in files_of(build.manifest).items())
+
+
 def builds() -> list[Build]:
     """Every finished build, newest first. What cannot be read is left out; ``doctor`` names it."""
     listed = []
@@ -214,7 +222,7 @@ def whole(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         if folder.exists():
-            shutil.rmtree(folder)  # had no manifest
+            shutil.rmtree(folder)  # had no manifest, or not the files that it names
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

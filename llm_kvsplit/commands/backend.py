@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+_GOES_BEFORE = "LLAMA_CPP_LIB_PATH is set and goes before it: unset that to have it loaded."
+
 
 @click.group()
 def command() -> None:
@@ -36,10 +38,13 @@ def install(ctx: click.Context) -> None:
 
 
 def _report(identity: str) -> None:
-    from ..builds import choice
+    from ..builds import choice, shelf
 
     click.echo(identity)
-    if choice.choose().id != identity:
+    chosen = choice.choose().id
+    if chosen == shelf.CUSTOM:
+        click.echo(_GOES_BEFORE, err=True)
+    elif chosen != identity:
         click.echo(f"'llm kvsplit backend use {identity}' makes it the one that is loaded.", err=True)
 
 
@@ -66,9 +71,11 @@ def list_builds() -> None:
 @click.argument("name")
 def use(name: str) -> None:
     """Load the build NAME (an id or its beginning), or 'stock', from now on."""
-    from ..builds import shelf
+    from ..builds import choice, shelf
 
     click.echo(f"Using {shelf.use(name)}.")
+    if choice.choose().id == shelf.CUSTOM:
+        click.echo(_GOES_BEFORE, err=True)
 
 
 @command.command()

@@ -46,7 +46,7 @@ def parse(data: np.ndarray, n_tokens: int) -> SequenceState:
     if reader.one("<u4") != n_tokens:
         raise _not_plain()
     reader.take("<i4", 3 * n_tokens)  # position, number of sequences, sequence
-    transposed, n_layer = reader.one("<u4"), reader.one("<u4")
+    transposed, n_layer, *_ = reader.take("<u4", _head_words()).tolist()
     if transposed or n_layer > 4096:
         raise _not_plain()
     k = [reader.rows(n_tokens) for _ in range(n_layer)]
@@ -65,12 +65,17 @@ def repeated(data: np.ndarray, n_tokens: int, times: int) -> np.ndarray:
     cells = np.ones((total, 3), "<i4")
     cells[:, 0], cells[:, 2] = np.arange(total), 0  # position, number of sequences, sequence
     head = np.concatenate([data[:12].view("<u4"), [total]]).astype("<u4")
-    parts = [head, cells, data[16 + 12 * n_tokens :][:8]]
+    parts = [head, cells, data[16 + 12 * n_tokens :][: 4 * _head_words()]]
     for rows in (*state.k, *state.v):
         parts.append(np.array([rows.cache_type.ggml_id], "<i4"))
         parts.append(np.array([rows.view.shape[1]], "<u8"))
         parts.append(np.tile(rows.view, (times, 1)))
     return np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(-1) for part in parts])
+
+
+def _head_words() -> int:
+    """The numbers before the rows: transposed, layers, and since version 4 the sizes of the rotations of K and of V."""
+    return 4 if library.load().LLAMA_STATE_SEQ_VERSION >= 4 else 2
 
 
 def _not_plain() -> KvsplitError:

@@ -13,12 +13,15 @@ import pytest
 from kvsplit_patch.building import artifacts, cmake, headers, libraries
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.proof.programs import llama_bench, llama_perplexity
-from kvsplit_patch.series import trees
+from kvsplit_patch.series import folders, trees
 from llm_kvsplit import files
 from llm_kvsplit.builds import definitions
+from llm_kvsplit.paths import backends_dir
+from tests.support import stub
 from tests.support.release import HERE, fetch
 from tests.support.small_project import FILES as SMALL
 from tests.support.small_project import small
+from tests.support.worlds import make_tree
 
 
 def compiled(tree, lines=None):
@@ -71,9 +74,43 @@ def test_an_error_of_the_compiler_is_one_sentence(tmp_path, cache):
     assert compiled(small(tmp_path / "b"))[1] == ["1", "2"]
 
 
-def test_an_error_of_cmake_is_one_sentence(tmp_path, cache):
-    with pytest.raises(PatchError, match="cmake failed"):
-        compiled(small(tmp_path / "a", **{"CMakeLists.txt": "message(FATAL_ERROR no)\n"}))
+def test_the_first_error_is_quoted_however_much_follows_it(tmp_path, cache):
+    """The other job's warnings come after it, and quote code that prints the word."""
+    warns = '#include <cstdio>\nextern "C" int two() {\n'
+    warns += (
+        "".join(f'    int unused_{at}; std::printf("error: %d", unused_{at});\n' for at in range(400)) + "return 2; }\n"
+    )
+    tree = small(tmp_path / "a", **{"one.cpp": "#error planted\n", "two.cpp": warns})
+    lists = SMALL["CMakeLists.txt"] + "target_compile_options(llama PRIVATE -Wall -Wextra -Wno-error=unused)\n"
+    (tree / "CMakeLists.txt").write_text(lists)
+    with pytest.raises(PatchError, match=r"ninja failed: \S*one\.cpp:1:2: error: #error planted; all of its output"):
+        compiled(tree)
+
+
+@pytest.mark.parametrize("linked", ["-Wl,--no-undefined", "-lno-such-library"])
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU ld's options")
+def test_an_error_of_the_linker_is_quoted(tmp_path, cache, linked):
+    lists = SMALL["CMakeLists.txt"] + f"target_link_libraries(llama PRIVATE {linked})\n"
+    missing = 'extern "C" int missing();\nextern "C" int one() { return missing(); }\n'
+    words = "undefined reference to .missing" if "undefined" in linked else "cannot find -lno-such-library"
+    with pytest.raises(PatchError, match=rf"ninja failed: .*{words}.*; all of its output"):
+        compiled(small(tmp_path / "a", **{"CMakeLists.txt": lists, "one.cpp": missing}))
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("message(FATAL_ERROR no)\n", r"CMake Error at CMakeLists\.txt:1 \(message\): no;"),
+        ("project(x CXX\n", r"CMake Error at CMakeLists\.txt:1: Parse error"),
+        (
+            "project(x CXX)\nadd_library(llama SHARED gone.cpp)\n",
+            r"CMake Error at CMakeLists\.txt:\d \(add_library\): Cannot",
+        ),
+    ],
+)
+def test_an_error_of_cmake_is_quoted(tmp_path, cache, text, words):
+    with pytest.raises(PatchError, match=f"cmake failed: {words}"):
+        compiled(small(tmp_path / "a", **{"CMakeLists.txt": text}))
 
 
 def test_a_compile_that_was_killed_is_finished_by_the_next(tmp_path, cache):
@@ -97,6 +134,35 @@ def test_a_compile_that_was_killed_is_finished_by_the_next(tmp_path, cache):
         child.wait()
     assert not list(cache.glob("build/*/out/bin/*"))
     assert compiled(tree)[1] == ["1", "2"]
+
+
+@pytest.fixture
+def stubbed(no_builds, tmp_path):
+    """A tree with llama.cpp's real headers, whose libraries export all that is used and do nothing of it."""
+    fetch(HERE)
+    tree = stub.headers(trees.unpatched(HERE).folder, tmp_path / "tree")
+    stub.library(tree, tmp_path / "library")
+    for name in ("real.cpp", "empty.c"):
+        shutil.copyfile(tmp_path / "library" / name, tree / name)
+    include = " ".join(stub.FOLDERS)
+    (tree / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.14)\nproject(stub C CXX)\nset(CMAKE_CXX_STANDARD 17)\n"
+        f"include_directories({include})\nadd_compile_options(-w -fno-builtin)\n"
+        "set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)\n"
+        "add_library(llama SHARED real.cpp empty.c)\nadd_library(mtmd SHARED empty.c)\n"
+    )
+    files = {path: data for path, (_, data) in folders.read(tree).items()}
+    return trees.SourceTree(make_tree(files), "0" * 40)
+
+
+def test_a_build_that_does_not_answer_is_not_kept(stubbed):
+    """It compiles, exports all that is used, and no model can be loaded with it."""
+    with pytest.raises(
+        PatchError, match=r"What was compiled of llama.cpp 0{40} cannot be used here, and is not kept: "
+    ) as no:
+        artifacts.build(stubbed, ("-DCMAKE_BUILD_TYPE=Release",), print)
+    assert "\n" not in no.value.message
+    assert not list(backends_dir().glob("*")) and not list(backends_dir().parent.glob(".building-*"))
 
 
 # --- real builds --------------------------------------------------------------------------------

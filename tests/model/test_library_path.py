@@ -4,6 +4,7 @@ Real libraries where it can be, and else a small one, compiled with upstream's h
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,7 @@ PLANTED = {
         r"\3\2\1",
     ),
     "a function gone": (r"llama_memory_seq_rm\(", "llama_memory_seq_remove("),
+    "a constant that a default shows": (r"LLAMA_FLASH_ATTN_TYPE_AUTO     = -1", "LLAMA_FLASH_ATTN_TYPE_AUTO     = -2"),
 }
 
 
@@ -122,16 +124,17 @@ def test_a_library_that_is_seen_not_to_fit_is_refused_by_name(llm, base, names, 
         assert "llama_memory_seq_rm" in said
     elif planted == "fields that changed places":
         assert "llama_context_params.n_batch is 512 at first, where 2048 is expected" in said
+    elif planted == "a constant that a default shows":
+        assert "llama_context_params.flash_attn_type is -2 at first, where -1 is expected" in said
     else:
         assert "struct llama_context_params has 160 bytes there, and the library writes 1" in said
     assert f"its definitions are not those of llama-cpp-python {shelf.bindings_version()}" in said or gone
 
 
-def test_the_same_with_definitions_of_its_own_is_used_or_refused_by_name(llm, base, tmp_path):
-    """A function that the plugin uses is gone: the definitions say so before the library is loaded."""
-    tree = stub.headers(base, tmp_path / "tree")
-    stub.plant(tree, "include/llama.h", *PLANTED["a function gone"])
-    folder = tmp_path / "library"
+def defining(base, folder, old, new):
+    """A library of headers with something planted, in a folder with its own definitions."""
+    tree = stub.headers(base, folder / "tree")
+    stub.plant(tree, "include/llama.h", old, new)
     library = stub.library(tree, folder)
     (folder / shelf.BINDINGS).write_text(definitions.text(headers.of_tree(tree)))
     manifest = {
@@ -139,7 +142,57 @@ def test_the_same_with_definitions_of_its_own_is_used_or_refused_by_name(llm, ba
         "libraries": {library.name: files.sha256(library)},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert "llm-kvsplit uses llama.cpp otherwise: llama_memory_seq_rm() is gone" in refusal(llm, folder)
+    return folder
+
+
+REFUSED = {
+    "a function gone": (*PLANTED["a function gone"], "llama_memory_seq_rm() is gone"),
+    "a field renamed": (r"bool embeddings;", "bool embedded;", "llama_context_params.embeddings is gone"),
+    "a field removed": (
+        r"\n\s+bool no_alloc;[^\n]*",
+        "",
+        "llama_model_params.no_alloc is gone",
+    ),
+    "a constant changed": (
+        r"LLAMA_FLASH_ATTN_TYPE_ENABLED  = 1",
+        "LLAMA_FLASH_ATTN_TYPE_ENABLED  = 2",
+        "LLAMA_FLASH_ATTN_TYPE_ENABLED is 2 and not 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("old, new, clause", REFUSED.values(), ids=REFUSED)
+def test_with_definitions_of_its_own_what_is_used_and_gone_is_named(llm, base, tmp_path, old, new, clause):
+    """Before the library is loaded."""
+    folder = defining(base, tmp_path / "library", old, new)
+    assert f"llm-kvsplit uses llama.cpp otherwise: {clause}" in refusal(llm, folder)
+
+
+MOVED = {
+    "a field inserted": PLANTED["a field inserted"],
+    "a field at the end": PLANTED["a field at the end"],
+    "a field removed": PLANTED["a field removed"],
+    "fields that changed places": PLANTED["fields that changed places"],
+    "a field renamed": (r"float    defrag_thold;", "float    planted;"),
+}
+
+
+@pytest.mark.parametrize("old, new", MOVED.values(), ids=MOVED)
+def test_with_definitions_of_its_own_what_moved_is_read_rightly(base, tmp_path, old, new):
+    """The library fills its structures by the names of their fields, and reads them so."""
+    folder = defining(base, tmp_path / "library", old, new)
+    code = (
+        "from llm_kvsplit.engine import library; lib = library.load(); p = lib.llama_context_default_params()\n"
+        "read = [p.n_ctx, p.n_batch, p.n_ubatch, p.n_threads, p.type_k, p.flash_attn_type, p.swa_full]\n"
+        "p.n_ctx, p.n_batch, p.n_ubatch, p.n_seq_max, p.n_threads, p.n_threads_batch = 1024, 256, 128, 7, 3, 5\n"
+        "p.flash_attn_type, p.type_k, p.type_v, p.swa_full, p.kv_unified = 1, 8, 2, False, True\n"
+        "p.cb_eval = callback = lib.ggml_backend_sched_eval_callback(lambda tensor, ask, data: True)\n"
+        "print(read, lib.llama_init_from_model(64, p))"
+    )
+    # The library answers no question, so it is not to be tried with one.
+    env = {**os.environ, "LLAMA_CPP_LIB_PATH": str(folder), "KVSPLIT_PROBE_CHILD": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.stdout == "[512, 2048, 512, 4, 1, -1, True] 64\n", done.stderr
 
 
 def test_states_of_another_layout_are_not_read(llm, copy, smol, user_path):

@@ -1,7 +1,10 @@
 """llama.cpp's files out of archives and folders, and remotes other than the lock's."""
 
+import io
+import os
 import shutil
 import tarfile
+import zipfile
 
 import pytest
 
@@ -74,26 +77,110 @@ def test_what_is_no_source_is_refused_in_words(checkout, tmp_path):
     whole = tmp_path / "whole.tar.gz"
     git(folder, "archive", f"--output={whole}", "HEAD")
     (tmp_path / "cut.tar.gz").write_bytes(whole.read_bytes()[:-40])
-    leading_out = tmp_path / "out.tar"
-    with tarfile.open(leading_out, "w") as archive:
+    zipped = tmp_path / "whole.zip"
+    with zipfile.ZipFile(zipped, "w") as archive:
         for name in LLAMA_CPP:
-            archive.add(folder / name, f"x/{name}")
-        archive.add(folder / "f", "x/../../f")
+            archive.write(folder / name, name)
+    (tmp_path / "cut.zip").write_bytes(zipped.read_bytes()[:-40])
+    damaged = zipped.read_bytes().replace(b"project(llama.cpp)", b"project(llama.cqq)")
+    (tmp_path / "damaged.zip").write_bytes(damaged)
+    locked = bytearray(zipped.read_bytes())
+    locked[locked.index(b"PK\x01\x02") + 8] |= 1  # the flag of an encrypted file, in the list at the end
+    locked[6] |= 1  # and at the file itself
+    (tmp_path / "locked.zip").write_bytes(locked)
+    (tmp_path / "page.tar.gz").write_text("<html>not found</html>")
+    (tmp_path / "nothing.tar.gz").touch()
+    shutil.copytree(folder / "ggml", tmp_path / "without" / "ggml")
+    shutil.make_archive(str(tmp_path / "without"), "gztar", tmp_path / "without")
+    piped = tmp_path / "piped"
+    shutil.copytree(folder, piped, symlinks=True)
+    os.mkfifo(piped / "src" / "pipe")
     for path, words in (
         ("empty", "holds no llama.cpp tree"),
+        ("without.tar.gz", "holds no llama.cpp tree"),
         ("two", r"holds llama.cpp 2 times \(a/, b/\)"),
         ("cut.tar.gz", "cannot be read"),
-        ("out.tar", "leads out of it"),
+        ("cut.zip", "is no archive, or not a whole one"),
+        ("damaged.zip", "cannot be read .*CRC"),
+        ("locked.zip", "is encrypted"),
+        ("page.tar.gz", "is no archive, or not a whole one"),
+        ("nothing.tar.gz", "is no archive, or not a whole one"),
+        ("piped", "holds src/pipe, which is neither a file nor a link"),
         ("gone.zip", "There is no file"),
     ):
-        with pytest.raises(PatchError, match=words):
+        with pytest.raises(PatchError, match=words) as refusal:
             fetch_archive(tmp_path / path, "x")
+        assert "\n" not in refusal.value.message
     with pytest.raises(PatchError, match="cannot be a name"):
         fetch_archive(whole, "../x")
     with pytest.raises(PatchError, match="is no commit"):
         fetch_archive(whole, "x", "abc")
     assert not store.upstream_commits(store.open_store())
     run("fetch", "--name", "x", code=2)
+
+
+def member(name: str, data: bytes = b"planted\n", **fields) -> tuple[tarfile.TarInfo, io.BytesIO]:
+    info = tarfile.TarInfo(name)
+    info.size = 0 if fields else len(data)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, io.BytesIO(data)
+
+
+TRAPS = {
+    "up and out of llama.cpp": ([member("x/../../f")], "the name 'x/../../f', which leads out of it"),
+    "up and out beside it": ([member("../f")], "the name '../f', which leads out of it"),
+    "absolute": ([member("/etc/f")], "the name '/etc/f', which leads out of it"),
+    "a link out": (
+        [member("x/src/l", type=tarfile.SYMTYPE, linkname="../../f")],
+        "the link 'src/l', which leads out of it",
+    ),
+    "an absolute link": (
+        [member("x/l", type=tarfile.SYMTYPE, linkname="/etc/passwd")],
+        "the link 'l', which leads out of it",
+    ),
+    "below a link": (
+        [member("x/l", type=tarfile.SYMTYPE, linkname="src"), member("x/l/f")],
+        "holds l as a file and as a folder",
+    ),
+    "a file where a folder is": ([member("x/src")], "holds src as a file and as a folder"),
+    "a hard link to nothing in it": (
+        [member("x/h", type=tarfile.LNKTYPE, linkname="/etc/passwd")],
+        "x/h is a link to nothing in it",
+    ),
+    "a device": ([member("x/null", type=tarfile.CHRTYPE)], "holds null, which is neither a file nor a link"),
+    "a name twice": ([member("x/f")], "holds x/f twice"),
+    "a name that is not UTF-8": ([member("x/caf\udce9")], "which is not UTF-8"),
+}
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("members, words", TRAPS.values(), ids=TRAPS)
+def test_a_trap_in_an_archive_is_refused_and_nothing_imported(checkout, tmp_path, members, words):
+    folder, _ = checkout
+    trap = tmp_path / "trap.tar.gz"
+    with tarfile.open(trap, "w:gz") as archive:
+        for name in LLAMA_CPP:
+            archive.add(folder / name, f"x/{name}")
+        for info, data in members:
+            data.seek(0)
+            archive.addfile(info, data)
+    said = run("fetch", "--archive", trap, "--name", "trap", code=1)
+    assert words in said and said.startswith("Error: ") and said.count("\n") == 1
+    assert not store.upstream_commits(store.open_store())
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_hard_link_is_the_file_that_it_names(checkout, tmp_path):
+    folder, _ = checkout
+    linked = tmp_path / "linked.tar"
+    with tarfile.open(linked, "w") as archive:
+        for name in LLAMA_CPP:
+            archive.add(folder / name, f"x/{name}")
+        archive.addfile(*member("x/again", type=tarfile.LNKTYPE, linkname="x/f"))
+    repo, commit = store.open_store(), fetch_archive(linked, "linked")
+    _, blob = store.entry_at(repo, store.tree_of(repo, commit), "again")
+    assert store.read_blob(repo, blob) == LLAMA_CPP["f"]
 
 
 @pytest.mark.usefixtures("cache")

@@ -124,7 +124,8 @@ def test_watched_paths_list_what_upstream_changed(tmp_path):
         tmp_path / "p", {"base": base, "next": target}, {"p": {"src/f.c": numbered(l8="ours")}}, p=fields
     )
     loaded = patchset.load(world.patchset)
-    found = watched.changes(store.open_store(), loaded, make_tree(base), make_tree(target))
+    repo = store.open_store()
+    found = watched.changes(repo, loaded, watched.between(repo, make_tree(base), make_tree(target)))
     assert {(change.path, change.added, change.removed, change.note) for change in found} == {
         ("src/f.c", 1, 1, ""),
         ("dep/a.h", 1, 0, ""),

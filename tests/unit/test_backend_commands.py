@@ -40,6 +40,14 @@ def test_the_bindings_own_library_cannot_be_chosen_where_they_have_none(no_build
     assert choice.choose().id == "first"
 
 
+def test_a_library_that_the_environment_names_goes_before_a_choice(no_builds, tmp_path, monkeypatch):
+    a_build("first", "2026-11-01T00:00:00+00:00")
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
+    assert "LLAMA_CPP_LIB_PATH is set and goes before it" in kvsplit("use", "first")
+    monkeypatch.delenv("LLAMA_CPP_LIB_PATH")
+    assert "LLAMA_CPP_LIB_PATH" not in kvsplit("use", "first")
+
+
 def test_what_cannot_be_used_cannot_be_chosen(no_builds):
     a_build("other", "2026-11-03T00:00:00+00:00", defined=defined.without("llama_decode"))
     said = kvsplit("use", "other", code=1)
@@ -49,6 +57,22 @@ def test_what_cannot_be_used_cannot_be_chosen(no_builds):
     a_build("before", "2026-11-04T00:00:00+00:00")
     (backends_dir() / "before" / "bindings.json").unlink()
     assert "before cannot be used: it lacks bindings.json" in kvsplit("use", "before", code=1)
+
+
+def test_a_choice_that_cannot_be_used_any_more_does_not_stand_in_the_way(no_builds):
+    """A plugin of another day, or a damaged file: the newest that fits is loaded, and the list says why."""
+    a_build("older", "2026-11-01T00:00:00+00:00")
+    a_build("chosen", "2026-11-02T00:00:00+00:00")
+    a_build("newest", "2026-11-03T00:00:00+00:00")
+    kvsplit("use", "chosen")
+    (backends_dir() / "chosen" / "bindings.json").unlink()
+    assert choice.choose().id == "newest"
+    listed = kvsplit("list")
+    assert "* newest" in listed and "Build chosen cannot be used: it lacks bindings.json" in listed
+    kvsplit("use", "older")
+    assert choice.choose().id == "older" and not choice.choose().note
+    (backends_dir() / "active").write_text("gone\n")
+    assert choice.choose().id == "newest" and "Build gone is gone" in choice.choose().note
 
 
 def test_a_build_of_before_there_were_definitions_is_told_as_that(no_builds):

@@ -1,6 +1,7 @@
 """Builds: what is copied, kept, swept and chosen, and what is said where there is no compiler."""
 
 import errno
+import hashlib
 import os
 import signal
 import subprocess
@@ -94,3 +95,18 @@ def test_use_takes_an_id_or_its_beginning_and_refuses_what_does_not_fit(no_build
         shelf.use("none")
     assert shelf.active() == "one-1"
     assert shelf.remove("one-1") == "one-1" and shelf.active() == ""
+
+
+@pytest.mark.parametrize("name", ["libllama.so", "libggml.so", "bindings.json", "manifest.json"])
+def test_a_damaged_build_is_not_taken_for_one_that_is_there(no_builds, name):
+    """So that making it again makes it, instead of saying that it is there already."""
+    folder = backends_dir() / "one"
+    assert not shelf.there(folder)
+    digest = hashlib.sha256(b"ggml").hexdigest()
+    a_build("one", libraries={"libllama.so": hashlib.sha256(b"library").hexdigest(), "libggml.so": digest})
+    (folder / "libggml.so").write_bytes(b"ggml")
+    assert shelf.there(folder)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+    assert not shelf.there(folder)
+    (folder / name).unlink()
+    assert not shelf.there(folder)

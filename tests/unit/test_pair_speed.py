@@ -15,6 +15,8 @@ def test_what_mends_it_is_named_unless_the_library_is_the_series_own():
     stock, ours = Build("stock"), Build("x", manifest={"features": ["cpu-attention"]})
     assert pair_speed.MEND in pair_speed.sentence(speed, K8V4, stock)
     assert pair_speed.MEND not in pair_speed.sentence(speed, K8V4, ours)
+    named = Build("custom")  # by LLAMA_CPP_LIB_PATH, which goes before whatever is installed
+    assert "once LLAMA_CPP_LIB_PATH is unset" in pair_speed.sentence(speed, K8V4, named)
 
 
 def test_notes_are_remembered_across_processes_and_only_so_many(tmp_path, monkeypatch, capsys):

@@ -103,3 +103,30 @@ def test_the_first_error_is_told_or_the_last_line():
     assert failures.first_error("one\n two.\n\n") == "two"
     assert failures.first_error("GGML_ASSERT(x) failed\nend", "error|assert|fail") == "GGML_ASSERT(x) failed"
     assert failures.first_error("") == "it said nothing"
+
+
+@pytest.mark.parametrize(
+    "printed, quoted",
+    [
+        # Apple's linker, clang's last line, and pip's frame around another program's output.
+        (
+            'Undefined symbols for architecture arm64:\n  "_missing", referenced from:\n      _one in one.o\n'
+            "clang: error: linker command failed with exit code 1\n",
+            'Undefined symbols for architecture arm64: "_missing", referenced from',
+        ),
+        (
+            "error: subprocess-exited-with-error\n  x.cu(12): error: no such thing\nERROR: Failed building wheel\n",
+            "x.cu(12): error: no such thing",
+        ),
+        (
+            "a.cpp:1:2: warning: x [-Wno-error=y]\n 1 | puts(error: )\nninja: build stopped: it.\n",
+            "ninja: build stopped: it",
+        ),
+        (
+            "c++: fatal error: Killed signal terminated program cc1plus\n",
+            "c++: fatal error: Killed signal terminated program cc1plus",
+        ),
+    ],
+)
+def test_of_a_build_the_reason_is_quoted(printed, quoted):
+    assert failures.build_error(printed) == quoted

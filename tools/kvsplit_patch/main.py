@@ -15,6 +15,7 @@ COMMANDS = (
     "skip",
     "abort",
     "undo",
+    "keep",
     "apply",
     "refresh",
     "new",

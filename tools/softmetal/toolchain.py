@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from kvsplit_patch.errors import PatchError
-from kvsplit_patch.failures import first_error
+from kvsplit_patch.failures import build_error
 from kvsplit_patch.paths import cache_dir
 from kvsplit_patch.upstream import index
 
@@ -96,7 +96,7 @@ def device_library() -> Path:
         command = [compiler, "-std=c++17", "-O2", "-fPIC", "-shared", "-pthread", f"-Wl,-soname,{path.name}", *sources]
         compiled = subprocess.run([*command, "-ldl", "-o", str(made)], capture_output=True, text=True)
         if compiled.returncode:
-            raise PatchError(f"The software Metal does not compile: {first_error(compiled.stderr)}.")
+            raise PatchError(f"The software Metal does not compile: {build_error(compiled.stderr)}.")
         os.replace(made, path)
     return path
 

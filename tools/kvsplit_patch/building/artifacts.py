@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_kvsplit import files
-from llm_kvsplit.builds import definitions, interface, shelf
+from llm_kvsplit.builds import definitions, interface, probe, shelf
 from llm_kvsplit.builds.definitions import Definitions
 from llm_kvsplit.errors import KvsplitError
 from llm_kvsplit.paths import backends_dir
@@ -55,14 +55,14 @@ def build(source: SourceTree, flags: Sequence[str], echo: Echo) -> Path:
     toolchain = cmake.find_toolchain()
     identity = build_id(source, flags, toolchain.compiler, interface.digest())
     folder = backends_dir() / identity
-    if (folder / "manifest.json").is_file():
+    if shelf.there(folder):
         echo(f"{identity} is already built.")
         return folder
     defined = headers.of_tree(source.folder)
     if clauses := interface.faults(defined):  # known from the headers, before minutes of compiling
         raise PatchError(f"The plugin cannot use a build of llama.cpp {source.commit}: {interface.summary(clauses)}.")
     with cmake.compiled(source.folder, source.commit, flags, cmake.LIBRARIES, echo) as out:
-        if not (folder / "manifest.json").is_file():  # it may be there now: another process made it while we waited
+        if not shelf.there(folder):  # it may be there now: another process made it while we waited
             with cmake.disk_full_explained(folder.parent), shelf.whole(folder) as temporary:
                 manifest = {
                     "schema": SCHEMA,
@@ -73,6 +73,11 @@ def build(source: SourceTree, flags: Sequence[str], echo: Echo) -> Path:
                     "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 }
                 (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+                if fault := probe.fault_of(temporary):
+                    raise PatchError(
+                        f"What was compiled of llama.cpp {source.commit} cannot be used here, and is not kept: {fault}. "
+                        "Try another compiler (CXX), and report it."
+                    )
     return folder
 
 

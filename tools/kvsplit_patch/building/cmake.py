@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from ..echo import Echo
 from ..errors import PatchError, Unable
-from ..failures import first_error
+from ..failures import build_error
 from ..paths import cache_dir
 
 #: The libraries that a build is made of, with what they need; and upstream's programs that prove a build.
@@ -116,7 +115,7 @@ def compiled(
     """Build ``targets`` of the source folder ``tree``; yields the folder that holds libraries and programs.
 
     The folder changes with the next tree: copy out of it before leaving the context, which holds its lock.
-    Raises PatchError with the end of the compiler's output when it fails.
+    Raises PatchError with the first error of the compiler, the linker or cmake when it fails.
     """
     toolchain = find_toolchain()
     workspace = cache_dir() / "build" / _key(chosen_flags, toolchain)
@@ -242,7 +241,6 @@ def _locked(file: Path, echo: Echo) -> Iterator[int]:
 
 def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) -> None:
     """Run in the workspace, everything into ``log``, ninja's steps to ``echo``; raises PatchError on failure."""
-    tail: deque[str] = deque(maxlen=400)
     began = time.monotonic()
     with open(log, "w") as whole:
         process = subprocess.Popen(
@@ -259,7 +257,6 @@ def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) 
         try:
             for line in process.stdout:
                 whole.write(line)
-                tail.append(line)
                 if step := re.match(r"\[(\d+)/(\d+)\] ", line):
                     left = _left(time.monotonic() - began, int(step[1]), int(step[2]))
                     echo(f"{step[0]}{left}{line[step.end() :].rstrip()}")
@@ -270,10 +267,10 @@ def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) 
             raise
     if code == 0:
         return
-    text = "".join(tail)
+    text = log.read_text(errors="replace")
     if "No space left on device" in text:
         raise Unable(_disk_full(workspace))
-    raise PatchError(f"{Path(command[0]).name} failed: {first_error(text)}; all of its output is in {log}.")
+    raise PatchError(f"{Path(command[0]).name} failed: {build_error(text)}; all of its output is in {log}.")
 
 
 def _left(seconds: float, done: int, total: int) -> str:

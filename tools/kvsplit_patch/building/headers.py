@@ -18,7 +18,7 @@ from llm_kvsplit.builds import definitions, interface
 from llm_kvsplit.builds.definitions import Definitions
 
 from ..errors import PatchError
-from ..failures import first_error
+from ..failures import build_error
 
 #: The headers of what is used, as far as a tree has them; the first makes a folder a tree of llama.cpp.
 HEADERS = (
@@ -84,7 +84,7 @@ def of_tree(tree: Path, names: Names | None = None) -> Definitions:
 def _compile(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise PatchError(f"The headers of the tree do not compile: {first_error(done.stderr)}.")
+        raise PatchError(f"The headers of the tree do not compile: {build_error(done.stderr)}.")
     return done.stdout
 
 

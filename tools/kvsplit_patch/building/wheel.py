@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..echo import Echo
 from ..errors import PatchError
-from ..failures import first_error
+from ..failures import build_error
 from ..series import patchset
 from ..series.trees import SourceTree
 from ..upstream.sdist import download_sdist
@@ -58,7 +58,7 @@ def make(source: SourceTree, flags: Sequence[str], folder: Path, echo: Echo) -> 
         pip = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
         wheels = list(Path(scratch).glob("*.whl"))
         if pip.returncode or not wheels:
-            raise PatchError(f"pip could not build the wheel: {first_error(pip.stdout + pip.stderr)}.")
+            raise PatchError(f"pip could not build the wheel: {build_error(pip.stdout + pip.stderr)}.")
         target = folder / wheels[0].name
         shutil.move(wheels[0], target)
     return target

@@ -14,9 +14,8 @@ from . import options
 )
 @click.option(
     "--archive",
-    metavar="FILE|FOLDER",
-    type=click.Path(path_type=Path),
-    help="llama.cpp's files without git's objects, from a source archive or a folder.",
+    metavar="FILE|FOLDER|PACKAGE==VERSION",
+    help="llama.cpp's files without git's objects: a source archive, a folder, or the sdist of a package that vendors them.",
 )
 @click.option("--name", help="With --archive: what to call it, such as b11549.")
 @click.option(
@@ -28,7 +27,7 @@ def command(what, sdist, archive, name, commit, url):
     from .. import paths
     from ..series import patchset
     from ..upstream import revisions
-    from ..upstream.archive import fetch_archive
+    from ..upstream.archive import fetch_archive, fetch_package, is_package
     from ..upstream.sdist import fetch_sdist
 
     if [bool(what), bool(sdist), bool(archive)].count(True) != 1:
@@ -38,7 +37,9 @@ def command(what, sdist, archive, name, commit, url):
     if sdist:
         click.echo(fetch_sdist(sdist))
     elif archive:
-        click.echo(fetch_archive(archive, name, commit))
+        path = Path(archive)
+        package = is_package(archive) and not path.exists()
+        click.echo(fetch_package(archive, name, commit) if package else fetch_archive(path, name, commit))
     else:
         lock = patchset.read_lock(paths.patchset_dir())
         expected = lock.upstream.commit if what == lock.upstream.tag else None

@@ -21,11 +21,14 @@ def command(name, folder, description, author, forwarded, watch):
     from ..errors import PatchError
     from ..series import applying, journal, patchset, replay, sequence, workfolder
     from ..series.dep3 import Header
+    from ..series.resolutions import RESOLUTIONS
     from ..upstream import store
 
     name = name.removesuffix(".patch")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-        raise PatchError(f"{name!r} is no name for a patch: use small letters, digits and dashes.")
+    if name == RESOLUTIONS or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise PatchError(
+            f"{name!r} is no name for a patch: use small letters, digits and dashes, and another word than '{RESOLUTIONS}'."
+        )
     folder = Path(folder).resolve()
     with journal.locked() as project:
         loaded = patchset.load(project / "patchset")

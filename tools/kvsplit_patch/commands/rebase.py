@@ -18,13 +18,13 @@ def command(target, plan, diff, url):
     from dataclasses import replace
 
     from .. import paths
-    from ..series import applying, journal, patchset, sequence, watched
+    from ..series import applying, journal, patchset, sequence, targets, watched
     from ..upstream import revisions, store
 
     project = paths.checkout()
     with nullcontext() if plan else journal.locked(project):
         loaded = patchset.load(project / "patchset")
-        commit, tag = revisions.resolve(url or loaded.lock.upstream.url, target)
+        commit, tag = targets.resolve(loaded, target, url)
         if commit == loaded.lock.upstream.commit:
             click.echo(f"The series stands on {commit} already.")
             return
@@ -36,28 +36,28 @@ def command(target, plan, diff, url):
         where = patchset.Upstream(loaded.lock.upstream.url, commit, tag, bindings, archive)
         click.echo(f"from llama.cpp {loaded.lock.upstream.commit}\nto   llama.cpp {commit}")
         if plan:
-            _plan(repo, steps, base)
-        trees = loaded.lock.base_tree, base
-        _show_watched(list(watched.changes(repo, loaded, *trees)), list(watched.new_lines(repo, loaded, *trees)))
+            _plan(repo, steps, base, loaded.kept(base))
+        upstream = watched.between(repo, loaded.lock.base_tree, base)
+        _show_watched(list(watched.changes(repo, loaded, upstream)), list(watched.new_lines(repo, loaded, upstream)))
         if diff:
-            for name, path, text in watched.function_changes(repo, steps, *trees):
+            for name, path, text in watched.function_changes(repo, steps, upstream):
                 click.echo(f"\n{name}: {path}\n{text}", nl=False)
         if not plan:
             lock = replace(loaded.lock, upstream=where, base_tree=base)
             sequence.start(project, f"rebase to {target}", lock, steps)
 
 
-def _plan(repo, steps, base):
+def _plan(repo, steps, base, kept):
     from ..series import replay
 
     began, unsure = perf_counter(), False
-    for step, _, outcome in replay.onto(repo, steps, base):
+    for step, _, outcome in replay.onto(repo, steps, base, kept):
         click.echo(f"  {step.name:20} {outcome.summary()}{' (without the patches above that stop)' if unsure else ''}")
         for path, why in outcome.conflicts:
             click.echo(f"      {path}: {why}")
         for line in outcome.lines:
             click.echo(f"      {line}")
-        unsure = unsure or outcome.state != replay.CLEAN
+        unsure = unsure or outcome.state not in replay.DONE
     click.echo(f"replayed {len(steps)} patches in {(perf_counter() - began) * 1000:.0f} ms")
 
 

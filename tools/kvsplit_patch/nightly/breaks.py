@@ -62,7 +62,7 @@ def explain(case: Case, checks: Sequence[Check]) -> list[Break]:
             continue
         if check.name == "replay":
             cells = compat.on_commit(case.loaded, case.target.commit)
-            stopping = [name for name, cell in cells.items() if cell.state != replay.CLEAN]
+            stopping = [name for name, cell in cells.items() if cell.state not in replay.DONE]
             breaks += [_break(case, check, stages.replays(name), name) for name in stopping]
         elif check.name == "lint":
             cause = "patchset/ is not what its lock says: run 'kvsplit-patch lint'."

@@ -20,7 +20,8 @@ def refreshed(loaded: Series, commit: str, tag: str | None) -> Files:
     """The files of ``patchset/`` for the series on ``commit``. Raises PatchError unless every patch is clean there."""
     repo = store.open_store()
     base = store.tree_of(repo, commit)
-    steps = applying.on_commit(loaded, commit)
+    # One that a kept resolution drops there changes nothing.
+    steps = [step for step in applying.on_commit(loaded, commit) if step.before != step.after]
     where = patchset.Upstream(loaded.lock.upstream.url, commit, tag, revisions.bindings_of(repo, commit))
     return patchset.export(repo, loaded.lock.series_version, where, base, steps)
 

@@ -8,10 +8,16 @@ from time import perf_counter
 
 from ..echo import Echo
 from ..errors import PatchError
-from ..series import applying, replay, watched
+from ..series import applying, replay, targets, watched
 from ..series.patchset import Series, Step
-from ..upstream import store, tags
+from ..upstream import index, store, tags
+from ..upstream.sdist import PACKAGE
 from ..upstream.tags import RemoteTags, Tag
+
+#: The oldest llama-cpp-python that the series is held against: see tests/series/test_releases.py.
+FIRST_RELEASE = "0.3.28"
+#: A state beside those of ``replay``: upstream lacks a file there without which there is nothing to patch.
+OUTSIDE = "outside the range"
 
 #: Tags that ``furthest`` fetches at a time on its way down.
 _STRIDE = 50
@@ -19,7 +25,7 @@ _STRIDE = 50
 
 @dataclass(frozen=True)
 class Cell:
-    """One patch on one tag. ``state``: as ``replay`` names it."""
+    """One patch on one tag. ``state``: as ``replay`` names it, or OUTSIDE."""
 
     state: str
     #: Where it conflicts, or what it leaves out or deletes; one phrase each.
@@ -30,6 +36,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class TagRow:
+    """``tag``: one of upstream's, or another name of a commit."""
+
     tag: str
     commit: str
     #: Patch -> cell, in the series' order.
@@ -38,7 +46,7 @@ class TagRow:
 
     @property
     def clean(self) -> bool:
-        return all(cell.state == replay.CLEAN for cell in self.cells.values())
+        return all(cell.state in replay.DONE for cell in self.cells.values())
 
 
 @dataclass(frozen=True)
@@ -66,30 +74,55 @@ def choose(listing: RemoteTags, base: str, first: str | None, last: str | None, 
 def table(loaded: Series, steps: Sequence[Step], url: str, chosen: Sequence[Tag], echo: Echo) -> CompatTable:
     """Replay the series onto each tag, fetching what the store lacks. Raises PatchError, NetworkError."""
     tags.fetch(url, chosen, echo)
-    repo = store.open_store()
     rows, before = [], loaded.lock.base_tree
     for tag in chosen:
-        began = perf_counter()
-        base = store.tree_of(repo, tag.commit)
-        cells = dict(cells_on(repo, loaded, steps, before, base))
-        rows.append(TagRow(tag.name, tag.commit, cells, round(perf_counter() - began, 4)))
-        before = base
+        rows.append(_row(loaded, steps, tag.name, tag.commit, before))
+        before = store.tree_of(store.open_store(), tag.commit)
     return CompatTable(loaded.lock.upstream.commit, tuple(loaded.names()), tuple(rows))
+
+
+def table_of(loaded: Series, names: Sequence[str]) -> CompatTable:
+    """The same of commits by any name a person may give, without what upstream changed between them.
+
+    Raises PatchError, NetworkError.
+    """
+    steps = applying.at_base(loaded)
+    commits = {name: targets.resolve(loaded, name)[0] for name in names}
+    rows = [_row(loaded, steps, name, commit) for name, commit in commits.items()]
+    return CompatTable(loaded.lock.upstream.commit, tuple(loaded.names()), tuple(rows))
+
+
+def releases(loaded: Series) -> CompatTable:
+    """``table_of`` what packages vendor: llama-cpp-python since FIRST_RELEASE, and where a resolution is kept."""
+    versions = [version for version in index.versions(PACKAGE) if _number(version) >= _number(FIRST_RELEASE)]
+    return table_of(loaded, [*versions, *dict.fromkeys(each.target for each in loaded.resolutions)])
+
+
+def _number(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+def _row(loaded: Series, steps: Sequence[Step], name: str, commit: str, before: str | None = None) -> TagRow:
+    began = perf_counter()
+    repo = store.open_store()
+    base = store.tree_of(repo, commit)
+    cells = dict(cells_on(repo, loaded, steps, before or base, base))
+    return TagRow(name, commit, cells, round(perf_counter() - began, 4))
 
 
 def cells_on(repo, loaded: Series, steps: Sequence[Step], before: str, base: str) -> Iterator[tuple[str, Cell]]:
     """Each patch and what becomes of it on the tree ``base``; ``before`` is the tree from which changes count."""
     changed: dict[str, list[str]] = {}
     if before != base:
-        for change in watched.changes(repo, loaded, before, base):
+        for change in watched.changes(repo, loaded, watched.between(repo, before, base)):
             changed.setdefault(change.patch, []).append(change.path)
     missing = {step.name: applying.lacking(repo, step, base) for step in steps}
     within = [step for step in steps if not missing[step.name]]
-    outcomes = {step.name: outcome for step, _, outcome in replay.onto(repo, within, base)}
+    outcomes = {step.name: outcome for step, _, outcome in replay.onto(repo, within, base, loaded.kept(base))}
     for step in steps:
         if step.name not in outcomes:
             notes = tuple(f"it needs {path}, which is not there" for path in missing[step.name])
-            yield step.name, Cell(replay.CONFLICT, notes)
+            yield step.name, Cell(OUTSIDE, notes)
             continue
         outcome = outcomes[step.name]
         notes = tuple(f"{path}: {why}" for path, why in outcome.conflicts)

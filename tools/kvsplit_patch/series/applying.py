@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from ..errors import PatchError
-from ..upstream import revisions, store
-from . import gitdiff, patchset, replay
+from ..upstream import store
+from . import gitdiff, patchset, replay, targets
 from .patchset import Series, Step
 
 
@@ -43,7 +43,7 @@ def as_edited(loaded: Series) -> tuple[list[Step], list[Step]]:
 
 
 def _locked_base(loaded: Series) -> str:
-    tree = revisions.ensure(loaded.lock.upstream)
+    tree = targets.ensure(loaded)
     if tree != loaded.lock.base_tree:
         raise PatchError(
             f"lock.json says that {loaded.lock.upstream.commit} has the tree {loaded.lock.base_tree}, "
@@ -69,8 +69,8 @@ def on_commit(loaded: Series, commit: str, without: Sequence[str] = ()) -> list[
     base = store.tree_of(repo, commit)
     require_range(repo, steps, base, commit)
     moved = []
-    for step, before, outcome in replay.onto(repo, steps, base):
-        if outcome.state != replay.CLEAN:
+    for step, before, outcome in replay.onto(repo, steps, base, loaded.kept(base)):
+        if outcome.state not in replay.DONE:
             why = "".join(f"; {path}: {reason}" for path, reason in outcome.conflicts[:1])
             raise PatchError(
                 f"{step.name} does not replay onto {commit} ({outcome.state}{why}): run 'kvsplit-patch rebase {commit}'."

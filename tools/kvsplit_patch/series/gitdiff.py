@@ -97,20 +97,20 @@ def _counts_right(hunk: bytes) -> bool:
 # --- applied
 
 
-def apply_diff(repo, tree: str, diff: Sequence[Patch], files: Files, name: str) -> str:
+def apply_diff(repo, tree: str, diff: Sequence[Patch], files: Files, name: str, *, moved: bool = False) -> str:
     """The tree id after a diff and new files: no fuzz, no offset, and every id the diff names must come out.
 
-    Raises PatchError naming the hunk that does not fit.
+    ``moved``: lines may lie elsewhere than the diff says, where a file has them only once. Raises PatchError naming the hunk that does not fit.
     """
     for patch in diff:
-        tree = tree_with(repo, tree, {patch.delta.new_file.path: _apply_to_file(repo, tree, patch, name)})
+        tree = tree_with(repo, tree, {patch.delta.new_file.path: _apply_to_file(repo, tree, patch, name, moved)})
     for path in files:
         if entry_at(repo, tree, path):
             raise _added_twice(path, name)
     return tree_with(repo, tree, {path: (mode, repo.create_blob(data)) for path, (mode, data) in files.items()})
 
 
-def _apply_to_file(repo, tree: str, patch: Patch, name: str) -> tuple[int, str] | None:
+def _apply_to_file(repo, tree: str, patch: Patch, name: str, moved: bool) -> tuple[int, str] | None:
     """Mode and blob id of one file after its diff; None where it is deleted."""
     from pygit2.enums import DeltaStatus
 
@@ -129,7 +129,7 @@ def _apply_to_file(repo, tree: str, patch: Patch, name: str) -> tuple[int, str] 
         if not present[1].startswith(_stated(old_side)):
             raise PatchError(misfit.format("is another version there"))
         old = read_blob(repo, present[1])
-    new = _apply_hunks(old, patch, name)
+    new = _apply_hunks(old, patch, name, moved)
     if patch.delta.status == DeltaStatus.DELETED:
         if new:
             raise PatchError(f"{name}.patch deletes {path} but leaves lines of it: run 'git diff' again.")
@@ -155,7 +155,7 @@ def _added_twice(path: str, name: str) -> PatchError:
     )
 
 
-def _apply_hunks(old: bytes, patch: Patch, name: str) -> bytes:
+def _apply_hunks(old: bytes, patch: Patch, name: str, moved: bool) -> bytes:
     source = split_lines(old)
     result: list[bytes] = []
     position = 0
@@ -163,6 +163,8 @@ def _apply_hunks(old: bytes, patch: Patch, name: str) -> bytes:
         lines = _hunk_lines(hunk)
         before = [content for origin, content in lines if origin != "+"]
         start = hunk.old_start - 1 if before else hunk.old_start  # a hunk without old lines names the line above
+        if moved and source[start : start + len(before)] != before:
+            start = _only_place(source, before)
         if start < position or source[start : start + len(before)] != before:
             raise PatchError(
                 f"{name}.patch does not fit its base: hunk {number} of {patch.delta.new_file.path} "
@@ -172,6 +174,13 @@ def _apply_hunks(old: bytes, patch: Patch, name: str) -> bytes:
         result += [content for origin, content in lines if origin != "-"]
         position = start + len(before)
     return b"".join(result + source[position:])
+
+
+def _only_place(source: list[bytes], lines: list[bytes]) -> int:
+    """Where the lines stand in a file, from 0; -1 where they are not there, or more than once."""
+    starts = range(len(source) - len(lines) + 1) if lines else ()
+    places = [at for at in starts if source[at] == lines[0] and source[at : at + len(lines)] == lines]
+    return places[0] if len(places) == 1 else -1
 
 
 def _hunk_lines(hunk: Any) -> list[tuple[str, bytes]]:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from ..errors import PatchError
 from ..upstream import store
-from . import applying, folders, patchset
+from . import applying, folders, patchset, resolutions
 from .folders import Files
+from .resolutions import RESOLUTIONS
 
 _EITHER = "run 'kvsplit-patch export', or restore it with 'git checkout'"
 
@@ -19,7 +20,7 @@ def lint(folder: Path) -> list[str]:
     ]
     faults += [f"patchset/series names {name}.patch, which is not there." for name in names if name not in present]
     lock = patchset.read_lock(folder)
-    strange = {path.partition("/")[0] for path in patchset.others(folder) if "/" in path} - set(names)
+    strange = {path.partition("/")[0] for path in patchset.others(folder) if "/" in path} - {*names, RESOLUTIONS}
     faults += [f"patchset/{name}/ is the folder of no patch in patchset/series: remove it." for name in sorted(strange)]
     if [patch.name for patch in lock.patches] != names:
         faults.append("lock.json and patchset/series do not name the same patches in the same order.")
@@ -27,6 +28,7 @@ def lint(folder: Path) -> list[str]:
     for name in names:
         if name in present:
             faults += _lint_patch(folder, name, locked.get(name))
+    faults += _lint_resolutions(folder, names, lock.base_tree)
     if not faults:
         faults += _lint_export(folder)
     return faults
@@ -68,6 +70,15 @@ def _lint_files(name: str, locked: dict, now: dict) -> list[str]:
             fault = f"has the mode {file.mode}, and {was.mode} in lock.json: {_EITHER}"
         faults.append(f"patchset/{name}/{path} {fault}.")
     return faults
+
+
+def _lint_resolutions(folder: Path, names: list[str], base: str) -> list[str]:
+    try:
+        kept = resolutions.load(folder)
+    except PatchError as fault:
+        return [fault.message]
+    # Where the series stands, it has dropped what it was told to.
+    return [resolutions.stranger(each) for each in kept if each.patch not in names and each.tree != base]
 
 
 def _lint_export(folder: Path) -> list[str]:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import PatchError
 from ..paths import patchset_dir
-from . import dep3, folders, gitdiff
+from . import dep3, folders, gitdiff, resolutions
 from .folders import Files
+from .resolutions import RESOLUTIONS, Resolution
 
 if TYPE_CHECKING:
     import pygit2
@@ -119,6 +120,18 @@ class Patch:
 class Series:
     lock: Lock
     patches: tuple[Patch, ...]
+    resolutions: tuple[Resolution, ...] = ()
+
+    def kept(self, tree: str) -> dict[str, Resolution]:
+        """Patch -> how a person resolved it on an upstream tree; nothing on the base, where the patches were made.
+
+        Raises PatchError where one is of no patch of the series.
+        """
+        kept = {each.patch: each for each in self.resolutions if each.tree == tree != self.lock.base_tree}
+        for each in kept.values():
+            if each.patch not in self.names():
+                raise PatchError(resolutions.stranger(each))
+        return kept
 
     def names(self) -> list[str]:
         return [patch.name for patch in self.patches]
@@ -137,16 +150,18 @@ def load(folder: Path | None = None) -> Series:
     Raises PatchError on anything that cannot be read; ``lint`` checks the rest.
     """
     folder = folder or patchset_dir()
-    return Series(read_lock(folder), tuple(read_patch(folder, name) for name in read_names(folder)))
+    lock = read_lock(folder)
+    patches = tuple(read_patch(folder, name) for name in read_names(folder))
+    return Series(lock, patches, resolutions.load(folder))
 
 
 def read_names(folder: Path) -> list[str]:
-    names = []
+    names: list[str] = []
     for line in (folder / "series").read_text(encoding="utf-8").splitlines():
         line = line.partition("#")[0].strip()
         if not line:
             continue
-        if not line.endswith(".patch") or "/" in line or line in names:
+        if not line.endswith(".patch") or "/" in line or line in (*names, f"{RESOLUTIONS}.patch"):
             raise PatchError(f"patchset/series: {line!r} is not one new *.patch file of that folder: correct the line.")
         names.append(line)
     return [name.removesuffix(".patch") for name in names]

@@ -15,12 +15,15 @@ from .folders import Files
 from .journal import Change
 
 
-def write(project: Path, files: Files) -> None:
+def write(project: Path, files: Files, but: str = "") -> None:
     """Write the new series beside the old one, with whatever else lies in ``patchset/``.
+
+    ``but``: how the paths begin that are left out of that.
 
     Raises PatchError, the old series untouched, when it cannot be written.
     """
-    everything = {**patchset.others(project / "patchset"), **files}
+    others = patchset.others(project / "patchset").items()
+    everything = {path: file for path, file in others if not (but and path.startswith(but))} | files
     _write(_beside(project), everything, "The new series could not be written beside patchset/, which is as it was")
 
 

@@ -4,12 +4,14 @@ No common history is needed. What a merge lets pass without a conflict is compar
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ..upstream import store
+from . import resolving
 from .patchset import Step
+from .resolutions import Resolution
 
 #: What can become of a patch.
 CLEAN = "clean"
@@ -17,6 +19,9 @@ CONFLICT = "conflict"
 UPSTREAM = "already upstream"
 PARTLY = "partly upstream"
 DELETES = "deletes upstream lines"
+RESOLVED = "resolved as kept"
+#: What needs no person.
+DONE = (CLEAN, RESOLVED)
 BOTH_ADD = "upstream has a file there, and the patch adds one: make one of them, or give the patch's another name"
 
 
@@ -40,19 +45,36 @@ class Replayed:
         return self.state + (f", now in {', '.join(self.elsewhere)}" if self.elsewhere else "")
 
 
-def onto(repo, steps: Iterable[Step], base: str) -> Iterator[tuple[Step, str, Replayed]]:
+def onto(
+    repo, steps: Iterable[Step], base: str, kept: Mapping[str, Resolution]
+) -> Iterator[tuple[Step, str, Replayed]]:
     """Replay steps one after another: each with the tree before it and what became of it.
 
+    ``kept``: patch -> how a person resolved it on this upstream, see ``Series.kept``.
     The next goes onto its outcome's tree, which is the one before it where it conflicts.
     """
     for step in steps:
-        outcome = replay(repo, step, base)
+        outcome = replay(repo, step, base, kept.get(step.name))
         yield step, base, outcome
         base = outcome.tree
 
 
-def replay(repo, step: Step, current: str) -> Replayed:
-    """Merge what a patch does at its base into the tree ``current``, and say what became of it."""
+def replay(repo, step: Step, current: str, resolution: Resolution | None = None) -> Replayed:
+    """Merge what a patch does at its base into the tree ``current``, and say what became of it.
+
+    A resolution that does not fit any more leaves a conflict, even where the merge is clean: it mended what merges
+    without one.
+    """
+    if resolution is None:
+        return _by_merge(repo, step, current)
+    tree = resolving.apply(repo, resolution, step, current)
+    if tree:
+        return Replayed(RESOLVED, tree)
+    misfit = f"patchset/{resolution.path}", "it was kept for this upstream, and does not fit the patch any more"
+    return Replayed(CONFLICT, current, (misfit, *_by_merge(repo, step, current).conflicts))
+
+
+def _by_merge(repo, step: Step, current: str) -> Replayed:
     paths = changed_paths(repo, step.before, step.after)
     before, after, now = (
         {path: store.entry_at(repo, tree, path) for path in paths} for tree in (step.before, step.after, current)

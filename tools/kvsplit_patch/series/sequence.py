@@ -108,13 +108,15 @@ def _run(project: Path, change: Change) -> None:
         placing.finish(project, change)
         return
     repo = store.open_store()
-    for step, _, outcome in replay.onto(repo, change.todo, change.current()):
-        if outcome.state != replay.CLEAN:
+    kept = patchset.load(project / "patchset").kept(change.base_tree)
+    for step, _, outcome in replay.onto(repo, change.todo, change.current(), kept):
+        if outcome.state not in replay.DONE:
             change = replace(change, stopped=outcome.state)
             journal.write(project, change)
             _ask(project, repo, change, outcome)
-        click.echo(f"{step.name}: {outcome.summary()}")
-        change = change.advanced(outcome.tree)
+        dropped = outcome.state == replay.RESOLVED and outcome.tree == change.current()
+        click.echo(f"{step.name}: {outcome.summary()}{', which is to drop it' if dropped else ''}")
+        change = replace(change, todo=change.todo[1:]) if dropped else change.advanced(outcome.tree)
     files = patchset.export(repo, change.series_version, change.upstream, change.base_tree, change.done)
     if patchset.digest(project / "patchset") != change.old:
         raise PatchError(
@@ -159,7 +161,8 @@ def _note(project: Path, change: Change) -> dict[str, str]:
 def _take_resolution(project: Path, change: Change) -> Change:
     repo = store.open_store()
     step, current, work = change.todo[0], change.current(), Path(change.work)
-    outcome = replay.replay(repo, step, current)
+    kept = patchset.load(project / "patchset").kept(change.base_tree)
+    outcome = replay.replay(repo, step, current, kept.get(step.name))
     if workfolder.read_note(work) != _note(project, change):
         _ask(project, repo, change, outcome)  # killed before the folder was there, or somebody removed it
     left = workfolder.unresolved(work, outcome.conflicts, (current, step.after))

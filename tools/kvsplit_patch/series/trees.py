@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .. import paths
-from ..upstream import revisions, source_folders, store
-from . import applying, patchset
+from ..upstream import source_folders, store
+from . import applying, patchset, targets
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,9 @@ def through(name: str) -> SourceTree:
 
 def unpatched(target: str | None = None) -> SourceTree:
     """The same commit without the series."""
-    lock = patchset.read_lock(paths.patchset_dir()).upstream
+    loaded = patchset.load()
     if target is None:
-        return SourceTree(revisions.ensure(lock), lock.commit, lock.tag)
-    commit, tag = revisions.resolve(lock.url, target)
+        lock = loaded.lock.upstream
+        return SourceTree(targets.ensure(loaded), lock.commit, lock.tag)
+    commit, tag = targets.resolve(loaded, target)
     return SourceTree(store.tree_of(store.open_store(), commit), commit, tag)

@@ -7,24 +7,29 @@ same files, on that. Otherwise upstream's commit is not known, but for git's own
 
 from __future__ import annotations
 
+import lzma
 import os
+import posixpath
 import re
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from ..errors import PatchError
-from . import store
+from ..paths import sdists_dir
+from . import index, store
 
 #: Where a llama.cpp tree begins is known by these files.
 _LANDMARKS = ("CMakeLists.txt", "include/llama.h", "ggml/include/ggml.h", "src/CMakeLists.txt")
 _FILE, _PROGRAM, _LINK = 0o100644, 0o100755, 0o120000
+#: Stands for the mode of what git does not keep, such as a pipe.
+_NO_FILE = 0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
-#: A file of the source: its path, git's mode, and its bytes.
+#: A file of the source: its path, git's mode, and its bytes; of a link, the path it leads to.
 Entry = tuple[str, int, bytes]
 
 
@@ -59,21 +64,39 @@ def fetch_archive(path: Path, name: str | None = None, upstream_commit: str | No
     return commit
 
 
+def is_package(text: str) -> bool:
+    """Whether a text is ``PACKAGE==VERSION``."""
+    return bool(re.fullmatch(r"[\w.-]+==[\w.+!-]+", text))
+
+
+def fetch_package(package: str, name: str | None = None, upstream_commit: str | None = None) -> str:
+    """``fetch_archive`` of the sdist of ``PACKAGE==VERSION``, for a package that vendors llama.cpp's files."""
+    package, _, version = package.partition("==")
+    with index.incoming(sdists_dir()) as folder:
+        return fetch_archive(index.download(package, version, "sdist", folder), name, upstream_commit)
+
+
 def _read(path: Path) -> tuple[str | None, list[Entry]]:
     """The commit that the archive names, if it does, and its files. Raises PatchError."""
+    if not path.exists():
+        raise PatchError(f"There is no file {path}: give an archive or a folder with llama.cpp's sources.")
     try:
         if path.is_dir():
             return None, list(_of_folder(path))
-        if not path.exists():
-            raise PatchError(f"There is no file {path}: give an archive or a folder with llama.cpp's sources.")
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 return _commit_or_none(archive.comment.decode("ascii", "replace")), list(_of_zip(archive))
+        if not tarfile.is_tarfile(path):
+            raise PatchError(
+                f"{path} is no archive, or not a whole one: give a .tar.gz, .tar or .zip with llama.cpp's sources, or a folder."
+            )
         with tarfile.open(path) as archive:
             entries = list(_of_tar(archive))
             return _commit_or_none(archive.pax_headers.get("comment", "")), entries
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as failure:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as failure:
         raise PatchError(f"{path} cannot be read ({store.sentence(failure)}): give a whole archive.") from None
+    except RuntimeError:  # zipfile's, for a password or a method that Python lacks
+        raise PatchError(f"{path} is encrypted, or packed in a way that Python cannot read: pack it anew.") from None
 
 
 def _commit_or_none(comment: str) -> str | None:
@@ -91,16 +114,23 @@ def _of_folder(folder: Path) -> Iterator[Entry]:
                 yield inside, _LINK, os.fsencode(os.readlink(path))
             elif stat.S_ISREG(status.st_mode):
                 yield inside, _PROGRAM if status.st_mode & 0o100 else _FILE, path.read_bytes()
+            else:
+                yield inside, _NO_FILE, b""
 
 
 def _of_tar(archive: tarfile.TarFile) -> Iterator[Entry]:
     for member in archive:
         if member.issym():
             yield member.name, _LINK, os.fsencode(member.linkname)
-        elif member.isreg():
-            content = archive.extractfile(member)
+        elif member.isreg() or member.islnk():
+            try:
+                content = archive.extractfile(member)  # of a hard link, the file that came before
+            except KeyError:
+                raise tarfile.TarError(f"{member.name} is a link to nothing in it") from None
             assert content  # it is a regular file
             yield member.name, _PROGRAM if member.mode & 0o100 else _FILE, content.read()
+        elif not member.isdir():
+            yield member.name, _NO_FILE, b""
 
 
 def _of_zip(archive: zipfile.ZipFile) -> Iterator[Entry]:
@@ -115,10 +145,15 @@ def _of_zip(archive: zipfile.ZipFile) -> Iterator[Entry]:
 
 
 def _llama_cpp(path: Path, entries: list[Entry]) -> list[Entry]:
-    """The files from where llama.cpp begins in it. Raises PatchError without one, or with two."""
-    names = {PurePosixPath(name).as_posix().removeprefix("./") for name, _, _ in entries}
-    roots = sorted(name.removesuffix(_LANDMARKS[1]) for name in names if f"/{name}".endswith(f"/{_LANDMARKS[1]}"))
-    roots = [root for root in roots if all(root + landmark in names for landmark in _LANDMARKS)]
+    """The files from where llama.cpp begins in it. Raises PatchError without one, with two, or on a trap."""
+    files: dict[str, tuple[int, bytes]] = {}
+    for name, mode, data in entries:
+        inside = _inside(path, name)
+        if inside in files:
+            raise PatchError(f"{path} holds {name} twice: do not use this source.")
+        files[inside] = mode, data
+    roots = sorted(name.removesuffix(_LANDMARKS[1]) for name in files if f"/{name}".endswith(f"/{_LANDMARKS[1]}"))
+    roots = [root for root in roots if all(root + landmark in files for landmark in _LANDMARKS)]
     if not roots:
         raise PatchError(f"{path} holds no llama.cpp tree: give an archive or a folder with its sources.")
     if len(roots) > 1:
@@ -126,16 +161,36 @@ def _llama_cpp(path: Path, entries: list[Entry]) -> list[Entry]:
             f"{path} holds llama.cpp {len(roots)} times ({', '.join(roots)}): unpack it, and give one folder."
         )
     (root,) = roots
-    files = []
-    for name, mode, data in entries:
-        inside = PurePosixPath(name).as_posix().removeprefix("./")
-        if not inside.startswith(root):
-            continue
-        inside = inside.removeprefix(root)
-        parts = inside.split("/")
-        if any(part in ("", ".", "..") or part.lower() == ".git" for part in parts):
-            if ".git" in (part.lower() for part in parts):
-                continue  # a submodule's link to its repository, which is elsewhere
-            raise PatchError(f"{path} holds the name {name!r}, which leads out of it: do not use this source.")
-        files.append((inside, mode, data))
-    return files
+    ours = {name.removeprefix(root): file for name, file in files.items() if name.startswith(root)}
+    # A submodule's .git is a link to its repository, which is elsewhere.
+    ours = {name: file for name, file in ours.items() if ".git" not in name.lower().split("/")}
+    for name, (mode, data) in ours.items():
+        _check(path, name, mode, data, ours)
+    return [(name, mode, data) for name, (mode, data) in ours.items()]
+
+
+def _inside(path: Path, name: str) -> str:
+    """A member's name with slashes and nothing more. Raises PatchError for one that leads out of the archive."""
+    parts = [part for part in name.split("/") if part != "."]
+    if "" in parts or ".." in parts:
+        raise PatchError(f"{path} holds the name {name!r}, which leads out of it: do not use this source.")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise PatchError(f"{path} holds the name {name!r}, which is not UTF-8: rename the file.") from None
+    return "/".join(parts)
+
+
+def _check(path: Path, name: str, mode: int, data: bytes, files: Mapping[str, tuple[int, bytes]]) -> None:
+    """Raises PatchError where git cannot keep a file, or something would be written elsewhere than it says."""
+    if mode == _NO_FILE:
+        raise PatchError(f"{path} holds {name}, which is neither a file nor a link: leave it out.")
+    if mode == _LINK:
+        to = posixpath.normpath(posixpath.join(posixpath.dirname(name), os.fsdecode(data)))
+        if to.startswith(("/", "../")) or to == "..":
+            raise PatchError(f"{path} holds the link {name!r}, which leads out of it: do not use this source.")
+    parents = posixpath.dirname(name)
+    while parents:
+        if parents in files:
+            raise PatchError(f"{path} holds {parents} as a file and as a folder: do not use this source.")
+        parents = posixpath.dirname(parents)

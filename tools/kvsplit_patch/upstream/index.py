@@ -38,6 +38,16 @@ def newest(name: str) -> str:
     return str(_choose(_finder(name, "sdist"), name, f"sdist of {name}", allow_prereleases=False).version)
 
 
+def versions(name: str) -> list[str]:
+    """Every released version of a package that has an sdist for this Python, the oldest first. Raises NetworkError."""
+    what = f"sdist of {name}"
+    with _in_words(what):
+        packages = list(_finder(name, "sdist").find_matches(name, allow_prereleases=False))
+    if not packages:
+        raise NetworkError(f"The {what} cannot be looked for: check the network, then try again.")
+    return list(dict.fromkeys(str(package.version) for package in reversed(packages)))
+
+
 def download(name: str, version: str, form: str, folder: Path) -> Path:
     """Bring one file of a package into ``folder``, under the name it has on the index; its path.
 
