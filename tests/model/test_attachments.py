@@ -105,7 +105,7 @@ def test_the_marker_in_a_text_is_text(llm, registered, logged):
 def test_another_process_starts_from_the_stored_state(llm, registered, logged, sound, name):
     """The second question has the first one's picture before it, and one of its own; the third has no attachment."""
     files = (JPEG, sound if name == "both" else PNG)
-    llm("-m", name, *attached(files[0]), *GREEDY, "What is this?")
+    llm("-m", name, *attached(files[0]), *GREEDY, "What is this, would you say?")
     stored = llm("-c", *attached(files[1]), *GREEDY, "And this?").stdout
     response = logged()["response_json"]
     first = response["session"]["restored_tokens"]
@@ -115,7 +115,7 @@ def test_another_process_starts_from_the_stored_state(llm, registered, logged, s
 
     llm("logs", "off")
     shutil.rmtree(registry.registry_file().parent / "sessions")
-    llm("-m", name, *attached(files[0]), *GREEDY, "--log", "-o", "kv_sessions", "false", "What is this?")
+    llm("-m", name, *attached(files[0]), *GREEDY, "--log", "-o", "kv_sessions", "false", "What is this, would you say?")
     anew = llm("-c", *attached(files[1]), *GREEDY, "--log", "-o", "kv_sessions", "false", "And this?").stdout
     assert logged()["response_json"]["reused_tokens"] == 0
     assert (anew, llm("-c", *GREEDY, "-o", "kv_sessions", "false", "And both?").stdout) == (stored, last)
@@ -124,7 +124,7 @@ def test_another_process_starts_from_the_stored_state(llm, registered, logged, s
 def test_every_pair_of_types(llm, registered, logged):
     for keys, values in ((16, 16), (8, 8), (8, 4), (4, 8)):
         bits = ("-o", "kv_key_bits", str(keys), "-o", "kv_value_bits", str(values))
-        llm("-m", "llava", *attached(PNG), *GREEDY, *bits, "What is this?")
+        llm("-m", "llava", *attached(PNG), *GREEDY, *bits, "What is this, would you say?")
         cache = logged()["response_json"]["kv_cache"]
         assert (cache["key_type"], cache["value_type"]) == tuple(
             CachePair.from_bits(keys, values).__dict__[side].name for side in ("k", "v")
@@ -184,7 +184,7 @@ def test_projectors_that_do_not_fit(run, models, tmp_path):
     model = shutil.copy(models["llava"].model, tmp_path / "seeing.gguf")
 
     def refused(mmproj):
-        output = run("add", model, "--mmproj", str(mmproj), code=1)
+        output = run("add", model, "--name", "refused", "--mmproj", str(mmproj), code=1)
         assert output.startswith("Error: ") and output.count("\n") == 1, output
         return output
 
