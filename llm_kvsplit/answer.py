@@ -11,22 +11,24 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from . import chat, fit, forms, gguf, notes, schemas
+from . import chat, fit, forms, gguf, notes, registry, schemas
 from .builds import choice, pair_speed
 from .builds.shelf import Build
 from .chat import generic_tools, reasoning
+from .chat import tokens as prompt_tokens
 from .chat.generic_tools import Reader
 from .chat.reply import Call, Form, ReplyParser, Text, form
-from .chat.tokens import tokens as prompt_tokens
 from .engine import generate, library, loaded, spelling
 from .engine.context import Context, ContextOptions
 from .engine.generate import Outcome
 from .engine.guide import Prelude
+from .engine.projector import Part, Projector, ProjectorOptions
 from .engine.sampling import Sampling
 from .engine.weights import LoadOptions, Weights
 from .errors import KvsplitError
 from .grammar import Grammar
 from .kvtypes import LayerMap
+from .media import Medium
 from .options import COMPLETION_TOKENS, Options, Settings, effective_settings, stop_texts
 from .registry import Entry
 from .sessions import recall
@@ -93,9 +95,8 @@ def generated(
         )
         for note in rendered.notes:
             notes.once(note, question.session)
-        tokens = spelling.begun_with(
-            loaded.tokens(), prompt_tokens(rendered, weights, raw=bool(options.raw_prompt)), weights
-        )
+        projector = _projector(question, weights) if rendered.media else None
+        tokens = spelling.begun_with(loaded.tokens(), _tokens(question, rendered, weights, projector), weights)
         n_ctx_limit = settings.n_ctx or weights.n_ctx_train
         cache = ContextOptions(settings.cache, n_ctx_limit, options.n_threads, options.flash_attn)
         stored = None
@@ -119,6 +120,7 @@ def generated(
             stop=stop_texts(options.stop),
             n_ctx_limit=context.n_ctx if settings.n_ctx else weights.n_ctx_train,
             visible=how.visible,
+            projector=projector,
             grammar=question.grammar,
             preludes=_preludes(how, tools=bool(tools)),
             opened=Prelude(rendered.reasoning.opening, rendered.reasoning.closing) if rendered.reasoning else None,
@@ -133,6 +135,36 @@ def generated(
             report(outcome, logged)
         if question.session is not None:
             _keep(recall.deferred_save(context, question.entry.name, question.session), logged, wait=question.stream)
+
+
+def _projector(question: Question, weights: Weights) -> Projector:
+    entry, options = question.entry, question.prompt.options
+    if entry.mmproj is None:
+        raise registry.no_projector(entry)
+    use_gpu = question.settings.n_gpu_layers != 0
+    return loaded.projector(ProjectorOptions(entry.mmproj, use_gpu, options.n_threads, options.flash_attn))
+
+
+def _tokens(question: Question, rendered: chat.Rendered, weights: Weights, projector: Projector | None) -> list[int]:
+    raw = bool(question.prompt.options.raw_prompt)
+    if projector is None:
+        return prompt_tokens.tokens(rendered, weights, raw=raw)
+    media = [_medium(attachment) for attachment in chat.attachments(question.prompt.messages)]
+    parts = prompt_tokens.with_media(rendered, weights, raw=raw)
+    given: list[Part] = [media[part] if isinstance(part, int) else (part.text, part.special) for part in parts]
+    return [*prompt_tokens.beginning(rendered, weights, raw=raw), *projector.tokens(given)]
+
+
+def _medium(attachment: Any) -> Medium:
+    """An attachment with its bytes, fetched where llm has no more than a path or an address."""
+    name = attachment.path or attachment.url or "The attachment"
+    try:
+        return Medium(name, attachment.content_bytes() or b"")
+    except OSError as error:
+        raise KvsplitError(f"{name} cannot be read ({error.strerror or error}): check the file.") from error
+    except Exception as error:  # whatever llm's client for addresses raises
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise KvsplitError(f"{name} could not be fetched ({words}): check the address.") from error
 
 
 def _preludes(how: Form, *, tools: bool) -> tuple[Prelude, ...]:

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import kvtypes
+from . import kvtypes, media
 from .errors import KvsplitError
 
-#: A vocabulary of 262,144 tokens takes half a second.
-_SECONDS = 60
+#: A vocabulary of 262,144 tokens takes half a second, a large encoder some seconds on a CPU.
+_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,21 @@ def ask(path: Path, caches: Sequence[kvtypes.Cache] = (), lengths: Sequence[int]
     Raises KvsplitError when there is no library to ask.
     """
     request = {"path": str(path), "caches": list(map(str, caches)), "lengths": list(lengths)}
+    return _asked(request)
+
+
+def projector_refusal(path: Path, projector: Path) -> str | None:
+    """Why ``projector`` cannot be used with the model ``path``, in a sentence; None if it can.
+
+    It is loaded, and reads a small picture and a second of silence. Raises KvsplitError when there is no library to ask, and
+    for a file that its header shows to be no projector.
+    """
+    media.projector_takes(projector)
+    refusal = _asked({"path": str(path), "caches": [], "lengths": [], "projector": str(projector)}).refusal
+    return refusal and (refusal if refusal.endswith(".") else f"{projector} cannot be used: {refusal}.")
+
+
+def _asked(request: dict[str, Any]) -> Examination:
     # Without GGML_NO_BACKTRACE, ggml starts a debugger before it aborts.
     environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     command = [sys.executable, "-m", "llm_kvsplit.examine"]
@@ -75,16 +90,23 @@ def ask(path: Path, caches: Sequence[kvtypes.Cache] = (), lengths: Sequence[int]
 
 def _examined(request: dict[str, Any]) -> Examination:
     from . import fit
+    from .engine.projector import Projector, ProjectorError, ProjectorOptions
     from .engine.weights import LoadError, LoadOptions
 
     try:
         with fit.simulation(LoadOptions(Path(request["path"]))) as weights:
+            if "projector" in request:
+                projector = Projector(weights, ProjectorOptions(Path(request["projector"]), use_gpu=False))
+                projector.try_out()
+                projector.close()
             caches = map(kvtypes.parse, request["caches"])
             return Examination(
                 None, tuple(_cache(weights, cache, n_ctx) for cache in caches for n_ctx in request["lengths"])
             )
     except LoadError as error:
         return Examination(error.cause)
+    except ProjectorError as error:
+        return Examination(error.message)
 
 
 def _cache(weights: Any, cache: kvtypes.Cache, n_ctx: int) -> Cache:

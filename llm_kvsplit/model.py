@@ -15,6 +15,7 @@ import llm
 from llm.parts import StreamEvent
 
 from .options import Options
+from .registry import no_projector
 
 if TYPE_CHECKING:
     from .answer import Question
@@ -30,11 +31,22 @@ class _Local:
     can_stream = True
     supports_schema = True
     supports_tools = True
+    attachment_types: set[str] | frozenset[str] = frozenset()
     Options = Options
 
     def __init__(self, entry: Entry) -> None:
         self.model_id = entry.name
         self.entry = entry
+        if entry.media:
+            from .media import TYPES
+
+            # A set of each model's own, where llm has one for all.
+            self.attachment_types = set().union(*(TYPES.get(kind, ()) for kind in entry.media))
+
+    def _validate_attachments(self, attachments: Any = None) -> None:
+        if attachments and not self.entry.media:
+            raise no_projector(self.entry)
+        super()._validate_attachments(attachments)  # type: ignore[misc]  # llm's
 
     def __str__(self) -> str:
         return f"KV split: {self.model_id}"

@@ -37,6 +37,9 @@ class Entry:
     embeds: bool = False
     #: A layer map as ``kvtypes.LayerMap`` reads it.
     kv_layers: str | None = None
+    #: The projector through which it takes attachments, and their kinds (``media.py``).
+    mmproj: Path | None = None
+    media: tuple[str, ...] = ()
 
 
 def load() -> dict[str, Entry]:
@@ -57,6 +60,14 @@ def bundled() -> dict[str, Entry]:
 def get(name: str) -> Entry | None:
     """The model of that name or alias."""
     return next((entry for entry in load().values() if name == entry.name or name in entry.aliases), None)
+
+
+def no_projector(entry: Entry) -> KvsplitError:
+    """Why a model takes no attachments."""
+    return KvsplitError(
+        f"{entry.name} has no projector (mmproj), so it takes no attachments: register it anew with "
+        f"'llm kvsplit add {entry.path} --mmproj FILE', if one was published with it."
+    )
 
 
 def add(entry: Entry) -> None:
@@ -129,19 +140,31 @@ def _read(file: Path) -> dict[str, Entry]:
 def _entry(name: str, fields: dict) -> Entry:
     # Fields that this version does not know are a later version's: do not lose the model over them.
     known = {key: value for key, value in fields.items() if key in Entry.__dataclass_fields__ and value is not None}
-    kinds = {"path": str, "aliases": list, "kv_layers": str, "sha256": str, "source": str, "embeds": bool}
+    kinds = {
+        "path": str,
+        "aliases": list,
+        "kv_layers": str,
+        "sha256": str,
+        "source": str,
+        "embeds": bool,
+        "mmproj": str,
+        "media": list,
+    }
     for key, value in known.items():
         if type(value) is not kinds.get(key, int):
             raise TypeError(f"{key} of {name} is {value!r}")
-    aliases = known.pop("aliases", [])
-    if not all(isinstance(alias, str) for alias in aliases):
-        raise TypeError(f"aliases of {name} are {aliases!r}")
-    return Entry(name, Path(known.pop("path")), tuple(aliases), **known)
+    lists = {key: known.pop(key, []) for key in ("aliases", "media")}
+    for key, values in lists.items():
+        if not all(isinstance(value, str) for value in values):
+            raise TypeError(f"{key} of {name} are {values!r}")
+        known[key] = tuple(values)
+    mmproj = known.pop("mmproj", None)
+    return Entry(name, Path(known.pop("path")), mmproj=mmproj and Path(mmproj), **known)
 
 
 def _fields(entry: Entry) -> dict:
     fields = {key: value for key, value in asdict(entry).items() if value not in (None, False) and key != "name"}
-    return fields | {"path": str(entry.path)}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in fields.items() if value != ()}
 
 
 def _update(change: Callable[[dict[str, Entry]], None]) -> None:

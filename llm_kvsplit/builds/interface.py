@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 
 from ..kvtypes import BITS
 from .definitions import Definitions, Field, Struct, split
@@ -131,6 +132,55 @@ FIELDS = {
     "llama_model_quantize_params": {"ftype": "enum32"},
     "llama_sampler_chain_params": {},
 }
+#: What is used of libmtmd, which reads pictures and sound. Its headers call it experimental, so a library without it, or
+#: with another one, serves for text all the same.
+MEDIA_FUNCTIONS = {
+    "mtmd_bitmap_free": "void(mtmd_bitmap*)",
+    "mtmd_bitmap_get_nx": "uint32(mtmd_bitmap*)",
+    "mtmd_context_params_default": "mtmd_context_params()",
+    "mtmd_decode_use_non_causal": "bool(mtmd_context*, mtmd_input_chunk*)",
+    "mtmd_encode_chunk": "int32(mtmd_context*, mtmd_input_chunk*)",
+    "mtmd_free": "void(mtmd_context*)",
+    "mtmd_get_output_embd": "float32*(mtmd_context*)",
+    "mtmd_helper_bitmap_init_from_buf": (
+        "mtmd_helper_bitmap_wrapper(mtmd_context*, uint8*, uint64, bool, mtmd_helper_init_opt)"
+    ),
+    "mtmd_helper_decode_image_chunk": (
+        "int32(mtmd_context*, llama_context*, mtmd_input_chunk*, float32*, int32, int32, int32, int32*, void*, void*)"
+    ),
+    "mtmd_helper_init_opt_default": "mtmd_helper_init_opt()",
+    "mtmd_helper_log_set": "void(ggml_log_callback, void*)",
+    "mtmd_init_from_file": "mtmd_context*(char*, llama_model*, mtmd_context_params)",
+    "mtmd_input_chunk_get_id": "char*(mtmd_input_chunk*)",
+    "mtmd_input_chunk_get_n_pos": "int32(mtmd_input_chunk*)",
+    "mtmd_input_chunk_get_n_tokens": "uint64(mtmd_input_chunk*)",
+    "mtmd_input_chunk_get_tokens_text": "int32*(mtmd_input_chunk*, uint64*)",
+    "mtmd_input_chunk_get_type": "enum32(mtmd_input_chunk*)",
+    "mtmd_input_chunks_free": "void(mtmd_input_chunks*)",
+    "mtmd_input_chunks_get": "mtmd_input_chunk*(mtmd_input_chunks*, uint64)",
+    "mtmd_input_chunks_init": "mtmd_input_chunks*()",
+    "mtmd_input_chunks_size": "uint64(mtmd_input_chunks*)",
+    "mtmd_tokenize_from_parts": "int32(mtmd_context*, mtmd_input_chunks*, mtmd_input_part**, uint64, bool)",
+}
+#: Those that others hold stand after what they hold.
+MEDIA_FIELDS = {
+    "mtmd_context_params": {
+        "use_gpu": "bool",
+        "print_timings": "bool",
+        "n_threads": "int32",
+        "flash_attn_type": "enum32",
+    },
+    "mtmd_helper_video_init_params": {
+        "fps_target": "float32",
+        "ffmpeg_bin_dir": "char*",
+        "timestamp_interval_ms": "int64",
+    },
+    "mtmd_helper_init_opt": {"video_params": "mtmd_helper_video_init_params"},
+    "mtmd_helper_bitmap_wrapper": {"bitmap": "mtmd_bitmap*", "video_ctx": "mtmd_helper_video*"},
+    "mtmd_input_text": {"text": "char*", "text_len": "uint64", "add_special": "bool", "parse_special": "bool"},
+    "mtmd_input_part": {"text": "mtmd_input_text*", "bitmap": "mtmd_bitmap*"},
+}
+MEDIA_CONSTANTS = {"MTMD_INPUT_CHUNK_TYPE_TEXT": 0}
 #: Constants by what the plugin's own code takes them for; None: asked of the definitions, whatever it is.
 CONSTANTS = {
     "GGML_BACKEND_DEVICE_TYPE_ACCEL": 3,
@@ -159,31 +209,46 @@ CONSTANTS = {
 
 def opaque() -> set[str]:
     """The structures that the list names only to point to them."""
-    signatures = {**FUNCTIONS, **OPTIONAL, **CALLBACKS}.values()
-    words = {word for signature in signatures for word in re.findall(r"\w+", signature)}
+    signatures = {**FUNCTIONS, **OPTIONAL, **CALLBACKS, **MEDIA_FUNCTIONS}.values()
+    fields = [kind for struct in MEDIA_FIELDS.values() for kind in struct.values()]
+    words = {word for text in (*signatures, *fields) for word in re.findall(r"\w+", text)}
     plain = re.compile(r"void|bool|char|(u?int|float|enum)\d+")
-    return {word for word in words if not plain.fullmatch(word)} - FIELDS.keys() - CALLBACKS.keys()
+    described = FIELDS.keys() | MEDIA_FIELDS.keys() | CALLBACKS.keys()
+    return {word for word in words if not plain.fullmatch(word)} - described
 
 
 def digest() -> str:
     """Changes with the list."""
-    whole = [FUNCTIONS, OPTIONAL, CALLBACKS, FIELDS, CONSTANTS]
+    whole = [FUNCTIONS, OPTIONAL, CALLBACKS, FIELDS, CONSTANTS, MEDIA_FUNCTIONS, MEDIA_FIELDS, MEDIA_CONSTANTS]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def faults(definitions: Definitions) -> list[str]:
     """Why the plugin cannot use a library of these definitions, a clause for each reason; empty when it can."""
-    have = definitions
+    return _faults(definitions, {**CALLBACKS, **FUNCTIONS}, FIELDS, CONSTANTS)
+
+
+def media_faults(definitions: Definitions) -> list[str]:
+    """Why it cannot use its libmtmd; for a library without one, that the first function is gone."""
+    return _faults(definitions, MEDIA_FUNCTIONS, MEDIA_FIELDS, MEDIA_CONSTANTS)
+
+
+def _faults(
+    have: Definitions,
+    functions: dict[str, str],
+    structs: dict[str, dict[str, str]],
+    constants: Mapping[str, int | None],
+) -> list[str]:
     clauses = []
-    for name, wanted in {**CALLBACKS, **FUNCTIONS}.items():
+    for name, wanted in functions.items():
         signature = have.callbacks.get(name) if name in CALLBACKS else have.functions.get(name)
         if signature is None:
             clauses.append(f"{name}() is gone")
         elif signature != wanted:
             clauses.append(f"{name}() is {signature} and not {wanted}")
-    for name, fields in FIELDS.items():
+    for name, fields in structs.items():
         clauses += _struct_faults(name, fields, have.structs.get(name))
-    for name, value in CONSTANTS.items():
+    for name, value in constants.items():
         if name not in have.constants:
             clauses.append(f"{name} is gone")
         elif value is not None and have.constants[name] != value:
@@ -228,10 +293,11 @@ def as_the_plugin_knows(loose: Definitions) -> Definitions:
     A type that contradicts the plugin's stays, and is a fault then. What they do not define at all is taken as the
     plugin states it, if it is ggml's: llama-cpp-python defines little of that.
     """
-    functions = {name: _rather(name, wanted, loose.functions.get(name)) for name, wanted in FUNCTIONS.items()}
+    used, described = {**FUNCTIONS, **MEDIA_FUNCTIONS}, {**FIELDS, **MEDIA_FIELDS}
+    functions = {name: _rather(name, wanted, loose.functions.get(name)) for name, wanted in used.items()}
     structs = {}
     for name, struct in loose.structs.items():
-        wanted_fields = FIELDS.get(name, {})
+        wanted_fields = described.get(name, {})
         fields = {
             field: Field(at.offset, wanted_fields[field] if _fits(wanted_fields.get(field), at.type) else at.type)
             for field, at in struct.fields.items()
@@ -248,7 +314,7 @@ def as_the_plugin_knows(loose: Definitions) -> Definitions:
 
 def _rather(name: str, wanted: str, loose: str | None) -> str | None:
     if loose is None:
-        return None if name.startswith("llama_") else wanted
+        return None if name.startswith(("llama_", "mtmd_")) else wanted
     (result, arguments), (loose_result, loose_arguments) = split(wanted), split(loose)
     pairs = zip([result, *arguments], [loose_result, *loose_arguments])
     fits = len(arguments) == len(loose_arguments) and all(_fits(one, other) for one, other in pairs)

@@ -71,9 +71,10 @@ def stock_folder() -> Path | None:
     return folder if library_file(folder) else None
 
 
-def library_file(folder: Path) -> Path | None:
-    """libllama in a folder, whatever it is called there."""
-    return next((folder / name for name in _LIBRARIES if (folder / name).is_file()), None)
+def library_file(folder: Path, stem: str = "llama") -> Path | None:
+    """libllama, or another library, in a folder, whatever it is called there."""
+    names = [name.replace("llama", stem) for name in _LIBRARIES]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def custom(folder: Path) -> Build:

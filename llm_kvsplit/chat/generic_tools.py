@@ -101,8 +101,11 @@ def _without_tools(message: Message) -> Message:
     results = [f"Result of {part.name}:\n{part.exception or part.output}" for part in _parts(message, "ToolResultPart")]
     if not calls and not results:
         return message
-    text = "\n".join(filter(None, [*results, messages.text(message), *calls]))
-    others = [*_parts(message, "ReasoningPart"), *_parts(message, "AttachmentPart")]
+    text = "\n".join(filter(None, [*results, messages.text(message, iter(())), *calls]))
+    from llm.parts import AttachmentPart
+
+    shown = [AttachmentPart(attachment=each) for each in messages.attachments([message])]
+    others = [*_parts(message, "ReasoningPart"), *shown]
     told = _message("user" if message.role == "tool" else message.role, text)
     return type(told)(role=told.role, parts=[*others, *told.parts])
 

@@ -15,6 +15,7 @@ from .messages import Entry
 
 OFFERED = "the tools that are offered"
 SYSTEM = "the system prompt"
+ATTACHMENT = "an attachment"
 BESIDE = "text beside a tool call"
 _CONTENTS = {"user": "a question", "assistant": "an answer", "tool": "the result of a tool call", "system": SYSTEM}
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 #: What control tokens begin and end with.
@@ -28,6 +28,8 @@ class Marks:
     """Each character and what stands for it; see ``marks_for``."""
 
     table: dict[str, str]
+    #: What stands for each attachment, in the conversation's order.
+    media: str = ""
 
     @property
     def escapes(self) -> dict[int, str]:
@@ -57,7 +59,7 @@ class Marks:
 
     def marked(self, rendered: str) -> str:
         """``rendered`` with marks that the template has escaped (as ASCII JSON, as Python does) put right."""
-        for other in self.table.values():
+        for other in (*self.table.values(), *self.media):
             for escape in _escapes(other):
                 if escape in rendered:
                     rendered = rendered.replace(escape, other)
@@ -74,8 +76,8 @@ def _escapes(character: str) -> tuple[str, str]:
     return f"\\U{ord(character):08x}", f"\\u{0xD800 + (offset >> 10):04x}\\u{0xDC00 + (offset & 0x3FF):04x}"
 
 
-def marks_for(texts: Iterable[str]) -> Marks:
-    """Marks that occur in none of ``texts``, written out or escaped."""
+def marks_for(texts: Iterable[str], n_media: int = 0) -> Marks:
+    """Marks that occur in none of ``texts``, written out or escaped, and one more for each of ``n_media`` attachments."""
     texts = list(texts)
     used = {character for text in texts for character in text if ord(character) >= _FIRST}
 
@@ -83,7 +85,8 @@ def marks_for(texts: Iterable[str]) -> Marks:
         return character not in used and not any(escape in text for escape in _escapes(character) for text in texts)
 
     marks = filter(free, map(chr, range(_LAST, _FIRST, -1)))
-    return Marks(dict(zip(_CHARACTERS, marks)))
+    table = dict(zip(_CHARACTERS, marks))
+    return Marks(table, "".join(islice(marks, n_media)))
 
 
 def texts_of(value: Any) -> Iterator[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import product
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,12 +44,28 @@ class Shape:
     results_as_questions: bool = False
 
 
-def entries(messages: Sequence[Message]) -> list[Entry]:
-    return [entry for message in messages for entry in _entries(message)]
+def entries(messages: Sequence[Message], media: Iterable[str] = ()) -> list[Entry]:
+    """``media``: what stands for each attachment, in their order; without it they are left out."""
+    media = iter(media)
+    return [entry for message in messages for entry in _entries(message, media)]
 
 
-def text(message: Message) -> str:
-    return "".join(part.text for part in _parts(message, "TextPart") if part.text)
+def text(message: Message, media: Iterator[str]) -> str:
+    """Its texts and attachments, in their order."""
+    texts = []
+    for part in _parts(message, "TextPart", "AttachmentPart"):
+        texts.append(next(media, "") if is_a(part, "AttachmentPart") else part.text or "")
+    return "".join(texts)
+
+
+def attachments(messages: Sequence[Message]) -> list[Any]:
+    """All attachments, as ``entries`` has them: those of a tool's result stand with the result."""
+    return [each for message in messages for each in _attachments(message)]
+
+
+def _attachments(message: Message) -> list[Any]:
+    of_results = [each for part in _parts(message, "ToolResultPart") for each in part.attachments]
+    return of_results + [part.attachment for part in _parts(message, "AttachmentPart")]
 
 
 def is_a(part: Any, name: str) -> bool:
@@ -57,13 +73,18 @@ def is_a(part: Any, name: str) -> bool:
     return type(part).__name__ == name
 
 
-def _parts(message: Message, kind: str) -> list[Any]:
-    return [part for part in message.parts if is_a(part, kind)]
+def _parts(message: Message, *kinds: str) -> list[Any]:
+    return [part for part in message.parts if any(is_a(part, kind) for kind in kinds)]
 
 
-def _entries(message: Message) -> list[Entry]:
+def _entries(message: Message, media: Iterator[str]) -> list[Entry]:
     results: list[Entry] = [
-        {"role": "tool", "name": part.name, "tool_call_id": part.tool_call_id, "content": part.exception or part.output}
+        {
+            "role": "tool",
+            "name": part.name,
+            "tool_call_id": part.tool_call_id,
+            "content": "".join([part.exception or part.output, *islice(media, len(part.attachments))]),
+        }
         for part in _parts(message, "ToolResultPart")
     ]
     calls = [
@@ -71,7 +92,7 @@ def _entries(message: Message) -> list[Entry]:
         for part in _parts(message, "ToolCallPart")
     ]
     reasoning = "".join(part.text for part in _parts(message, "ReasoningPart"))
-    content = text(message)
+    content = text(message, media)
     if results and not content:
         return results
     entry: Entry = {"role": message.role, "content": content}

@@ -34,6 +34,8 @@ class Rendered:
     text: str
     #: The same with marks for characters that the template did not write (see ``marks``); as long as ``text``.
     marked: str
+    #: What stands in both for each attachment, in the conversation's order: a character that is in no text.
+    media: str = ""
     #: The template that was used.
     template: str | None = None
     #: The reasoning that the template has opened, so that the answer begins inside it.
@@ -73,18 +75,19 @@ def render(
     Raises KvsplitError when the template cannot take these messages, with the template's own reason, or when it leaves
     out a part of them, which it names.
     """
-    _refuse_attachments(conversation)
     if not templates:
         return _plain(conversation, tools)
     if isinstance(templates, str):
         templates = {"default": templates}
-    history = messages.entries(conversation)
     offered = [messages.described(tool) for tool in tools]
+    texts = [*templates.values(), *texts_of(messages.entries(conversation)), *texts_of(offered)]
+    marks = marks_for(texts, len(messages.attachments(conversation)))
+    history = messages.entries(conversation, marks.media)
     special = {"bos_token": bos, "eos_token": eos}
     refusals: list[KvsplitError] = []
     for chosen in _choice(templates, history, offered):
         try:
-            return _rendered(chosen, history, offered, special, thinking, answer_only)
+            return _rendered(chosen, history, offered, marks, special, thinking, answer_only)
         except KvsplitError as refusal:
             refusals.append(refusal)
     raise refusals[0]
@@ -98,11 +101,6 @@ def _choice(templates: Mapping[str, str], history: list[Entry], offered: list[di
     return [one for one in order if one] or list(templates.values())[:1]
 
 
-def _refuse_attachments(conversation: Sequence[Message]) -> None:
-    if any(messages.is_a(part, "AttachmentPart") for message in conversation for part in message.parts):
-        raise KvsplitError("The conversation holds an attachment, which this model cannot read: ask in a new one.")
-
-
 def _plain(conversation: Sequence[Message], tools: Sequence[Tool]) -> Rendered:
     """For a model without a template: an answer follows its question directly, the next question a line below."""
     if tools:
@@ -110,6 +108,8 @@ def _plain(conversation: Sequence[Message], tools: Sequence[Tool]) -> Rendered:
             "This model has no chat template, so it cannot be offered tools: use an instruct model, or have them described "
             "in words with -o generic_tools 1."
         )
+    marks = marks_for(texts_of(messages.entries(conversation)), len(messages.attachments(conversation)))
+    media = iter(marks.media)
     text = ""
     for message in conversation:
         if any(messages.is_a(part, name) for part in message.parts for name in ("ToolCallPart", "ToolResultPart")):
@@ -119,9 +119,8 @@ def _plain(conversation: Sequence[Message], tools: Sequence[Tool]) -> Rendered:
             )
         if message.role != "assistant" and text:
             text += "\n"
-        text += messages.text(message)
-    marks = marks_for([text])
-    return Rendered(text, marks.mark(text))
+        text += messages.text(message, media)
+    return Rendered(text, marks.mark(text), marks.media)
 
 
 @dataclass(frozen=True)
@@ -162,13 +161,13 @@ def _rendered(
     template: str,
     history: list[Entry],
     offered: list[dict[str, Any]],
+    marks: Marks,
     special: dict[str, str],
     thinking: bool | None,
     answer_only: bool,
 ) -> Rendered:
-    marks = marks_for([template, *texts_of(history), *texts_of(offered)])
     question = _Question(template, history, offered, special)
-    shape, missing = _shape(question)
+    shape, missing = _shape(question, marks)
     switch = None
     wanted = False if answer_only else thinking
     by_word = False
@@ -185,7 +184,7 @@ def _rendered(
         closing = f"\n{opened.closing}\n\n"
         plain, marked, opened = plain + closing, marked + closing, None
     switched = thinking is None or switch is not None or by_word
-    return Rendered(plain, marked, template, opened, switched, tuple(missing))
+    return Rendered(plain, marked, marks.media, template, opened, switched, tuple(missing))
 
 
 def _asking(question: _Question, word: str) -> _Question:
@@ -205,7 +204,7 @@ def _run(question: _Question, shape: Shape, marks: Marks, variables: dict[str, A
         raise _refusal(ex) from ex
 
 
-def _shape(question: _Question) -> tuple[Shape, list[str]]:
+def _shape(question: _Question, marks: Marks) -> tuple[Shape, list[str]]:
     """The shape in which the template takes the conversation, and what it leaves out nevertheless.
 
     Raises KvsplitError where no shape will do.
@@ -226,6 +225,8 @@ def _shape(question: _Question) -> tuple[Shape, list[str]]:
             missing = probes.missing(probing.run(shape))
         except Exception:
             missing = probes.missing_in_truth(text)
+        if not set(marks.media) <= set(marks.marked(text)):
+            missing.append(losses.ATTACHMENT)
         if best is None or len(missing) < len(best[1]):
             best = shape, missing
         if not missing:

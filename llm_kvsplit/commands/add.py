@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .. import examine, gguf, registry
+from .. import examine, gguf, media, registry
 from ..errors import KvsplitError
 from ..kvtypes import BITS, Cache, CachePair
 from ..models import find
@@ -39,7 +39,8 @@ def registration(command: Callable) -> Callable:
 @click.command()
 @click.argument("model")
 @registration
-def command(model: str, name: str | None, aliases: tuple[str, ...], **defaults: Any) -> None:
+@click.option("--mmproj", help="Projector for pictures or sound; the one beside MODEL if not given, 'none' for none.")
+def command(model: str, name: str | None, aliases: tuple[str, ...], mmproj: str | None, **defaults: Any) -> None:
     """Register MODEL, a GGUF file or a name that 'llm kvsplit find' lists.
 
     A split model is registered by its first part. The file stays where it is.
@@ -50,7 +51,7 @@ def command(model: str, name: str | None, aliases: tuple[str, ...], **defaults: 
         name = name or without_ending(place.name).lower().replace(" ", "-")
     names = free_names(file.name, name, aliases)
     defaults |= {key: value for key, value in _defaults(place).items() if defaults[key] is None}
-    header = register(file, names, **defaults)
+    header = register(file, names, **defaults, mmproj=mmproj)
     if place:
         _report_other_options(place, header, names[0], defaults)
 
@@ -150,6 +151,7 @@ def register(
     n_gpu_layers: int | None,
     sha256: str | None = None,
     source: str | None = None,
+    mmproj: str | None = None,
 ) -> gguf.Gguf:
     """Check ``file``, add it to the registry, say how to use it, and return what its header says."""
     model = gguf.read(Path(file).expanduser().absolute())
@@ -164,6 +166,8 @@ def register(
     if reason := gguf.refusal(model, cache):
         raise KvsplitError(f"{file} {reason}.")
     refuse_what_llama_cpp_cannot_load(model)
+    projector = _projector(model, mmproj)
+    takes = media.projector_takes(projector) if projector else ()
     registry.add(
         registry.Entry(
             names[0],
@@ -176,16 +180,47 @@ def register(
             sha256,
             source,
             kv_layers=kv_layers,
+            mmproj=projector,
+            media=takes,
         )
     )
     click.echo(
         f"Added {', '.join(names)}: {model.architecture}, {model.n_layer} layers, "
         f"trained for {model.n_ctx_train} tokens, {model.weights_text}, {size(model.size)}."
     )
+    if projector:
+        click.echo(f"It takes {' and '.join(media.NAMES[each] for each in takes)} through {projector.name}.")
     if n_ctx and n_ctx > model.n_ctx_train:
         click.echo(f"Its context of {n_ctx} is more than it was trained for: expect worse answers.", err=True)
     click.echo(f"Use it with: llm -m {names[0]} 'Say hello'")
     return model
+
+
+def _projector(model: gguf.Gguf, given: str | None) -> Path | None:
+    """The projector to use: the one given, else the only one beside the model that fits it, of which something is said.
+
+    Raises KvsplitError for one that was given and does not fit.
+    """
+    if given == "none":
+        return None
+    if given is not None:
+        path = Path(given).expanduser().absolute()
+        if refusal := examine.projector_refusal(model.path, path):
+            raise KvsplitError(refusal)
+        return path
+    beside = media.projectors_beside(model.path)
+    if len(beside) > 1:
+        listed = ", ".join(path.name for path in beside)
+        click.echo(f"Several projectors lie beside it ({listed}): add it with --mmproj FILE to use one.", err=True)
+    if len(beside) != 1:
+        return None
+    try:
+        refusal = examine.projector_refusal(model.path, beside[0])
+    except KvsplitError as error:
+        refusal = error.message
+    if refusal:
+        click.echo(f"The projector beside it is not used: {refusal}", err=True)
+    return None if refusal else beside[0]
 
 
 def _register_embedding(model: gguf.Gguf, names: tuple[str, ...], bits: bool, **fields: Any) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from .. import gguf, registry
+from .. import gguf, media, registry
 from ..errors import KvsplitError
 from ..units import size
 
@@ -26,6 +26,11 @@ def command(as_json: bool) -> None:
         else:
             facts = [model["architecture"], size(model["size"]), f"trained for {model['n_ctx_train']} tokens"]
             facts += ["for llm embed"] if model["embeds"] else []
+            facts += (
+                [f"takes {' and '.join(media.NAMES.get(each, each) for each in model['media'])}"]
+                if model["media"]
+                else []
+            )
             facts += [f"{key} {model[key]}" for key in _DEFAULTS if model[key] is not None]
             click.echo(f"    {', '.join(facts)}")
 
@@ -35,7 +40,13 @@ _DEFAULTS = ("kv_key_bits", "kv_value_bits", "kv_layers", "n_ctx", "n_gpu_layers
 
 def _facts(entry: registry.Entry) -> dict:
     """The entry with what its file says, or with why the file cannot say it."""
-    facts = asdict(entry) | {"path": str(entry.path), "size": None, "architecture": None, "n_ctx_train": None}
+    facts = asdict(entry) | {
+        "path": str(entry.path),
+        "mmproj": entry.mmproj and str(entry.mmproj),
+        "size": None,
+        "architecture": None,
+        "n_ctx_train": None,
+    }
     try:
         model = gguf.read(entry.path)
     except KvsplitError as error:

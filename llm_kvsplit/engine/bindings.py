@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Iterable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -22,20 +23,22 @@ _PLAIN: dict[str, Any] = {
 }
 
 
-def bind(definitions: Definitions, library: ctypes.CDLL) -> SimpleNamespace:
+def bind(definitions: Definitions, library: ctypes.CDLL, *, media: bool = False) -> SimpleNamespace:
     """All that ``interface`` lists, under its C names, and the ``library`` itself.
 
-    Raises AttributeError for a function that the library lacks, ValueError for a structure that ctypes cannot hold.
+    ``media``: what it lists of libmtmd, which ``library`` is then. Raises AttributeError for a function that the library lacks, ValueError for a structure that ctypes cannot hold.
     """
     types = {**_PLAIN}
     for name, signature in definitions.callbacks.items():
         result, arguments = split(signature)
         types[name] = ctypes.CFUNCTYPE(_type(result, types), *[_type(each, types) for each in arguments])
-    for name in interface.FIELDS:
-        types[name] = _structure(name, definitions.structs[name], types)
+    described = interface.MEDIA_FIELDS if media else interface.FIELDS
+    functions = interface.MEDIA_FUNCTIONS if media else {**interface.OPTIONAL, **interface.FUNCTIONS}
+    for name, fields in described.items():
+        types[name] = _structure(name, definitions.structs[name], types, fields)
     names: dict[str, Any] = {"library": library, **definitions.constants}
-    names |= {name: types[name] for name in (*interface.CALLBACKS, *interface.FIELDS)}
-    for name, signature in {**interface.OPTIONAL, **interface.FUNCTIONS}.items():
+    names |= {name: types[name] for name in (*interface.CALLBACKS, *described)}
+    for name, signature in functions.items():
         if name in interface.OPTIONAL and not hasattr(library, name):
             continue
         # An item and not an attribute, which others share who have loaded the same library (llama-cpp-python does).
@@ -61,7 +64,7 @@ def _type(word: str, types: dict[str, Any]) -> Any:
     raise ValueError(f"{word} is not defined")
 
 
-def _structure(name: str, struct: Struct, types: dict[str, Any]) -> type[ctypes.Structure]:
+def _structure(name: str, struct: Struct, types: dict[str, Any], used: Iterable[str]) -> type[ctypes.Structure]:
     """A structure whose fields lie where the compiler put them; bytes that no field covers are left as they are."""
     members: list[tuple[str, Any]] = []
     end = 0
@@ -78,7 +81,7 @@ def _structure(name: str, struct: Struct, types: dict[str, Any]) -> type[ctypes.
     wrong = [
         field for field, _ in members if field[0] != "_" and getattr(made, field).offset != struct.fields[field].offset
     ]
-    lost = [field for field in interface.FIELDS[name] if not hasattr(made, field)]
+    lost = [field for field in used if not hasattr(made, field)]
     # A small one travels in registers that its fields' types choose, so none may be missing.
     patched = struct.size <= 32 and any(field.startswith("_") for field, _ in members)
     if wrong or lost or patched or ctypes.sizeof(made) != struct.size:
@@ -101,7 +104,7 @@ def mirrored(module: ModuleType, symbols: dict[str, str] | None = None) -> Defin
         elif isinstance(value, type) and issubclass(value, (ctypes.Structure, ctypes.Union)):
             if getattr(value, "_fields_", ()):  # an opaque one has no layout to be wrong about
                 structs[value.__name__] = _layout(value)
-        elif type(value) is int and name.startswith(("LLAMA_", "GGML_")):
+        elif type(value) is int and name.startswith(("LLAMA_", "GGML_", "MTMD_")):
             constants[name] = value
     return Definitions(functions, {}, structs, constants)
 

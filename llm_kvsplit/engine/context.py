@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,7 +24,27 @@ PADDING = 256
 
 # enum llama_flash_attn_type in llama.h
 _ABORTED = 2  # what llama_decode returns then (llama.h)
-_FLASH_ATTN = {None: -1, False: 0, True: 1}
+FLASH_ATTN = {None: -1, False: 0, True: 1}
+
+
+#: Numbers from here on stand in a list of tokens for what was a picture or sound, one for each cell of the cache; no
+#: vocabulary reaches them. They come from the hash of its bytes, so that equal numbers mean equal media.
+MEDIA = 1 << 31
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a stretch of a picture or of sound lies in a list of tokens."""
+
+    start: int
+    #: Cells of the cache.
+    length: int
+    #: Positions that it takes, which are fewer where a model counts in two dimensions (M-RoPE).
+    positions: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
 
 
 @dataclass(frozen=True)
@@ -52,13 +72,14 @@ class ContextError(KvsplitError):
 class Context:
     """llama.cpp's context: one sequence of tokens and its KV cache.
 
-    ``tokens`` are the tokens whose keys and values stand in the cache. Raises ContextError when
+    ``tokens`` are the tokens whose keys and values stand in the cache, ``spans`` says which of them are media. Raises ContextError when
     the cache cannot be made.
     """
 
     def __init__(self, weights: Weights, options: ContextOptions, tap: Tap | None = None) -> None:
         self.weights, self.lib, self.tap = weights, weights.lib, tap
         self.tokens: list[int] = []
+        self.spans: list[Span] = []
         self._open(options)
 
     def _open(self, options: ContextOptions) -> None:
@@ -67,7 +88,7 @@ class Context:
         params.n_batch = params.n_ubatch = 512
         threads = options.n_threads or machine.physical_cores()
         params.n_threads = params.n_threads_batch = threads
-        params.flash_attn_type = _FLASH_ATTN[options.flash_attn]
+        params.flash_attn_type = FLASH_ATTN[options.flash_attn]
         pair = options.cache.rest if isinstance(options.cache, LayerMap) else options.cache
         params.type_k, params.type_v = pair.k.ggml_id, pair.v.ggml_id
         # Layers with a sliding window keep the window only, as in llama.cpp's own programs: with all of the context
@@ -105,15 +126,23 @@ class Context:
         """
         keep = common_prefix(self.tokens, prompt)
         keep = min(keep, len(prompt) - 1)
+        # A picture is evaluated as a whole.
+        keep = next((span.start for span in self.spans if span.start < keep < span.end), keep)
         if keep < len(self.tokens):
-            removed = self.lib.llama_memory_seq_rm(self.memory, 0, keep, -1)
-            if not removed or not self._window_reaches(keep):
+            position = self.position(keep)
+            removed = self.lib.llama_memory_seq_rm(self.memory, 0, position, -1)
+            if not removed or not self._window_reaches(position):
                 # A recurrent state cannot go back, and a sliding window has forgotten what came before it:
                 # computing anew is slower than a wrong answer, but it is right.
                 self.clear()
                 keep = 0
         del self.tokens[keep:]
+        self.spans = [span for span in self.spans if span.end <= keep]
         return keep
+
+    def position(self, n: int) -> int:
+        """The position of the ``n``-th token."""
+        return n - sum(span.length - span.positions for span in self.spans if span.end <= n)
 
     def _window_reaches(self, n: int) -> bool:
         if not self.weights.n_swa or n == 0:
@@ -138,8 +167,12 @@ class Context:
                 return
             part = tokens[start : start + size]
             array = (ctypes.c_int32 * len(part))(*part)
+            batch = self.lib.llama_batch_get_one(array, len(part))
+            first = self.position(len(self.tokens))
+            if first != len(self.tokens):  # llama.cpp counts cells
+                batch.pos = (ctypes.c_int32 * len(part))(*range(first, first + len(part)))
             with library.log.capture() as lines, self._stopping(stopped if len(part) > 1 else None):
-                status = self.lib.llama_decode(self.pointer, self.lib.llama_batch_get_one(array, len(part)))
+                status = self.lib.llama_decode(self.pointer, batch)
             if status != 0:
                 self._drop_unfinished()
             if status == _ABORTED:
@@ -168,8 +201,19 @@ class Context:
 
     def _drop_unfinished(self) -> None:
         """Take out of the cache what llama.cpp left there of a batch that it did not finish."""
-        if not self.lib.llama_memory_seq_rm(self.memory, 0, len(self.tokens), -1):
+        if not self.lib.llama_memory_seq_rm(self.memory, 0, self.position(len(self.tokens)), -1):
             self.clear()  # a recurrent state cannot go back
+
+    def evaluate_media(self, numbers: list[int], positions: int, decode: Callable[[int], bool]) -> bool:
+        """Append media, which ``decode`` puts into the cache from a position on. False, and nothing appended, when it
+        cannot."""
+        start = len(self.tokens)
+        if not decode(self.position(start)):
+            self._drop_unfinished()
+            return False
+        self.tokens += numbers
+        self.spans.append(Span(start, len(numbers), positions))
+        return True
 
     def logits(self, tokens: list[int]) -> np.ndarray:
         """Append ``tokens``, at most a batch, and return the logits after each: float64, shape (tokens, n_vocab)."""
@@ -203,17 +247,18 @@ class Context:
         Both caches exist for a moment. If the new one cannot be made, the old one stays as it was.
         """
         state = self.state() if self.tokens else None
-        old, old_tokens = self.pointer, self.tokens
+        old, old_tokens, old_spans = self.pointer, self.tokens, self.spans
         self._open(replace(self.options, n_ctx=n_ctx))
         self.lib.llama_free(old)
-        if state is not None and not self.restore(state, old_tokens):
-            self.tokens = []
+        if state is not None and not self.restore(state, old_tokens, old_spans):
+            if old_spans:
+                raise KvsplitError(f"A cache with media in it could not be made larger: use -o n_ctx {n_ctx}.")
             self.evaluate(old_tokens)
 
     def clear(self) -> None:
         """Empty the cache."""
         self.lib.llama_memory_clear(self.memory, False)
-        self.tokens = []
+        self.tokens, self.spans = [], []
 
     def state(self) -> np.ndarray:
         """llama.cpp's state of the sequence: its bytes, uint8."""
@@ -226,16 +271,17 @@ class Context:
             raise KvsplitError(f"llama.cpp wrote {written} of the {size} bytes of its state.")
         return state
 
-    def restore(self, state: np.ndarray, tokens: list[int]) -> bool:
+    def restore(self, state: np.ndarray, tokens: list[int], spans: Sequence[Span] = ()) -> bool:
         """Put a state from ``state()`` into the empty cache, for the same model and cache types.
 
         False, and an empty cache, when llama.cpp does not take it.
         """
         read = self.lib.llama_state_seq_set_data(self.pointer, _bytes_of(state), len(state), 0)
-        if read != len(state) or self.lib.llama_memory_seq_pos_max(self.memory, 0) != len(tokens) - 1:
+        self.tokens, self.spans = list(tokens), list(spans)
+        latest = self.position(len(tokens)) - 1
+        if read != len(state) or self.lib.llama_memory_seq_pos_max(self.memory, 0) != latest:
             self.clear()
             return False
-        self.tokens = list(tokens)
         return True
 
 

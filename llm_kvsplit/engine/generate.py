@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from ..errors import KvsplitError
 from ..grammar import Grammar
-from .context import PADDING, Context
+from .context import MEDIA, PADDING, Context
 from .guide import Guide, Prelude
 from .matcher import Matcher
+from .projector import Projector
 from .sampling import Sampler, Sampling
 from .weights import Weights
 
@@ -29,6 +30,8 @@ class Request:
     n_ctx_limit: int = 0
     #: Control tokens to show as text, since they delimit what the caller parses; others are not text.
     visible: frozenset[str] = frozenset()
+    #: What made tokens of the pictures and sound in the prompt, if there are any.
+    projector: Projector | None = None
     #: What the answer has to look like.
     grammar: Grammar | None = None
     #: What may come before such an answer, and which of it the prompt has opened.
@@ -72,16 +75,20 @@ def generate(
     if n_prompt == 0:
         raise KvsplitError("The prompt is empty: give the model some text to go on.")
     if n_prompt >= request.n_ctx_limit:
+        n_media = sum(token >= MEDIA for token in request.tokens)
         raise KvsplitError(
-            f"The prompt has {n_prompt} tokens and the context holds {request.n_ctx_limit}: shorten the prompt, or "
-            "raise -o n_ctx if the model was trained for more."
+            f"The prompt has {n_prompt} tokens{f', {n_media} of them for attachments,' if n_media else ''} and the context "
+            f"holds {request.n_ctx_limit}: shorten the prompt, or raise -o n_ctx if the model was trained for more."
         )
     # It is made while the prompt is evaluated.
     matcher = Matcher(context.weights, request.grammar) if request.grammar else None
     try:
         started = time.perf_counter()
         outcome.reused_tokens = context.keep_prefix(request.tokens)
-        context.evaluate(request.tokens[outcome.reused_tokens :], stopped)
+        if request.projector is not None:
+            request.projector.evaluate(context, request.tokens, stopped)
+        else:
+            context.evaluate(request.tokens[outcome.reused_tokens :], stopped)
         outcome.prompt_seconds = time.perf_counter() - started
         yield from _answer(context, matcher, request, outcome, stopped)
     finally:

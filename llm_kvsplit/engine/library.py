@@ -20,6 +20,7 @@ from typing import Any
 
 from ..builds import choice, definitions, interface
 from ..builds.shelf import CUSTOM, Build, bindings_version, library_file, stock_folder
+from ..errors import KvsplitError
 from . import bindings, unbound
 
 # enum ggml_log_level in ggml.h
@@ -112,6 +113,43 @@ def _own(chosen: Build) -> Any:
     if file is None:
         raise OSError("there is no libllama in it")
     return bindings.bind(definitions.read(chosen.bindings), ctypes.CDLL(str(file)))
+
+
+@functools.cache
+def media() -> Any:
+    """libmtmd's functions, of the same build as ``load()``'s. Raises KvsplitError for a library without one."""
+    load()
+    chosen = choice.current()
+    try:
+        clauses, lib = _media(chosen)
+    except (ImportError, OSError, RuntimeError, AttributeError, ValueError) as ex:
+        clauses, lib = [str(ex)], None
+    if clauses:
+        raise KvsplitError(
+            f"{choice.describe(chosen)} cannot read attachments ({clauses[0]}): "
+            "'llm kvsplit backend build' makes one that can."
+        )
+    lib.mtmd_helper_log_set(load.callback, None)  # type: ignore[attr-defined]
+    return lib
+
+
+def _media(chosen: Build) -> tuple[list[str], Any]:
+    """Why there is no libmtmd to use, or libmtmd."""
+    if chosen.bindings:
+        assert chosen.folder is not None
+        known, file = definitions.read(chosen.bindings), library_file(chosen.folder, "mtmd")
+        library = ctypes.CDLL(str(file)) if file else None
+    elif chosen.folder is not None:
+        return ["it came without definitions of its own"], None
+    else:
+        module = import_module("llama_cpp.mtmd_cpp")
+        # Some have a function in Python before them, which is called like the one in C.
+        symbols = {name: name.removesuffix("_wrapper") for name in vars(module)}
+        known, library = interface.as_the_plugin_knows(bindings.mirrored(module, symbols)), module._libmtmd
+    if library is None:
+        return ["there is no libmtmd in it"], None
+    clauses = interface.media_faults(known)
+    return clauses, None if clauses else bindings.bind(known, library, media=True)
 
 
 def _through_llama_cpp_python(chosen: Build) -> Any:

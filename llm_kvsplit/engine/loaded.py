@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import KvsplitError
 from .context import Context, ContextOptions
+from .projector import Projector, ProjectorOptions
 from .weights import LoadOptions, Weights
 
 _lock = threading.Lock()
@@ -37,10 +38,17 @@ def exclusive() -> Iterator[None]:
 class _Loaded:
     weights: Weights
     context: Context | None = None
+    projector: Projector | None = None
 
     def close(self) -> None:
         self.close_context()
+        self.close_projector()
         self.weights.close()
+
+    def close_projector(self) -> None:
+        if self.projector is not None:
+            self.projector.close()
+            self.projector = None
 
     def close_context(self) -> None:
         if self.context is not None:
@@ -58,6 +66,16 @@ def weights(options: LoadOptions) -> Weights:
         close()
         _loaded = _Loaded(Weights(options))
     return _loaded.weights
+
+
+def projector(options: ProjectorOptions) -> Projector:
+    """The loaded model's projector, loaded unless it is already. Raises as ``Projector`` does."""
+    assert _loaded is not None, "weights() comes first"
+    present = _loaded.projector
+    if present is None or present.options != options:
+        _loaded.close_projector()
+        present = _loaded.projector = Projector(_loaded.weights, options)
+    return present
 
 
 def is_reusable(options: ContextOptions, *, may_grow: bool) -> bool:

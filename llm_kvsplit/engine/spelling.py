@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .context import common_prefix
+from .context import MEDIA, common_prefix
 
 if TYPE_CHECKING:
     from .weights import Weights
@@ -65,6 +65,8 @@ def spell(tokens: list[int], weights: Weights) -> bytes:
 
 
 def _spelled(token: int, weights: Weights) -> bytes:
+    if token >= MEDIA:  # the same only as a number, as a control token is
+        return b"%b%d%b" % (_BEFORE, token, _AFTER)
     spelling = weights.piece(token, special=True)
     if spelling and weights.kind(token) == "control":
         return _BEFORE + spelling + _AFTER

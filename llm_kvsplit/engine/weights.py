@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from .. import deep_thread, gguf
 from ..errors import KvsplitError
@@ -18,6 +20,8 @@ from . import library, log_lines
 _STACK_EACH = 1024
 #: Bytes of text that any stack has room for: a thread's has 512 KiB on a Mac.
 _SHALLOW = 1000
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -118,15 +122,7 @@ class Weights:
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Tokens of ``text``; ``add_special`` adds BOS where the model wants one. Raises KvsplitError."""
         data = text.encode("utf-8", "surrogatepass")
-        if len(data) <= _SHALLOW:
-            return self._tokenize(data, add_special, parse_special)
-        try:
-            stack = (8 << 20) + _STACK_EACH * len(data) // 4096 * 4096
-            return deep_thread.call(lambda: self._tokenize(data, add_special, parse_special), stack)
-        except MemoryError:
-            raise KvsplitError(
-                f"A text of {len(data)} bytes needs more memory than there is to be split into tokens: give a shorter one."
-            ) from None
+        return with_stack(len(data), lambda: self._tokenize(data, add_special, parse_special))
 
     def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         size = len(data) + 2
@@ -167,6 +163,18 @@ class Weights:
 
     def is_end(self, token: int) -> bool:
         return self.lib.llama_vocab_is_eog(self.vocab, token)
+
+
+def with_stack(n_bytes: int, call: Callable[[], _T]) -> _T:
+    """``call()``, which splits a text of ``n_bytes`` into tokens, with as much stack as that takes. Raises KvsplitError."""
+    if n_bytes <= _SHALLOW:
+        return call()
+    try:
+        return deep_thread.call(call, (8 << 20) + _STACK_EACH * n_bytes // 4096 * 4096)
+    except MemoryError:
+        raise KvsplitError(
+            f"A text of {n_bytes} bytes needs more memory than there is to be split into tokens: give a shorter one."
+        ) from None
 
 
 def quantize(source: Path, target: Path) -> None:

@@ -32,7 +32,7 @@ def restore(context: Context, stored: tuple[Session, int], tokens: list[int]) ->
 
     Seconds that it took, from the disk into the cache; None when nothing was restored.
     """
-    from ..engine.context import common_prefix
+    from ..engine.context import Span, common_prefix
 
     session, _ = stored
     stored_tokens = session.tokens.tolist()
@@ -43,7 +43,7 @@ def restore(context: Context, stored: tuple[Session, int], tokens: list[int]) ->
     if state is None:
         return None
     context.clear()
-    restored = context.restore(state, stored_tokens)
+    restored = context.restore(state, stored_tokens, [Span(*each) for each in session.media])
     return time.perf_counter() - started if restored else None
 
 
@@ -55,12 +55,13 @@ def deferred_save(context: Context, model_name: str, conversation: str) -> Calla
     if len(context.tokens) < states.MIN_TOKENS:
         return lambda: None
     tokens, state = list(context.tokens), context.state()
+    media = [(span.start, span.length, span.positions) for span in context.spans]
     weights, options = context.weights, context.options
 
     def write() -> states.Saved | None:
         try:
             key = _key(weights, options, compute=True)
-            return states.save(key, model_name, conversation, tokens, state.data) if key else None
+            return states.save(key, model_name, conversation, tokens, state.data, media) if key else None
         except OSError as ex:
             states.record_trouble(f"A state could not be stored: {ex.strerror}.")
             return None

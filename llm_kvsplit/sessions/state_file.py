@@ -16,6 +16,7 @@ import json
 import os
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,8 @@ class Session:
     model: str
     created: float
     tokens: np.ndarray
+    #: Where media lie among them: start, cells and positions of each stretch (``engine.context.Span``).
+    media: list[tuple[int, int, int]]
     #: Where the state begins in the file, and its size in bytes.
     offset: int
     size: int
@@ -115,6 +118,7 @@ def read_head(path: Path, key: Key | None = None) -> Session:
         model=fields["model_name"],
         created=fields["created"],
         tokens=np.frombuffer(rest, np.uint32, n_tokens),
+        media=[(int(start), int(length), int(positions)) for start, length, positions in fields.get("media", ())],
         offset=offset,
         size=fields["size"],
         checksums=rest[4 * n_tokens :],
@@ -145,7 +149,14 @@ def read_state(session: Session) -> np.ndarray:
     return state
 
 
-def head_bytes(key: Key, model_name: str, conversation: str, tokens: list[int], state: memoryview) -> bytes:
+def head_bytes(
+    key: Key,
+    model_name: str,
+    conversation: str,
+    tokens: list[int],
+    state: memoryview,
+    media: Sequence[tuple[int, int, int]] = (),
+) -> bytes:
     """All that stands before the state in a file."""
     import numpy as np
     from xxhash import xxh3_128_digest
@@ -157,6 +168,7 @@ def head_bytes(key: Key, model_name: str, conversation: str, tokens: list[int], 
         "created": time.time(),
         "n_tokens": len(tokens),
         "size": len(state),
+        "media": list(media),
     }
     body = json.dumps(fields).encode() + b"\n" + np.array(tokens, np.uint32).tobytes()
     body += b"".join(xxh3_128_digest(state[i : i + _BLOCK]) for i in range(0, len(state), _BLOCK))

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -78,7 +78,14 @@ class Saved:
     seconds: float
 
 
-def save(key: state_file.Key, model_name: str, conversation: str, tokens: list[int], state: memoryview) -> Saved | None:
+def save(
+    key: state_file.Key,
+    model_name: str,
+    conversation: str,
+    tokens: list[int],
+    state: memoryview,
+    media: Sequence[tuple[int, int, int]] = (),
+) -> Saved | None:
     """Keep the state of ``tokens`` for this conversation, in place of an older one.
 
     None when it cannot be kept (no room, no permission), with a note for ``doctor``: an answer was given, and
@@ -91,7 +98,7 @@ def save(key: state_file.Key, model_name: str, conversation: str, tokens: list[i
     try:
         made_folder()
         key_folder.mkdir(mode=0o700, exist_ok=True)
-        head = state_file.head_bytes(key, model_name, conversation, tokens, state)
+        head = state_file.head_bytes(key, model_name, conversation, tokens, state, media)
         if not budget.make_room(len(head) + len(state), keep=path):
             return None
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=0) as out:

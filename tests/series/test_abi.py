@@ -47,14 +47,16 @@ def tree(base, tmp_path):
 def test_llama_cpp_python_defines_the_same_by_hand_for_the_tree_it_vendors(defined, theirs):
     known = interface.as_the_plugin_knows(theirs)
     assert interface.faults(known) == interface.faults(defined) == []
+    assert interface.media_faults(known) == interface.media_faults(defined) == []
+    used = interface.FIELDS | interface.MEDIA_FIELDS
     for name, struct in defined.structs.items():
         by_hand = theirs.structs[name]
         assert struct.size == by_hand.size
         assert {field: at.offset for field, at in struct.fields.items()} == {
             field: at.offset for field, at in by_hand.fields.items()
         }
-        assert {field: known.structs[name].fields[field].type for field in interface.FIELDS[name]} == {
-            field: struct.fields[field].type for field in interface.FIELDS[name]
+        assert {field: known.structs[name].fields[field].type for field in used[name]} == {
+            field: struct.fields[field].type for field in used[name]
         }
     llama = {name for name in interface.FUNCTIONS if name.startswith("llama_")}
     assert llama <= theirs.functions.keys()

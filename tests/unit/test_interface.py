@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from llm_kvsplit.builds import definitions, interface
+from llm_kvsplit.builds.definitions import Field, Struct
 from llm_kvsplit.errors import KvsplitError
 from tests.support.defined import whole, without
 
 PACKAGE = Path(interface.__file__).parents[1]
 #: Looks at structures whole, whatever is in them, by names that it puts together.
 LOOKS = PACKAGE / "engine" / "unbound.py"
-PREFIXES = ("llama_", "ggml_", "LLAMA_", "GGML_")
+PREFIXES = ("llama_", "ggml_", "mtmd_", "LLAMA_", "GGML_", "MTMD_")
 #: Where a structure comes from.
 MADE_BY = {
     "llama_batch_init": "llama_batch",
@@ -66,9 +67,11 @@ def test_the_list_names_what_the_source_uses_and_nothing_else():
     assert generated and any(name.startswith("f'dequantize_row_{") for name in used)
     named = {name for name in used if name.startswith(PREFIXES)}
     listed = {*interface.FUNCTIONS, *interface.OPTIONAL, *interface.CALLBACKS, *interface.CONSTANTS}
+    listed |= {*interface.MEDIA_FUNCTIONS, *interface.MEDIA_CONSTANTS}
     # A callback may stand in a structure or a signature only, and a constant be known to the plugin by its value.
     stated = {name for name, value in interface.CONSTANTS.items() if value is not None}
-    assert named - listed == set(), "used and not listed"
+    # Structures of libmtmd are made here.
+    assert named - listed - interface.MEDIA_FIELDS.keys() == set(), "used and not listed"
     assert listed - named - generated - stated == set(), "listed and not used"
 
 
@@ -98,6 +101,20 @@ def test_each_thing_that_is_missing_is_named():
         constants = {**whole().constants}
         del constants[name]
         assert interface.faults(whole(constants=constants)) == [f"{name} is gone"]
+
+
+def test_a_library_without_libmtmd_or_with_another_serves_for_text():
+    assert interface.faults(whole()) == [] and interface.media_faults(whole())[0] == "mtmd_bitmap_free() is gone"
+    structs = {
+        name: Struct(8 * len(fields), {field: Field(8 * at, kind) for at, (field, kind) in enumerate(fields.items())})
+        for name, fields in interface.MEDIA_FIELDS.items()
+    }
+    parts = {"functions": interface.MEDIA_FUNCTIONS, "structs": structs, "constants": interface.MEDIA_CONSTANTS}
+    assert interface.media_faults(whole(**parts)) == []
+    changed = {**interface.MEDIA_FUNCTIONS, "mtmd_free": "int32(mtmd_context*)"}
+    assert interface.media_faults(whole(**{**parts, "functions": changed})) == [
+        "mtmd_free() is int32(mtmd_context*) and not void(mtmd_context*)"
+    ]
 
 
 def test_a_pointer_to_another_structure_is_another_type():

@@ -27,16 +27,19 @@ def test_what_was_added_comes_back():
         "tiny", Path("/models/tiny.gguf"), ("t", "small"), 8, 4, 4096, -1, "0" * 64, "https://example.org/tiny.gguf"
     )
     registry.add(entry)
+    seeing = Entry("seeing", Path("/models/seeing.gguf"), mmproj=Path("/models/mmproj.gguf"), media=("image", "audio"))
+    registry.add(seeing)
     registry.add(Entry("plain", Path("/models/plain.gguf")))
     assert registry.load() == {
         DEMO: Entry(DEMO, demo.MODEL),
         "tiny": entry,
+        "seeing": seeing,
         "plain": Entry("plain", Path("/models/plain.gguf")),
     }
     assert registry.get("small") == registry.get("tiny") == entry
     assert registry.get("none") is None
     assert registry.remove("t") == entry
-    assert set(registry.load()) == {DEMO, "plain"}
+    assert set(registry.load()) == {DEMO, "plain", "seeing"}
     with pytest.raises(KvsplitError, match="No model is called tiny"):
         registry.remove("tiny")
 

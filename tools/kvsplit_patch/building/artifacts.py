@@ -61,6 +61,8 @@ def build(source: SourceTree, flags: Sequence[str], echo: Echo) -> Path:
     defined = headers.of_tree(source.folder)
     if clauses := interface.faults(defined):  # known from the headers, before minutes of compiling
         raise PatchError(f"The plugin cannot use a build of llama.cpp {source.commit}: {interface.summary(clauses)}.")
+    if clauses := interface.media_faults(defined):
+        echo(f"Its libmtmd is not the one that the plugin knows, so it will take no attachments: {clauses[0]}.")
     with cmake.compiled(source.folder, source.commit, flags, cmake.LIBRARIES, echo) as out:
         if not shelf.there(folder):  # it may be there now: another process made it while we waited
             with cmake.disk_full_explained(folder.parent), shelf.whole(folder) as temporary:

@@ -48,10 +48,10 @@ class Names:
 def used() -> Names:
     """What the plugin uses."""
     return Names(
-        functions=(*interface.FUNCTIONS, *interface.OPTIONAL),
+        functions=(*interface.FUNCTIONS, *interface.OPTIONAL, *interface.MEDIA_FUNCTIONS),
         callbacks=tuple(interface.CALLBACKS),
-        structs={name: tuple(fields) for name, fields in interface.FIELDS.items()},
-        constants=tuple(interface.CONSTANTS),
+        structs={name: tuple(fields) for name, fields in (interface.FIELDS | interface.MEDIA_FIELDS).items()},
+        constants=(*interface.CONSTANTS, *interface.MEDIA_CONSTANTS),
         opaque=tuple(sorted(interface.opaque())),
     )
 
