@@ -16,6 +16,18 @@ struct fattn_f16 {
     static ggml_half m(const fattn_f16 &) { return 0; }
 };
 
+// not of a cache: what a kernel has made of its blocks
+struct fattn_f32 {
+    static constexpr int  N       = 16;
+    static constexpr bool has_d   = false;
+    static constexpr bool has_m   = false;
+    float f[16];
+
+    static void floats(const fattn_f32 & b, x16 * y) { y[0] = x16_load(b.f); }
+    static ggml_half d(const fattn_f32 &) { return 0; }
+    static ggml_half m(const fattn_f32 &) { return 0; }
+};
+
 template <ggml_type TYPE, typename BLOCK, bool HAS_M>
 struct fattn_quant {
     static constexpr int  N       = 32;

@@ -43,8 +43,31 @@ static void fattn_scores_float(fattn_tile k, int64_t D, const float * const * q,
     }
 }
 
+// rows of K or V to panel[keys][blocks*T::N], where more rows use them than registers hold the sums of
 template <typename T>
-static void fattn_scores(fattn_tile k, int64_t D, const float * const * q, int rows, float * s) {
+static fattn_tile fattn_panel(fattn_tile t, int keys, int64_t blocks, float * panel) {
+    float * y = panel;
+    for (int i = 0; i < keys; ++i) {
+        for (int64_t b = 0; b < blocks; ++b, y += T::N) {
+            x16 f[T::N/16];
+            fattn_values_of(((const T *) (t.data + i*t.stride))[b], f);
+            for (int x = 0; x < T::N/16; ++x) {
+                x16_store(y + x*16, f[x]);
+            }
+        }
+    }
+    return { (const char *) panel, blocks*T::N*sizeof(float) };
+}
+
+template <typename T>
+static void fattn_scores(fattn_tile k, int64_t D, const float * const * q, int rows, float * s, float * panel) {
+    if (rows > ROWS_REG) {
+        k = fattn_panel<T>(k, KEYS_K, D/T::N, panel);
+        fattn_each_rows(rows, [&](auto R, int r) {
+            fattn_scores_float<fattn_f32, R>(k, D, q + r, s + r*KEYS);
+        });
+        return;
+    }
     fattn_each_rows(rows, [&](auto R, int r) {
         fattn_scores_float<T, R>(k, D, q + r, s + r*KEYS);
     });
@@ -115,19 +138,27 @@ static void fattn_sums_columns(fattn_tile v, const float * p, float * o, size_t 
 }
 
 template <typename T>
-static void fattn_sums(fattn_tile v, int64_t D, const float * p, int rows, float * o, size_t ldo) {
-    fattn_each_rows(rows, [&](auto R, int r) {
-        const auto columns = [&](auto X, int64_t d) {
-            fattn_sums_columns<T, R, X>({ v.data + d/T::N*sizeof(T), v.stride }, p + r*KEYS, o + r*ldo + d, ldo);
-        };
-        int64_t d = 0;
-        for (; d + 16*COLS_REG <= D; d += 16*COLS_REG) {
-            columns(std::integral_constant<int, COLS_REG>{}, d);
+static void fattn_sums(fattn_tile v, int64_t D, const float * p, int rows, float * o, size_t ldo, float * panel) {
+    const auto columns = [&](auto X, int64_t d) {
+        fattn_tile vd = { v.data + d/T::N*sizeof(T), v.stride };
+        if (rows > ROWS_REG) {
+            vd = fattn_panel<T>(vd, KEYS, X*16/T::N, panel);
+            fattn_each_rows(rows, [&](auto R, int r) {
+                fattn_sums_columns<fattn_f32, R, X>(vd, p + r*KEYS, o + r*ldo + d, ldo);
+            });
+            return;
         }
-        for (; d < D; d += T::N) {
-            columns(std::integral_constant<int, T::N/16>{}, d);
-        }
-    });
+        fattn_each_rows(rows, [&](auto R, int r) {
+            fattn_sums_columns<T, R, X>(vd, p + r*KEYS, o + r*ldo + d, ldo);
+        });
+    };
+    int64_t d = 0;
+    for (; d + 16*COLS_REG <= D; d += 16*COLS_REG) {
+        columns(std::integral_constant<int, COLS_REG>{}, d);
+    }
+    for (; d < D; d += T::N) {
+        columns(std::integral_constant<int, T::N/16>{}, d);
+    }
 }
 
 //
@@ -139,16 +170,28 @@ static size_t fattn_sums_size(const fattn & f) {
     return GGML_PAD(2 + f.DV, 16);
 }
 
+// floats of a panel of K or V
+static size_t fattn_panel_size(const fattn & f) {
+    return std::max<size_t>(KEYS_K*f.DK, KEYS*16*COLS_REG);
+}
+
 void fattn_decode_plan(fattn & f, int n_threads) {
-    // several chunks a thread, so that one that is held up does not hold up the others
-    f.n_kc    = n_threads > 1 ? std::min(fattn_ceil_div(f.KV, KEYS), fattn_shares(n_threads, 4)) : 1;
-    f.keys    = GGML_PAD(fattn_ceil_div(f.KV, f.n_kc), KEYS);
-    f.n_kc    = fattn_ceil_div(f.KV, f.keys);
-    f.n_heads = std::min(f.HKV, fattn_ceil_div(n_threads, f.n_kc));
+    // A chunk costs time of its own. So each thread begins with a large one, and takes small ones while others are held up.
+    // On NUMA each has one, as elsewhere: https://github.com/ggml-org/llama.cpp/pull/6915
+    const int64_t tiles   = fattn_ceil_div(f.KV, KEYS);
+    const int64_t threads = fattn_ceil_div(n_threads, f.B);
+    const int64_t large   = n_threads == 1 ? tiles : ggml_is_numa() ? fattn_ceil_div(tiles, threads) : 3*tiles/4/threads;
+    f.n_large    = large > 0 ? std::min(threads, fattn_ceil_div(tiles, large)) : 0;
+    f.keys_large = large*KEYS;
+    const int64_t rest    = std::max<int64_t>(0, tiles - large*f.n_large);
+    const int64_t small   = std::max<int64_t>(1, fattn_ceil_div(rest, 2*threads));
+    f.keys    = small*KEYS;
+    f.n_kc    = f.n_large + fattn_ceil_div(rest, small);
+    f.n_heads = std::min(f.HKV, fattn_ceil_div(n_threads, f.B*f.n_kc));
     f.heads   = fattn_ceil_div(f.HKV, f.n_heads);
     f.n_heads = fattn_ceil_div(f.HKV, f.heads);
     f.n_units = f.B*f.n_heads*f.n_kc;
-    f.scratch = fattn_pads_size(f, KEYS) + f.heads*f.G*f.N*(KEYS + fattn_sums_size(f));
+    f.scratch = fattn_pads_size(f, KEYS) + fattn_panel_size(f) + f.heads*f.G*f.N*(KEYS + fattn_sums_size(f));
 }
 
 // whether any query of heads h0..h1 may see any of n keys
@@ -223,12 +266,12 @@ struct fattn_unit {
     int64_t b, kb;  // batch, of K and V
 
     fattn_unit(const fattn & f, int64_t unit) {
-        chunk = unit % f.n_kc;
-        k0    = chunk*f.keys;
-        k1    = std::min(k0 + f.keys, f.KV);
-        h0    = unit / f.n_kc % f.n_heads * f.heads;
+        b     = unit % f.B;
+        h0    = unit / f.B % f.n_heads * f.heads;
         h1    = std::min(h0 + f.heads, f.HKV);
-        b     = unit / f.n_kc / f.n_heads;
+        chunk = unit / f.B / f.n_heads;
+        k0    = f.first_key(chunk);
+        k1    = f.first_key(chunk + 1);
         kb    = b / (f.B/f.k->ne[3]);
     }
 };
@@ -242,9 +285,10 @@ void fattn_decode_unit(const fattn & f, int64_t unit, float * partials, float * 
 
     // of all heads; rows are ordered by query head, then token
     const int64_t n_rows = (u.h1 - u.h0)*R;
-    float * s    = scratch;
-    float * sums = s + n_rows*KEYS;
-    char  * pads = (char *) (sums + n_rows*ldo);
+    float * panel = scratch;
+    float * s     = panel + fattn_panel_size(f);
+    float * sums  = s + n_rows*KEYS;
+    char  * pads  = (char *) (sums + n_rows*ldo);
 
     for (int64_t r = 0; r < n_rows; ++r) {
         float * o = sums + r*ldo;
@@ -265,7 +309,7 @@ void fattn_decode_unit(const fattn & f, int64_t unit, float * partials, float * 
                     for (int r = 0; r < R; ++r) {
                         q[r] = f.query(u.b, h*f.G + r/f.N, r%f.N);
                     }
-                    fattn_scores<std::decay_t<decltype(*block)>>(k, f.DK, q, R, s + (h - u.h0)*R*KEYS + j);
+                    fattn_scores<std::decay_t<decltype(*block)>>(k, f.DK, q, R, s + (h - u.h0)*R*KEYS + j, panel);
                 }
             }
         });
@@ -277,7 +321,7 @@ void fattn_decode_unit(const fattn & f, int64_t unit, float * partials, float * 
         fattn_with_block(f.v->type, [&](auto * block) {
             for (int64_t h = u.h0; h < u.h1; ++h) {
                 const fattn_tile v = fattn_tile_at(f.v, u.kb, h, i, u.k1, KEYS, pads);
-                fattn_sums<std::decay_t<decltype(*block)>>(v, f.DV, s + (h - u.h0)*R*KEYS, R, sums + (h - u.h0)*R*ldo + 2, ldo);
+                fattn_sums<std::decay_t<decltype(*block)>>(v, f.DV, s + (h - u.h0)*R*KEYS, R, sums + (h - u.h0)*R*ldo + 2, ldo, panel);
             }
         });
     }

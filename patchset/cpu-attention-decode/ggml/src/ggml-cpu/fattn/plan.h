@@ -18,12 +18,6 @@ static inline int64_t fattn_ceil_div(int64_t a, int64_t b) {
     return (a + b - 1)/b;
 }
 
-// Several units of work a thread, for the one that is free to take. On NUMA each has its own, as elsewhere:
-// https://github.com/ggml-org/llama.cpp/pull/6915
-static inline int64_t fattn_shares(int n_threads, int each) {
-    return ggml_is_numa() ? n_threads : each*n_threads;
-}
-
 struct fattn {
     const ggml_tensor * q;
     const ggml_tensor * k;
@@ -45,6 +39,7 @@ struct fattn {
 
     int64_t heads, n_heads; // KV heads a unit, units of heads
     int64_t keys,  n_kc;    // keys a chunk, chunks
+    int64_t keys_large, n_large; // the first of them are larger
     int64_t n_units;
 
     size_t  scratch;        // floats a thread
@@ -60,6 +55,11 @@ struct fattn {
 
     float * dst_row(int64_t b, int64_t head, int64_t t) const {
         return (float *) ((char *) dst->data + ((b*N + t)*H + head)*dst->nb[1]);
+    }
+
+    // of a chunk; KV behind the last
+    int64_t first_key(int64_t chunk) const {
+        return std::min(chunk <= n_large ? chunk*keys_large : n_large*keys_large + (chunk - n_large)*keys, KV);
     }
 
     // rows are ordered by batch, head, token; those of a KV head lie together

@@ -187,7 +187,7 @@ static void fattn_softmax(const fattn & f, int n, float * s, const float * mask,
 
 void fattn_prefill_plan(fattn & f, int n_threads) {
     const int64_t rows   = f.DK + f.DV <= 256 ? 256 : 128;
-    const int64_t shares = fattn_shares(n_threads, 2);
+    const int64_t shares = ggml_is_numa() ? n_threads : 2*n_threads; // as decode.cpp does
     f.tokens = std::min(f.N, std::max<int64_t>(1, rows/f.G));
     while (f.B*f.HKV*fattn_ceil_div(f.N, f.tokens) < shares && f.tokens*f.G >= 2*LANES && f.tokens > 1) {
         f.tokens = fattn_ceil_div(f.tokens, 2);

@@ -17,6 +17,23 @@ inline int64_t fattn_int_ticks(int64_t D, int64_t passes) {
     return D/32*(KEYS/16)*(1 + passes);
 }
 
+constexpr int ROWS_INT = 8; // of scores at a time
+
+inline void fattn_quantize(const fattn_query & q, int64_t D) {
+    for (int64_t b = 0; b < D/32; ++b) {
+        const __m512  x0   = _mm512_loadu_ps(q.f + b*32);
+        const __m512  x1   = _mm512_loadu_ps(q.f + b*32 + 16);
+        const float   amax = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
+        const __m512  inv  = _mm512_set1_ps(amax > 0.0f ? 127.0f/amax : 0.0f);
+        const __m512i i0   = _mm512_cvtps_epi32(_mm512_mul_ps(x0, inv));
+        const __m512i i1   = _mm512_cvtps_epi32(_mm512_mul_ps(x1, inv));
+        _mm_storeu_si128((__m128i *) (q.i + b*8),     _mm512_cvtepi32_epi8(i0));
+        _mm_storeu_si128((__m128i *) (q.i + b*8 + 4), _mm512_cvtepi32_epi8(i1));
+        q.d[b]   = amax/127.0f;
+        q.sum[b] = _mm512_reduce_add_epi32(_mm512_add_epi32(i0, i1));
+    }
+}
+
 //
 // s[r][i] = dot(row i of K, row r of Q)
 //
@@ -238,7 +255,7 @@ void fattn_sums_int(fattn_tile v, int64_t D, const float * p, int rows, float * 
         } else {
             fattn_columns<T, 1>(v, c, ahead);
         }
-        fattn_each_rows(rows, [&](auto R, int r) {
+        fattn_each_rows<ROWS_REG>(rows, [&](auto R, int r) {
             for (int i = 0; i < n; ++i) {
                 fattn_sums_column<T, R>(c[i], p + r*KEYS, o + r*ldo + (b + i)*32, ldo, ahead);
             }

@@ -1,8 +1,12 @@
 #pragma once
 
-// Panels in bf16, multiplied by AMX
+// Panels in bf16, multiplied by AMX or AVX-512
 
-#if defined(__linux__)
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && (defined(__linux__) || defined(_WIN32))
+#define FATTN_AMX
+#endif
+
+#if defined(FATTN_AMX) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -15,9 +19,9 @@ static inline __m512 fattn_bf16_pair(__m512 lo, __m512 hi) {
 
 // rows of K to y[keys][pad(D, 32)]
 template <typename T>
-static void fattn_panel_amx(fattn_tile k, int64_t D, float * panel) {
+static void fattn_panel_bf16(fattn_tile k, int64_t D, float * panel) {
     uint16_t * y = (uint16_t *) panel;
-    for (int i = 0; i < KEYS_AMX; ++i) {
+    for (int i = 0; i < KEYS_BF16; ++i) {
         const T * row = (const T *) (k.data + i*k.stride);
         for (int64_t d = 0; d < D; d += 32, y += 32) {
             x16 f[2] = { x16_set(0.0f), x16_set(0.0f) };
@@ -32,10 +36,10 @@ static void fattn_panel_amx(fattn_tile k, int64_t D, float * panel) {
 
 // rows of V to y[pad(D, 32)][keys]
 template <typename T>
-static void fattn_panel_amx_transposed(fattn_tile v, int64_t D, float * y) {
-    static constexpr size_t ld = KEYS_AMX/2;
+static void fattn_panel_bf16_transposed(fattn_tile v, int64_t D, float * y) {
+    static constexpr size_t ld = KEYS_BF16/2;
     alignas(64) float pairs[T::N/16][16*16];
-    for (int i = 0; i < KEYS_AMX; i += 32) {
+    for (int i = 0; i < KEYS_BF16; i += 32) {
         for (int64_t b = 0; b < D/T::N; ++b) {
             for (int j = 0; j < 16; ++j) {
                 const char * row = v.data + (i + 2*j)*v.stride;
@@ -55,7 +59,9 @@ static void fattn_panel_amx_transposed(fattn_tile v, int64_t D, float * y) {
     memset(y + D*ld, 0, (GGML_PAD(D, 32) - D)*ld*sizeof(float));
 }
 
-// C[32][32] (+)= A[32][K] * B[K][32], A in bf16, lda values a row, B in pairs of rows
+#if defined(FATTN_AMX)
+
+// C[32][32] (+)= A[32][K] * B[K][32] of tiles, as below
 template <bool ADD>
 static inline void fattn_gemm_amx(float * c, const uint16_t * a, size_t lda, const float * b, int K) {
     static constexpr size_t ldc = LANES*sizeof(float);
@@ -122,5 +128,43 @@ static void fattn_tiles_load(const fattn & f) {
 static void fattn_tiles_restore(const fattn & f) {
     if (f.amx) {
         _tile_loadconfig(&fattn_tiles_before);
+    }
+}
+
+#endif
+
+// C[32][32] (+)= A[32][K] * B[K][32], A in bf16, lda values a row, B in pairs of rows
+template <bool ADD>
+static inline void fattn_gemm_bf16(const fattn & f, float * c, const uint16_t * a, size_t lda, const float * b, int K) {
+#if defined(FATTN_AMX)
+    if (f.amx) {
+        fattn_gemm_amx<ADD>(c, a, lda, b, K);
+        return;
+    }
+#endif
+    GGML_UNUSED(f);
+    for (int i = 0; i < 32; i += GEMM_ROWS, c += GEMM_ROWS*LANES, a += GEMM_ROWS*lda) {
+        __m512 acc[GEMM_ROWS][2];
+        for (int m = 0; m < GEMM_ROWS; ++m) {
+            for (int x = 0; x < 2; ++x) {
+                acc[m][x] = ADD ? _mm512_loadu_ps(c + m*LANES + x*16) : _mm512_setzero_ps();
+            }
+        }
+        for (int k = 0; k < K; k += 2) {
+            const __m512bh b0 = (__m512bh) _mm512_loadu_ps(b + k/2*LANES);
+            const __m512bh b1 = (__m512bh) _mm512_loadu_ps(b + k/2*LANES + 16);
+            for (int m = 0; m < GEMM_ROWS; ++m) {
+                int32_t pair;
+                memcpy(&pair, a + m*lda + k, sizeof(pair));
+                const __m512bh am = (__m512bh) _mm512_set1_epi32(pair);
+                acc[m][0] = _mm512_dpbf16_ps(acc[m][0], b0, am);
+                acc[m][1] = _mm512_dpbf16_ps(acc[m][1], b1, am);
+            }
+        }
+        for (int m = 0; m < GEMM_ROWS; ++m) {
+            for (int x = 0; x < 2; ++x) {
+                _mm512_storeu_ps(c + m*LANES + x*16, acc[m][x]);
+            }
+        }
     }
 }
