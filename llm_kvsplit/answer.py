@@ -19,7 +19,7 @@ from .chat import tokens as prompt_tokens
 from .chat.generic_tools import Reader
 from .chat.reply import Call, Form, ReplyParser, Text, form
 from .engine import generate, library, loaded, spelling
-from .engine.context import Context, ContextOptions
+from .engine.context import Context, ContextOptions, refuse_unknown
 from .engine.generate import Outcome
 from .engine.guide import Prelude
 from .engine.projector import Part, Projector, ProjectorOptions
@@ -67,6 +67,7 @@ def prepare(entry: Entry, prompt: Any, conversation: Any, *, session: str | None
     if reason := gguf.refusal(header, settings.cache):
         raise KvsplitError(f"{entry.name} {reason}.")
     library.load()
+    refuse_unknown(ContextOptions(settings.cache, settings.n_ctx or header.n_ctx_train))
     _note_speed(choice.ensure(), settings, header.n_layer, conversation and conversation.id)
     for name in form.unchecked_formats if form else ():
         notes.once(f"the schema's format {name} is not known, and any text will do.", conversation and conversation.id)

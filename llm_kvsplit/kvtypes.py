@@ -20,6 +20,8 @@ class CacheType:
     #: Bytes of one block over the values in it: the scale is part of the price.
     bytes_per_block: int
     block: int = BLOCK
+    #: The feature that a library must name to have it (``llama_kvsplit_info``); "" for what every llama.cpp has.
+    feature: str = ""
 
     @property
     def bits_per_value(self) -> float:
@@ -28,10 +30,12 @@ class CacheType:
 
 F16 = CacheType("f16", 1, 16, 2, block=1)
 Q8_0 = CacheType("q8_0", 8, 8, 34)
+Q6_0 = CacheType("q6_0", 500, 6, 26, feature="kv-types")
 Q5_1 = CacheType("q5_1", 7, 5, 24)
 Q4_0 = CacheType("q4_0", 2, 4, 18)
+Q3_NL = CacheType("q3_nl", 501, 3, 13, feature="kv-types")
 
-BITS: dict[int, CacheType] = {t.bits: t for t in (F16, Q8_0, Q5_1, Q4_0)}
+BITS: dict[int, CacheType] = {t.bits: t for t in (F16, Q8_0, Q6_0, Q5_1, Q4_0, Q3_NL)}
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,15 @@ class CachePair:
     @classmethod
     def from_bits(cls, key_bits: int, value_bits: int) -> "CachePair":
         return cls(from_bits(key_bits), from_bits(value_bits))
+
+    @property
+    def types(self) -> tuple[CacheType, ...]:
+        return self.k, self.v
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What a library must name to have both types."""
+        return _features(self.types)
 
     @property
     def mixed(self) -> bool:
@@ -150,6 +163,15 @@ class LayerMap:
         return round(cells * sum(k * pair.k.bits_per_value + v * pair.v.bits_per_value for pair, k, v in layers) / 8)
 
     @property
+    def types(self) -> tuple[CacheType, ...]:
+        return tuple(kind for pair in (*(each.pair for each in self.ranges), self.rest) for kind in pair.types)
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What a library must name to have all types."""
+        return _features(self.types)
+
+    @property
     def quantized(self) -> bool:
         return any(pair.quantized for pair in (self.rest, *(each.pair for each in self.ranges)))
 
@@ -173,6 +195,10 @@ def parse(text: str) -> Cache:
     return LayerMap.parse(text) if ":" in text else CachePair.parse(text)
 
 
+def _features(types: Sequence[CacheType]) -> frozenset[str]:
+    return frozenset(kind.feature for kind in types if kind.feature)
+
+
 def from_bits(bits: int) -> CacheType:
     """The cache type for a number of bits.
 
@@ -193,6 +219,9 @@ def _named(text: str) -> CacheType:
 
 
 #: From most to least precise; what is tried, in this order, when something must be given up.
-LADDER = tuple(CachePair.from_bits(*bits) for bits in ((16, 16), (8, 8), (8, 5), (8, 4), (5, 5), (4, 8), (4, 4)))
+LADDER = tuple(
+    CachePair.from_bits(*bits)
+    for bits in ((16, 16), (8, 8), (8, 5), (6, 5), (8, 4), (6, 4), (5, 5), (5, 4), (6, 3), (4, 8), (4, 4))
+)
 #: The pairs of the ladder that everything is measured with unless others are named: f16, K8V8, K8V4, K4V8, K4V4.
-USUAL = tuple(pair for pair in LADDER if 5 not in (pair.k.bits, pair.v.bits))
+USUAL = tuple(pair for pair in LADDER if {pair.k.bits, pair.v.bits} <= {16, 8, 4})

@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 COMPLETION_TOKENS = 256
 
 _BITS = ", ".join(map(str, BITS))
+_NEEDING_BUILD = " and ".join(str(bits) for bits, cache in BITS.items() if cache.feature) + " need a build"
 
 
 class Options(llm.Model.Options):
     kv_key_bits: int | None = Field(
-        default=None, description=f"Bits a value of the keys takes in the KV cache: {_BITS} (default 16)"
+        default=None,
+        description=f"Bits a value of the keys takes in the KV cache: {_BITS} (default 16; {_NEEDING_BUILD})",
     )
     kv_value_bits: int | None = Field(
-        default=None, description=f"Bits a value of the values takes in the KV cache: {_BITS} (default 16)"
+        default=None,
+        description=f"Bits a value of the values takes in the KV cache: {_BITS} (default 16; {_NEEDING_BUILD})",
     )
     kv_layers: str | None = Field(
         default=None,

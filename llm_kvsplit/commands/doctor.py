@@ -113,6 +113,7 @@ def _try_pairs(report: dict[str, Any]) -> None:
     with child, click.progressbar(length=len(BITS) ** 2, label=label, file=sys.stderr) as bar:
         for line in child.stdout or ():
             part = json.loads(line)
+            bar.length = part.pop("trials", bar.length)
             report["pairs"] += part.pop("pairs", [])
             report.update(part)
             bar.update(len(report["pairs"]) - bar.pos)
@@ -194,7 +195,10 @@ def _print_trials() -> None:
     library.load()
     print(json.dumps({"series": library.kvsplit_info(), "devices": library.devices()}), flush=True)
     weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=choice.extra_bufts()))
-    for pair in (CachePair.from_bits(k, v) for k in BITS for v in BITS):
+    pairs = [CachePair.from_bits(k, v) for k in BITS for v in BITS]
+    pairs = [pair for pair in pairs if not library.lacking(pair)]
+    print(json.dumps({"trials": len(pairs)}), flush=True)
+    for pair in pairs:
         print(json.dumps({"pairs": [dataclasses.asdict(_try(weights, pair))]}), flush=True)
     if layer_types.supported():
         print(

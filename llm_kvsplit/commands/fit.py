@@ -34,7 +34,11 @@ def command(model: str, memory: str | None, n_ctx: int | None, kv_layers: str | 
     budget, where = (parse_size(memory), "--memory") if memory else fit.device_memory()
     if budget <= 0:
         raise KvsplitError("--memory must be more than nothing: write it like 16GB.")
-    caches: list[Cache] = [pair for pair in LADDER if not gguf.refusal(subject.header, pair)]
+    from ..engine import library
+
+    caches: list[Cache] = [
+        pair for pair in LADDER if not gguf.refusal(subject.header, pair) and not library.lacking(pair)
+    ]
     mapped = layer_map(kv_layers, LADDER[0]) if kv_layers is not None else subject.layer_map
     if mapped:
         if reason := gguf.refusal(subject.header, mapped):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .. import machine
+from ..builds import pair_speed
 from ..errors import KvsplitError
 from ..kvtypes import Cache, LayerMap
 from . import layer_types, library, log_lines
@@ -61,12 +62,21 @@ class ContextOptions:
 class ContextError(KvsplitError):
     """llama.cpp cannot make the cache; ``cause`` is its own words."""
 
-    def __init__(self, options: ContextOptions, cause: str) -> None:
-        super().__init__(
-            f"No {options.cache} cache of {options.n_ctx} tokens could be made: {cause}. "
-            "Try a smaller n_ctx, or other kv_key_bits, kv_value_bits or kv_layers."
-        )
+    def __init__(
+        self,
+        options: ContextOptions,
+        cause: str,
+        mend: str = "Try a smaller n_ctx, or other kv_key_bits, kv_value_bits or kv_layers.",
+    ) -> None:
+        super().__init__(f"No {options.cache} cache of {options.n_ctx} tokens could be made: {cause}. {mend}")
         self.cause = cause
+
+
+def refuse_unknown(options: ContextOptions) -> None:
+    """Raise ContextError for types that the library lacks."""
+    if names := library.lacking(options.cache):
+        mend = f"'{pair_speed.MEND}' gets a build of the patch series, which has all types."
+        raise ContextError(options, f"this library has no {names}", mend)
 
 
 class Context:
@@ -83,6 +93,7 @@ class Context:
         self._open(options)
 
     def _open(self, options: ContextOptions) -> None:
+        refuse_unknown(options)
         params = self.lib.llama_context_default_params()
         params.n_ctx = options.n_ctx
         params.n_batch = params.n_ubatch = 512

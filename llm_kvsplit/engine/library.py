@@ -21,6 +21,7 @@ from typing import Any
 from ..builds import choice, definitions, interface
 from ..builds.shelf import CUSTOM, Build, bindings_version, library_file, stock_folder
 from ..errors import KvsplitError
+from ..kvtypes import Cache
 from . import bindings, unbound
 
 # enum ggml_log_level in ggml.h
@@ -214,6 +215,15 @@ def kvsplit_info() -> dict[str, Any] | None:
 
     ask = getattr(load(), "llama_kvsplit_info", None)
     return json.loads(ask()) if ask else None
+
+
+def lacking(cache: Cache) -> str:
+    """The types of ``cache`` that the library lacks, as "q6_0 and no q3_nl"; "" for none.
+
+    llama.cpp looks a type's number up without asking whether it knows it, so it must not be given such a one.
+    """
+    features = (kvsplit_info() or {}).get("features", ()) if cache.features else ()
+    return " and no ".join(dict.fromkeys(t.name for t in cache.types if t.feature and t.feature not in features))
 
 
 def devices() -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ def hashes(name):
 @pytest.mark.timeout(2400)
 def test_agrees_with_double_precision_and_with_itself(printed):
     pairs = set(re.findall(r"^(\S+-\S+) dk=", printed, re.MULTILINE))
-    assert len(pairs) == 49  # f16, q8_0, q5_1, q5_0, q4_1, q4_0 and iq4_nl on either side
+    assert len(pairs) == 81  # f16, q8_0, q6_0, q5_1, q5_0, q4_1, q4_0, iq4_nl and q3_nl on either side
     count, failed = map(int, re.search(r"^(\d+) cases, (\d+) failed", printed, re.MULTILINE).groups())
     assert count > 250 + 4 * GRANTED and failed == 0
 

@@ -65,7 +65,8 @@ def test_unknown_model(llm):
 @pytest.mark.parametrize("name", ["kv_key_bits", "kv_value_bits"])
 def test_bits_outside_the_list(llm, name):
     assert (
-        f"{name} must be one of 16, 8, 5, 4, not 7." in llm("-m", "kvsplit-demo", "-o", name, "7", "x", code=1).stderr
+        f"{name} must be one of 16, 8, 6, 5, 4, 3, not 7."
+        in llm("-m", "kvsplit-demo", "-o", name, "7", "x", code=1).stderr
     )
 
 

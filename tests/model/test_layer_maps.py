@@ -207,7 +207,7 @@ def test_an_answer_with_a_map(llm, logged):
     [
         ("", "is empty"),
         ("0-99:8/8", "names layer 99"),
-        ("0-3:8/7", "16, 8, 5, 4, not 7"),
+        ("0-3:8/7", "16, 8, 6, 5, 4, 3, not 7"),
         ("0-3:8/8,2:8/4", "layer 2 is named twice"),
     ],
 )

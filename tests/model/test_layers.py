@@ -10,7 +10,7 @@ from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.tap import Tap
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.errors import KvsplitError
-from llm_kvsplit.kvtypes import F16, Q4_0, Q5_1, Q8_0, CachePair
+from llm_kvsplit.kvtypes import F16, Q3_NL, Q4_0, Q5_1, Q6_0, Q8_0, CachePair
 from tests.support.ggufs import write_deepseek2, write_gemma2, write_mamba
 
 N_CTX = 512
@@ -28,7 +28,10 @@ def tokens(weights):
     return weights.tokenize(demo.SMOKE_TEXT.read_text(), add_special=True, parse_special=False)
 
 
-@pytest.mark.parametrize(("bits", "side", "cache_type"), [((4, 16), "k", Q4_0), ((16, 4), "v", Q4_0)])
+@pytest.mark.parametrize(
+    ("bits", "side", "cache_type"),
+    [((4, 16), "k", Q4_0), ((16, 4), "v", Q4_0), ((6, 16), "k", Q6_0), ((16, 3), "v", Q3_NL)],
+)
 def test_rounding_every_layer_is_a_quantized_cache(weights, tokens, bits, side, cache_type):
     pair = CachePair.from_bits(*bits)
     texts = quality.windows(tokens, N_CTX, 4)

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from llm_kvsplit.kvtypes import CachePair, LayerMap, from_bits, parse
+from llm_kvsplit.kvtypes import BITS, LADDER, USUAL, CachePair, LayerMap, from_bits, parse
 
 
 def test_unknown_bits_name_the_known_ones():
-    with pytest.raises(ValueError, match="16, 8, 5, 4, not 7"):
+    with pytest.raises(ValueError, match="16, 8, 6, 5, 4, 3, not 7"):
         from_bits(7)
 
 
@@ -47,8 +47,8 @@ def test_layers_that_a_map_does_not_name_take_the_rest():
         ("a:8/8", "'a:8/8' is not layers:pair"),
         ("-1:8/8", "'-1:8/8' is not layers:pair"),
         ("3-1:8/4", "'3-1:8/4' ends before it begins"),
-        ("0-3:8/7", "16, 8, 5, 4, not 7"),
-        ("0-3:8/", "16, 8, 5, 4, not nothing"),
+        ("0-3:8/7", "16, 8, 6, 5, 4, 3, not 7"),
+        ("0-3:8/", "16, 8, 6, 5, 4, 3, not nothing"),
         ("0-3:8/8,3:8/4", "layer 3 is named twice"),
         ("rest:8/8,rest:8/4", "the rest is named twice"),
         ("99999999:8/8", "is not layers:pair"),
@@ -75,3 +75,17 @@ def test_a_map_is_quantized_where_a_layer_is():
     assert not LayerMap.parse("0:16/16").quantized
     assert LayerMap.parse("0:8/16").quantized and not LayerMap.parse("0:8/16").quantized_values
     assert LayerMap.parse("rest:16/4").quantized_values
+
+
+def test_the_usual_pairs_need_no_build():
+    assert {str(pair) for pair in LADDER} >= {"K6V5", "K6V4", "K6V3", "K5V4"}
+    assert not any(pair.features for pair in USUAL)
+
+
+def test_types_of_the_series_have_numbers_that_upstream_does_not_reach():
+    own = [cache for cache in BITS.values() if cache.feature]
+    assert [(cache.name, cache.bits_per_value) for cache in own] == [("q6_0", 6.5), ("q3_nl", 3.25)]
+    assert all(cache.ggml_id >= 500 for cache in own)
+    assert CachePair.from_bits(8, 3).features == {"kv-types"}
+    assert CachePair.from_bits(5, 4).features == set()
+    assert LayerMap.parse("0:8/8,1:3/8").features == {"kv-types"}

@@ -26,6 +26,7 @@ HEADERS = (
     "include/llama-kvsplit.h",
     "ggml/include/ggml-backend.h",
     "ggml/src/ggml-quants.h",
+    "ggml/src/ggml-kv-types.h",
     "tools/mtmd/mtmd.h",
     "tools/mtmd/mtmd-helper.h",
 )

@@ -1,0 +1,1 @@
+list(APPEND LLAMA_KVSPLIT_FEATURES kv-types)
