@@ -53,9 +53,12 @@ def as_markdown(table: CompatTable) -> str:
 def small(table: CompatTable) -> str:
     """The table in Markdown with what its signs mean, and without the reasons."""
     lines = [f"Series on `{table.base[:12]}`. {_legend(table)}", ""]
-    lines += ["| llama.cpp of | " + " | ".join(table.patches) + " |", "|---" * (1 + len(table.patches)) + "|"]
-    for row in table.rows:
-        lines.append(f"| {row.tag} | " + " | ".join(_short(row.cells[patch]) for patch in table.patches) + " |")
+    rows = [["llama.cpp of", *table.patches]]
+    rows += [[row.tag, *(_short(row.cells[patch]) for patch in table.patches)] for row in table.rows]
+    if len(table.rows) < len(table.patches):  # a page is longer than it is wide
+        rows = [list(column) for column in zip(*rows)]
+    lines += [f"| {' | '.join(cells)} |" for cells in rows]
+    lines.insert(3, "|---" * len(rows[0]) + "|")
     return "\n".join(lines)
 
 
