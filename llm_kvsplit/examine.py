@@ -41,6 +41,8 @@ class Examination:
     #: Why llama.cpp cannot load the file, in its own words; None if it can.
     refusal: str | None
     caches: tuple[Cache, ...] = ()
+    #: It ended the process that asked it, as it would end one that answers.
+    crashed: bool = False
 
 
 def ask(path: Path, caches: Sequence[kvtypes.Cache] = (), lengths: Sequence[int] = ()) -> Examination:
@@ -80,7 +82,7 @@ def _asked(request: dict[str, Any]) -> Examination:
     except subprocess.TimeoutExpired:
         return Examination(f"it took more than {_SECONDS} s to read it")
     if child.returncode < 0:
-        return Examination(f"it crashed on it ({signal.Signals(-child.returncode).name})")
+        return Examination(f"it crashed on it ({signal.Signals(-child.returncode).name})", crashed=True)
     if child.returncode != 0:
         words = child.stderr.strip().splitlines()
         raise KvsplitError(words[-1].removeprefix("Error: ") if words else f"exit code {child.returncode}")

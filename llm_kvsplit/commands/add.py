@@ -244,11 +244,16 @@ def require_language_model(model: gguf.Gguf) -> None:
 
 
 def refuse_what_llama_cpp_cannot_load(model: gguf.Gguf) -> None:
-    """Raises KvsplitError for an architecture that this llama.cpp does not know, and warns of any other hindrance."""
+    """Raises KvsplitError where llama.cpp does not know the architecture or crashes, and warns of any other hindrance."""
     try:
-        refusal = examine.ask(model.path).refusal
+        examination = examine.ask(model.path)
     except KvsplitError:
         return  # without a library llama.cpp cannot be asked; a prompt will say what to do about that
+    refusal = examination.refusal
+    if examination.crashed:
+        raise KvsplitError(
+            f"{model.path} is damaged: llama.cpp crashed on it, and would end every question; get the file anew."
+        )
     if refusal and "unknown model architecture" in refusal:
         raise KvsplitError(
             f"{model.path} is not a language model that llama.cpp knows (architecture {model.architecture}): use a newer "

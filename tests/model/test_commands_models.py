@@ -1,10 +1,12 @@
 """add, info and asking, of files that llama.cpp is asked about."""
 
 import json
+import shutil
 
 import pytest
+from gguf import GGUFReader
 
-from llm_kvsplit import registry
+from llm_kvsplit import demo, registry
 from llm_kvsplit.paths import registry_file
 from llm_kvsplit.registry import Entry
 from tests.support.commands import refused
@@ -45,6 +47,18 @@ def test_add_registers_a_file_under_its_own_name(run, tiny):
 def test_what_is_no_language_model_is_not_registered(run, tiny, data, words):
     tiny.write_bytes(data)
     assert words in refused(run, "add", tiny)
+    assert not registry_file().exists()
+
+
+def test_a_file_that_ends_llama_cpps_process_is_not_registered(run, tmp_path):
+    path = tmp_path / "twice.gguf"
+    shutil.copy(demo.MODEL, path)
+    reader = GGUFReader(path, "r+")
+    tokens = reader.fields["tokenizer.ggml.tokens"]
+    one, other = [at for at in tokens.data if len(tokens.parts[at]) == 5][:2]
+    tokens.parts[other][:] = tokens.parts[one]  # the same token twice, which llama.cpp asserts against
+    reader.data.flush()
+    assert "llama.cpp crashed on it" in refused(run, "add", path)
     assert not registry_file().exists()
 
 
