@@ -79,8 +79,12 @@ def test_info_shows_the_cache_in_each_configuration(run, tmp_path):
   f16          512 bytes          2.00 MiB          4.00 MiB
   K8V8         272 bytes          1.06 MiB          2.12 MiB
   K8V5         232 bytes        928.00 KiB          1.81 MiB
+  K6V5         200 bytes        800.00 KiB          1.56 MiB
   K8V4         208 bytes        832.00 KiB          1.62 MiB
+  K6V4         176 bytes        704.00 KiB          1.38 MiB
   K5V5         192 bytes        768.00 KiB          1.50 MiB
+  K5V4         168 bytes        672.00 KiB          1.31 MiB
+  K6V3         156 bytes        624.00 KiB          1.22 MiB
   K4V8         208 bytes        832.00 KiB          1.62 MiB
   K4V4         144 bytes        576.00 KiB          1.12 MiB
 """
@@ -89,7 +93,7 @@ def test_info_shows_the_cache_in_each_configuration(run, tmp_path):
     assert run("info", "t") == shown
     facts = json.loads(run("info", "small", "--json"))
     assert [(row["pair"], row["bytes_per_token"]) for row in facts["kv_cache"]][:4] == [
-        ("f16", 512), ("K8V8", 272), ("K8V5", 232), ("K8V4", 208)
+        ("f16", 512), ("K8V8", 272), ("K8V5", 232), ("K6V5", 200)
     ]  # fmt: skip
     assert facts["kv_cache"][0]["bytes_at"] == {"4096": 512 * 4096, "8192": 512 * 8192}
     assert (facts["file_type"], facts["weights"]) == ("F16", "F16")
