@@ -39,29 +39,11 @@ def test_an_answer_is_that_of_llama_mtmd_cli(llm, upstream, models, user_path, n
     if model.takes == ("image", "audio"):
         files.append(tree / SPEECH)
     for file in files:
-        command = [
-            upstream,
-            "-m",
-            model.model,
-            "--mmproj",
-            model.mmproj,
-            "--temp",
-            "0",
-            "-n",
-            "16",
-            "-c",
-            "2048",
-            "-t",
-            "2",
-        ]
-        command += [
-            "--jinja",
-            "--audio" if file.suffix == ".mp3" else "--image",
-            file,
-            "-p",
-            "What is this?<__media__>",
-        ]
-        theirs = _run(command)
+        command = [upstream, "-m", model.model, "--mmproj", model.mmproj, "--jinja"]
+        command += ["--temp", "0", "-n", "16", "-c", "2048", "-t", "2"]
+        command += ["--audio" if file.suffix == ".mp3" else "--image", file, "-p", "What is this?<__media__>"]
+        # The thread of its log can end before it has written all of an answer, where the machine is busy.
+        theirs = max((_run(command) for _ in range(3)), key=len)
         options = ("-o", "temperature", "0", "-o", "max_tokens", "16", "-o", "n_threads", "2", "--no-log")
         ours = llm("-m", name, "-a", str(file), *options, "What is this?").stdout
         assert ours.strip() and ours.strip() == theirs.strip(), file.name
