@@ -1,6 +1,7 @@
 """Answers about pictures and sound are those of upstream's own program, of the same build, on the same files."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from tests.support.media import JPEG, PNG
 
 #: Upstream's own samples.
 NEWSPAPER, SPEECH = "tools/mtmd/test-1.jpeg", "tools/mtmd/test-2.mp3"
+
+
+#: The program can end before the thread of its log has written the end of an answer, where the machine is busy.
+TRIES = 30
+#: It writes out control tokens, which random weights choose, too; an answer of ours leaves them out.
+CONTROL = re.compile(rb"<[a-z-]+>")
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +49,13 @@ def test_an_answer_is_that_of_llama_mtmd_cli(llm, upstream, models, user_path, n
         command = [upstream, "-m", model.model, "--mmproj", model.mmproj, "--jinja"]
         command += ["--temp", "0", "-n", "16", "-c", "2048", "-t", "2"]
         command += ["--audio" if file.suffix == ".mp3" else "--image", file, "-p", "What is this?<__media__>"]
-        # The thread of its log can end before it has written all of an answer, where the machine is busy.
-        theirs = max((_run(command) for _ in range(3)), key=len)
         options = ("-o", "temperature", "0", "-o", "max_tokens", "16", "-o", "n_threads", "2", "--no-log")
         ours = llm("-m", name, "-a", str(file), *options, "What is this?").stdout
+        theirs = _run(command)
+        for _ in range(TRIES):
+            if len(theirs.strip()) >= len(ours.strip()):
+                break
+            theirs = _run(command)
         assert ours.strip() and ours.strip() == theirs.strip(), file.name
 
 
@@ -53,9 +63,9 @@ def _run(command) -> str:
     """Where its input has ended, it answers nothing."""
     read, write = os.pipe()
     try:
-        done = subprocess.run(command, stdin=read, capture_output=True, text=True, errors="replace", timeout=600)
+        done = subprocess.run(command, stdin=read, capture_output=True, timeout=600)
     finally:
         os.close(read)
         os.close(write)
     assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    return CONTROL.sub(b"", done.stdout).decode(errors="replace")
