@@ -68,4 +68,4 @@ def _run(command) -> str:
         os.close(read)
         os.close(write)
     assert done.returncode == 0, done.stderr[-2000:]
-    return CONTROL.sub(b"", done.stdout).decode(errors="replace")
+    return CONTROL.sub(b"", done.stdout).decode(errors="replace").replace("\r", "\n")
