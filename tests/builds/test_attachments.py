@@ -50,7 +50,9 @@ def test_an_answer_is_that_of_llama_mtmd_cli(llm, upstream, models, user_path, n
         command += ["--temp", "0", "-n", "16", "-c", "2048", "-t", "2"]
         command += ["--audio" if file.suffix == ".mp3" else "--image", file, "-p", "What is this?<__media__>"]
         options = ("-o", "temperature", "0", "-o", "max_tokens", "16", "-o", "n_threads", "2", "--no-log")
-        ours = llm("-m", name, "-a", str(file), *options, "What is this?").stdout
+        ours = llm("-m", name, "-a", str(file), *options, "What is this?").stdout.replace(
+            "\0", ""
+        )  # which the program cannot print
         theirs = _run(command)
         for _ in range(TRIES):
             if len(theirs.strip()) >= len(ours.strip()):
