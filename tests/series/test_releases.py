@@ -51,7 +51,8 @@ def test_a_release_outside_the_range_is_refused_in_words(project, version):
 def test_the_series_reaches_another_release(project, version):
     fetch(HERE)
     commit = fetch(version)
-    for name in METAL:
+    # The newest patches change lines that are others there, and the test cases of kv-types stand beside those of Metal.
+    for name in ("kv-types", *METAL, "kv-layers"):
         drop(project, name)
     before = patchset.load(project / "patchset")
     plan = run("rebase", "--plan", version)

@@ -54,7 +54,7 @@ def test_a_taken_name_is_refused(run, tiny):
 def test_bits_that_the_model_cannot_have_are_refused(run, tiny):
     tiny.write_bytes(gguf_bytes({"llama.attention.value_length": 80}))
     assert "value heads of 80 values" in refused(run, "add", tiny, "--kv-value-bits", 4)
-    assert "'6' is not one of" in run("add", tiny, "--kv-value-bits", 6, code=2)
+    assert "'7' is not one of" in run("add", tiny, "--kv-value-bits", 7, code=2)
     run("add", tiny, "--kv-key-bits", 8)
 
 
