@@ -31,6 +31,8 @@ def drop(project, name):
     names = project / "patchset" / "series"
     names.write_text(names.read_text().replace(f"{name}.patch\n", ""))
     (project / "patchset" / f"{name}.patch").unlink()
+    for resolution in (project / "patchset" / "resolutions").glob(f"*/{name}.diff"):
+        resolution.unlink()
     run("export")
 
 
