@@ -44,6 +44,8 @@ def as_markdown(verdict: Verdict) -> str:
     for check in verdict.checks:
         if check.problems:
             lines += ["", f"**{check.name}**", "", *(f"- {problem}" for problem in check.problems)]
+        if names := check.details.get("not proven"):
+            lines += ["", f"**{check.name}** cannot run {', '.join(names)}: only a GPU that has them proves them."]
         if check.name == "smoke" and check.details:
             lines += ["", *smoke_table(check.details)]
     return "\n".join(lines) + "\n"
@@ -53,7 +55,10 @@ def _result(check: Check) -> str:
     if check.skipped:
         return "skipped"
     count = len(check.problems)
-    return "ok" if not count else f"{count} problem{'s' if count > 1 else ''}"
+    if count:
+        return f"{count} problem{'s' if count > 1 else ''}"
+    unproven = len(check.details.get("not proven", ()))
+    return f"ok, but for {unproven} kernel{'s' if unproven > 1 else ''} not proven" if unproven else "ok"
 
 
 def smoke_table(details: dict) -> list[str]:
