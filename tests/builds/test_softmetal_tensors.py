@@ -37,4 +37,7 @@ def test_softmetal_the_stage_calls_no_tensor_kernel_of_attention_proven(tmp_path
     assert problems == [] and passed["not proven"] == ["kernel_flash_attn_ext_planted"]
     check = verify.Check("softmetal", 0, details=passed)
     page = report.as_markdown(verify.Verdict("today", {}, (check,)))
-    assert "| softmetal | ok, but for 1 kernel not proven |" in page and "cannot run kernel_flash_attn_ext_planted: " in page
+    assert (
+        "| softmetal | ok, but for 1 kernel not proven |" in page
+        and "cannot run kernel_flash_attn_ext_planted: " in page
+    )
