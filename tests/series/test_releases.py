@@ -12,7 +12,7 @@ from kvsplit_patch.series import gitdiff, patchset
 from kvsplit_patch.upstream import revisions, store
 from tests.support.release import HERE, fetch
 from tests.support.resolving import carry
-from tests.support.worlds import run, series_on
+from tests.support.worlds import drop, run, series_on
 
 RELEASES = ["0.3.35", *(pytest.param(version, marks=pytest.mark.long) for version in ("0.3.33", "0.3.31", "0.3.28"))]
 #: What needs the Metal kernels of a later llama.cpp, in an order in which each can be taken out.
@@ -24,16 +24,6 @@ def added(patch) -> set:
         line.raw_content for each in patch.changes() for hunk in each.hunks for line in hunk.lines if line.origin == "+"
     }
     return changed.union(*(gitdiff.split_lines(data) for _, data in patch.files.values()))
-
-
-def drop(project, name):
-    """Take a patch out of the checkout's series, the way a maintainer does."""
-    names = project / "patchset" / "series"
-    names.write_text(names.read_text().replace(f"{name}.patch\n", ""))
-    (project / "patchset" / f"{name}.patch").unlink()
-    for resolution in (project / "patchset" / "resolutions").glob(f"*/{name}.diff"):
-        resolution.unlink()
-    run("export")
 
 
 @pytest.mark.parametrize("version", RELEASES)

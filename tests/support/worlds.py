@@ -137,3 +137,13 @@ def git(folder, *arguments) -> str:
     return subprocess.run(
         ["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True
     ).stdout.strip()
+
+
+def drop(project, name):
+    """Take a patch out of the checkout's series, the way a maintainer does."""
+    names = project / "patchset" / "series"
+    names.write_text(names.read_text().replace(f"{name}.patch\n", ""))
+    (project / "patchset" / f"{name}.patch").unlink()
+    for resolution in (project / "patchset" / "resolutions").glob(f"*/{name}.diff"):
+        resolution.unlink()
+    run("export")
