@@ -45,8 +45,9 @@ def test_a_planted_fault_is_caught(project, plain, fault):
     baseline = smoke.read_baseline(model, text)
     try:
         ours = measured(source)
-    except PatchError as died:  # read past the end of its buffer
-        assert fault.name == "v-with-k-blocks" and "llama-perplexity died" in died.message
+    except PatchError as died:  # read past the end of its buffer, or met an assertion
+        assert fault.name in ("v-with-k-blocks", "swapped-types") and "llama-perplexity" in died.message
+        print(died.message)
         return
     assert smoke.problems(ours, plain, baseline, frozenset())
     # And it may not hide behind a patch that claims to change results.

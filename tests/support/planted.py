@@ -19,16 +19,16 @@ SWAPPED_TYPES = Fault(
     "src/llama-kv-cache.cpp",
     (
         (
-            "ggml_new_tensor_3d(ctx, type_k, n_embd_k_gqa, kv_size",
+            "ggml_new_tensor_3d(ctx, types.k, n_embd_k_gqa, kv_size",
             "ggml_new_tensor_3d(ctx, TYPE_V, n_embd_k_gqa, kv_size",
         ),
         (
-            "ggml_new_tensor_3d(ctx, type_v, n_embd_v_gqa, kv_size",
-            "ggml_new_tensor_3d(ctx, type_k, n_embd_v_gqa, kv_size",
+            "ggml_new_tensor_3d(ctx, types.v, n_embd_v_gqa, kv_size",
+            "ggml_new_tensor_3d(ctx, types.k, n_embd_v_gqa, kv_size",
         ),
         (
             "ggml_new_tensor_3d(ctx, TYPE_V, n_embd_k_gqa, kv_size",
-            "ggml_new_tensor_3d(ctx, type_v, n_embd_k_gqa, kv_size",
+            "ggml_new_tensor_3d(ctx, types.v, n_embd_k_gqa, kv_size",
         ),
     ),
 )
@@ -42,8 +42,8 @@ SCALES_DROPPED = Fault(
     "ggml/src/ggml-cpu/fattn/blocks.h",
     (
         (
-            "static ggml_half d(const fattn_quant & q) { return q.b.d; }",
-            "static ggml_half d(const fattn_quant & q) { return TYPE == GGML_TYPE_Q4_0 ? 0x3c00 : q.b.d; }",
+            "{ return byte_d ? q.b.d << 8 : q.b.d; }",
+            "{ return TYPE == GGML_TYPE_Q4_0 ? 0x3c00 : byte_d ? q.b.d << 8 : q.b.d; }",
         ),
     ),
 )
