@@ -41,8 +41,10 @@ def test_starting_compiles_no_more_than_upstream_does(patched_programs, stock_pr
         attention.run(programs, cases).report
         for programs, cases in ((stock_programs, equal), (patched_programs, equal), (patched_programs, unequal))
     )
-    print(f"{ours['libraries']} libraries of {ours['functions']} kernels in {ours['source_bytes']} bytes")
-    assert all(ours[count] == theirs[count] for count in ("libraries", "functions", "source_bytes"))
+    for each in (theirs, ours, mixed):
+        print(f"{each['libraries']} libraries of {each['functions']} kernels in {each['source_bytes']} bytes")
+    assert (ours["libraries"], ours["functions"]) == (theirs["libraries"], theirs["functions"])
+    assert ours["source_bytes"] <= theirs["source_bytes"]
     # One pair's decoding is one library of one kernel more.
     assert (mixed["libraries"], mixed["functions"]) == (ours["libraries"] + 1, ours["functions"] + 1)
 
