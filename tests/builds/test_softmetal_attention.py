@@ -42,6 +42,9 @@ def test_the_device_takes_exactly_what_there_are_kernels_for(patched_programs, s
             k, v = map(int, re.match(r"hsk=(\d+),hsv=(\d+)", case).groups())
             assert supported == (k >= v and (k, v) != (128, 64)), case
             assert not theirs.get(case), case
-        else:
-            assert supported == theirs.get(case, True), case  # the series brings cases that upstream has not
+        elif case in theirs:
+            assert supported == theirs[case], case
+        else:  # the series brings cases that upstream has not, of types that Metal has not, too
+            types = re.findall(r"type_[KV]=(\w+)", case)
+            assert supported == all(each in attention.TYPES for each in types), case
     assert sum(ours.values()) - sum(theirs.values()) >= 30 * 10 + 3 * 10 * 4
