@@ -7,6 +7,7 @@ checked afterwards, in a child process, since a pattern may keep Python's ``re``
 
 from __future__ import annotations
 
+import decimal
 import json
 import re
 import subprocess
@@ -238,6 +239,7 @@ def _fault(schema: Any, answer: str) -> str | None:
     from referencing import Registry
 
     Validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    decimal.getcontext().prec = len(answer) + 500  # a quotient has no more digits, for numbers of any length
     schema, instance = (json.loads(text, parse_float=exact) for text in (json.dumps(schema), answer))
     # An empty registry fetches nothing.
     errors = Validator(schema, registry=Registry()).iter_errors(instance)

@@ -98,6 +98,14 @@ def test_what_cannot_be_enforced_is_named_in_a_sentence(schema, sentence):
     assert "\n" not in str(error.value)
 
 
+def test_a_number_of_many_digits_is_checked_and_one_beyond_computing_is_named():
+    schema = {"oneOf": [{"multipleOf": 0.01}, {"type": "object"}]}
+    assert schemas.fault(schema, "1" * 600 + ".5") is None
+    assert "oneOf at $" in schemas.fault(schema, "1." + "1" * 3000)
+    with pytest.raises(KvsplitError, match="could not be checked against the schema"):
+        schemas.fault(schema, "1e99999999999999999999")
+
+
 def test_oneof_is_checked_after_the_answer():
     schema = {"oneOf": [{"type": "integer"}, {"type": "number"}]}
     assert schemas.grammar(schema).approximated == ("oneOf",)

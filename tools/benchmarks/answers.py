@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import functools
 import hashlib
 import json
@@ -59,6 +60,7 @@ def _register(path: Path) -> None:
 def fault(schema: Any, text: str) -> str | None:
     """What jsonschema finds, with formats; patterns that Python cannot read are left out."""
     Validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    decimal.getcontext().prec = len(text) + 500  # as schemas.py has it
     try:
         schema, instance = (json.loads(each, parse_float=schemas.exact) for each in (json.dumps(schema), text))
         error = jsonschema.exceptions.best_match(
