@@ -239,8 +239,7 @@ def _fault(schema: Any, answer: str) -> str | None:
     from referencing import Registry
 
     Validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    decimal.getcontext().prec = len(answer) + 500  # a quotient has no more digits, for numbers of any length
-    schema, instance = (json.loads(text, parse_float=exact) for text in (json.dumps(schema), answer))
+    schema, instance = exactly(schema, answer)
     # An empty registry fetches nothing.
     errors = Validator(schema, registry=Registry()).iter_errors(instance)
     first = jsonschema.exceptions.best_match(errors)
@@ -248,6 +247,15 @@ def _fault(schema: Any, answer: str) -> str | None:
         return None
     words = first.message if len(first.message) <= 200 else first.message[:200] + "…"
     return f"{words} ({first.validator} at {first.json_path})"
+
+
+def exactly(schema: Any, answer: str) -> tuple[Any, Any]:
+    """Both with the numbers as they are written, and a precision of decimals that divides them.
+
+    Raises ValueError for an answer that is no JSON, and ArithmeticError for a number beyond computing.
+    """
+    decimal.getcontext().prec = len(answer) + 500  # a quotient has no more digits
+    return json.loads(json.dumps(schema), parse_float=exact), json.loads(answer, parse_float=exact)
 
 
 def exact(number: str) -> int | Decimal:
