@@ -156,6 +156,7 @@ def test_ctrl_c_leaves_the_partial_answer_logged(llm, logged, user_path):
         [sys.executable, "-m", "llm", "-m", "kvsplit-demo", "-o", "max_tokens", "2000", "-o", "seed", "1", "import "],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        bufsize=0,  # communicate() would leave out what lies in Python's buffer
         # A shell's background job is started deaf to Ctrl-C, and these tests may run in one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
