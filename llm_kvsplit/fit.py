@@ -149,6 +149,11 @@ def _largest_cache(header: gguf.Gguf, n_ctx: int) -> int:
     return 4 * 2 * n_ctx * header.n_layer * heads * (header.head_dim_k + header.head_dim_v) + 2**30
 
 
+def options_text(pair: CachePair) -> str:
+    """What a person writes for it."""
+    return " ".join(f"-o {name} {value}" for name, value in pair.options().items())
+
+
 def _smaller_choice(weights: Weights, cache: Cache, n_ctx: int, memory: int) -> str:
     header = weights.header
     pairs = cache.pairs(header.n_layer)
@@ -161,7 +166,7 @@ def _smaller_choice(weights: Weights, cache: Cache, n_ctx: int, memory: int) -> 
         if gguf.refusal(header, candidate):
             continue
         if footprint(weights, candidate, n_ctx).kv <= memory:
-            return f"-o kv_key_bits {candidate.k.bits} -o kv_value_bits {candidate.v.bits} would fit."
+            return f"{options_text(candidate)} would fit."
     # Half, since weights and buffers want room too.
     fitting = largest(weights, cache, memory // 2 + weights.size)
     return f"-o n_ctx {fitting.n_ctx} would fit." if fitting else "close other programs, or use a smaller model."

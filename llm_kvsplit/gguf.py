@@ -161,7 +161,7 @@ def refusal(model: Gguf, cache: Cache) -> str | None:
         pairs = cache.pairs(model.n_layer)
     except ValueError as error:
         return f"cannot use the layer map {cache}: {error}"
-    if model.mla and any(pair.k is not pair.v for pair in pairs):
+    if model.mla and any(pair.mixed for pair in pairs):
         return "uses multi-head latent attention, where keys and values must have the same bits"
     keys = {(layer.head_dim_k, pair.k) for layer, pair in zip(model.layers, pairs)}
     values = {(layer.head_dim_v, pair.v) for layer, pair in zip(model.layers, pairs)}

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
 #: Values in one quantization block of every cache type below but f16 (ggml-common.h: QK8_0, QK5_1, …).
@@ -22,25 +23,38 @@ class CacheType:
     block: int = BLOCK
     #: The feature that a library must name to have it (``llama_kvsplit_info``); "" for what every llama.cpp has.
     feature: str = ""
+    #: A number of bits was asked for, and no type by name. The library may then have a better one (``on_library``).
+    by_bits: bool = False
 
     @property
     def bits_per_value(self) -> float:
         return 8 * self.bytes_per_block / self.block
+
+    def __str__(self) -> str:
+        """The bits, where they say which type it is; otherwise its name."""
+        return str(self.bits) if self == BITS[self.bits] else self.name
 
 
 F16 = CacheType("f16", 1, 16, 2, block=1)
 Q8_0 = CacheType("q8_0", 8, 8, 34)
 Q6_0 = CacheType("q6_0", 500, 6, 26, feature="kv-types")
 Q5_1 = CacheType("q5_1", 7, 5, 24)
+Q5_0 = CacheType("q5_0", 6, 5, 22)
+IQ4_NL = CacheType("iq4_nl", 20, 4, 18)
 Q4_0 = CacheType("q4_0", 2, 4, 18)
 Q3_NL = CacheType("q3_nl", 501, 3, 13, feature="kv-types")
 
-BITS: dict[int, CacheType] = {t.bits: t for t in (F16, Q8_0, Q6_0, Q5_1, Q4_0, Q3_NL)}
+#: All types, from most to least precise.
+TYPES = (F16, Q8_0, Q6_0, Q5_1, Q5_0, IQ4_NL, Q4_0, Q3_NL)
+#: 4 bits without a name: IQ4_NL where the library says so, which has 0.8 of the error; Q4_0 elsewhere.
+FOUR = replace(Q4_0, by_bits=True)
+#: What a number of bits stands for.
+BITS: dict[int, CacheType] = {t.bits: t for t in (F16, Q8_0, Q6_0, Q5_1, FOUR, Q3_NL)}
 
 
 @dataclass(frozen=True)
 class CachePair:
-    """The types of both sides of a cache. ``str()`` gives the field's short name, such as K8V4."""
+    """The types of both sides of a cache. ``str()`` gives the field's short name, such as K8V4 or K8Vq4_0."""
 
     k: CacheType
     v: CacheType
@@ -60,7 +74,7 @@ class CachePair:
 
     @property
     def mixed(self) -> bool:
-        return self.k is not self.v
+        return self.k.ggml_id != self.v.ggml_id
 
     @property
     def quantized(self) -> bool:
@@ -72,9 +86,9 @@ class CachePair:
 
     @classmethod
     def parse(cls, text: str) -> "CachePair":
-        """ "8/4", "K8V4", "q8_0/q4_0", and "f16" or "8" for both sides. Raises ValueError with what is allowed."""
-        bits = re.fullmatch(r"[Kk](\d+)[Vv](\d+)", text.strip())
-        key, slash, value = ("/".join(bits.groups()) if bits else text.strip()).partition("/")
+        """ "8/4", "K8V4", "q8_0/q4_0", "K8Vq4_0", and "f16" or "8" for both sides. Raises ValueError with what is allowed."""
+        lettered = re.fullmatch(r"[Kk](\w+)[Vv](\w+)", text.strip())
+        key, slash, value = ("/".join(lettered.groups()) if lettered else text.strip()).partition("/")
         return cls(_named(key), _named(value if slash else key))
 
     def pairs(self, n_layer: int) -> tuple["CachePair", ...]:
@@ -82,7 +96,12 @@ class CachePair:
         return (self,) * n_layer
 
     def __str__(self) -> str:
-        return f"K{self.k.bits}V{self.v.bits}" if self.quantized else "f16"
+        return f"K{self.k}V{self.v}" if self.quantized else "f16"
+
+    def options(self) -> dict[str, str]:
+        """What a person gives with ``-o`` for it, by the option's name."""
+        sides = {"kv_key": self.k, "kv_value": self.v}
+        return {f"{name}_{'bits' if str(kind).isdecimal() else 'type'}": str(kind) for name, kind in sides.items()}
 
 
 @dataclass(frozen=True)
@@ -199,6 +218,26 @@ def _features(types: Sequence[CacheType]) -> frozenset[str]:
     return frozenset(kind.feature for kind in types if kind.feature)
 
 
+def on_library(cache: Cache, four: CacheType) -> Cache:
+    """The cache with ``four`` wherever 4 bits were asked for by number."""
+
+    def pair(asked: CachePair) -> CachePair:
+        return CachePair(*(four if kind.by_bits else kind for kind in asked.types))
+
+    if isinstance(cache, CachePair):
+        return pair(cache)
+    return LayerMap(tuple(replace(each, pair=pair(each.pair)) for each in cache.ranges), pair(cache.rest))
+
+
+def named(text: str) -> CacheType:
+    """The cache type of that name. Raises ValueError with the names that are allowed."""
+    for cache_type in TYPES:
+        if text.strip().lower() == cache_type.name:
+            return cache_type
+    names = ", ".join(cache_type.name for cache_type in TYPES)
+    raise ValueError(f"must be one of {names}, not {text.strip() or 'nothing'}")
+
+
 def from_bits(bits: int) -> CacheType:
     """The cache type for a number of bits.
 
@@ -212,9 +251,10 @@ def from_bits(bits: int) -> CacheType:
 
 def _named(text: str) -> CacheType:
     """The cache type of that name or number of bits. Raises ValueError with what is allowed."""
-    for cache_type in BITS.values():
-        if text.strip().lower() in (cache_type.name, str(cache_type.bits)):
-            return cache_type
+    if text.strip() in map(str, BITS):
+        return BITS[int(text)]
+    with suppress(ValueError):
+        return named(text)
     raise ValueError(f"cache bits must be one of {', '.join(map(str, BITS))}, not {text.strip() or 'nothing'}")
 
 

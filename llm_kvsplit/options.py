@@ -13,7 +13,7 @@ import llm
 from pydantic import Field, PrivateAttr
 
 from .errors import KvsplitError
-from .kvtypes import BITS, Cache, CachePair, LayerMap
+from .kvtypes import BITS, TYPES, Cache, CachePair, CacheType, LayerMap, from_bits, named
 
 if TYPE_CHECKING:
     from .registry import Entry
@@ -34,9 +34,13 @@ class Options(llm.Model.Options):
         default=None,
         description=f"Bits a value of the values takes in the KV cache: {_BITS} (default 16; {_NEEDING_BUILD})",
     )
+    kv_key_type: str | None = Field(
+        default=None, description=f"A type by its name in place of kv_key_bits: {', '.join(t.name for t in TYPES)}"
+    )
+    kv_value_type: str | None = Field(default=None, description="A type by its name in place of kv_value_bits")
     kv_layers: str | None = Field(
         default=None,
-        description="Bits by layer, such as 0-3:8/8,4-29:8/4: keys/values; other layers take the two options above",
+        description="Bits or types by layer, such as 0-3:8/8,4-29:8/4: keys/values; other layers take the options above",
     )
     n_ctx: int | None = Field(
         default=None, description="Tokens of context to allocate (default: as many as are needed, growing)"
@@ -144,17 +148,35 @@ def effective_settings(options: Options, entry: Entry) -> Settings:
 
 def _cache(options: Options, entry: Entry) -> Cache:
     """A layer map goes before bits that are said in the same place; what -o says goes before what is registered."""
-    key_bits = _first(options.kv_key_bits, entry.kv_key_bits, default=16)
-    value_bits = _first(options.kv_value_bits, entry.kv_value_bits, default=16)
-    for name, bits in (("kv_key_bits", key_bits), ("kv_value_bits", value_bits)):
-        if bits not in BITS:
-            raise KvsplitError(f"{name} must be one of {_BITS}, not {bits}.")
-    pair = CachePair.from_bits(key_bits, value_bits)
+    key, value = _side(options, "kv_key"), _side(options, "kv_value")
+    pair = CachePair(
+        key or _from_bits("kv_key_bits", _first(entry.kv_key_bits, default=16)),
+        value or _from_bits("kv_value_bits", _first(entry.kv_value_bits, default=16)),
+    )
     if options.kv_layers is not None:
         return layer_map(options.kv_layers, pair)
-    if options.kv_key_bits is None and options.kv_value_bits is None:
+    if key is None and value is None:
         return registered_map(entry) or pair
     return pair
+
+
+def _side(options: Options, side: str) -> CacheType | None:
+    """The type that -o says for one side, by bits or by name."""
+    bits, name = getattr(options, f"{side}_bits"), getattr(options, f"{side}_type")
+    if bits is not None and name is not None:
+        raise KvsplitError(f"{side}_bits {bits} and {side}_type {name} both say what one side is: leave one out.")
+    if bits is not None:
+        return _from_bits(f"{side}_bits", bits)
+    try:
+        return None if name is None else named(name)
+    except ValueError as error:
+        raise KvsplitError(f"{side}_type {error}.") from None
+
+
+def _from_bits(option: str, bits: int) -> CacheType:
+    if bits not in BITS:
+        raise KvsplitError(f"{option} must be one of {_BITS}, not {bits}.")
+    return from_bits(bits)
 
 
 def registered_map(entry: Entry) -> LayerMap | None:

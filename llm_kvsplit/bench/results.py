@@ -83,7 +83,7 @@ def by_bits(configuration: str) -> tuple[bool, int, int, str]:
     cache = kvtypes.parse(configuration)
     if isinstance(cache, kvtypes.LayerMap):
         return True, 0, 0, configuration
-    return False, -cache.k.bits - cache.v.bits, -cache.k.bits, ""
+    return False, -cache.k.bits - cache.v.bits, -cache.k.bits, configuration
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from ..kvtypes import BITS
+from ..kvtypes import TYPES
 from .definitions import Definitions, Field, Struct, split
 
 _DEQUANTIZE = "void(void*, float32*, int64)"
@@ -86,13 +86,14 @@ FUNCTIONS = {
     "llama_vocab_n_tokens": "int32(llama_vocab*)",
     "llama_vocab_sep": "int32(llama_vocab*)",
     # From a header of ggml's own, for the types of the cache that are quantized.
-    **{f"dequantize_row_{each.name}": _DEQUANTIZE for each in BITS.values() if each.block > 1 and not each.feature},
+    **{f"dequantize_row_{each.name}": _DEQUANTIZE for each in TYPES if each.block > 1 and not each.feature},
 }
 #: Only the patch series has them.
 OPTIONAL = {
     "llama_kvsplit_info": "char*()",
     "llama_kvsplit_set_layers": "char*(llama_model*, enum32*, enum32*, int32)",
-    **{f"dequantize_row_{each.name}": _DEQUANTIZE for each in BITS.values() if each.feature},
+    "llama_kvsplit_type_4_bits": "enum32()",
+    **{f"dequantize_row_{each.name}": _DEQUANTIZE for each in TYPES if each.feature},
 }
 CALLBACKS = {
     "ggml_abort_callback": "bool(void*)",
@@ -205,7 +206,7 @@ CONSTANTS = {
     # Both are counted up when the meaning of a state changes.
     "LLAMA_SESSION_VERSION": None,
     "LLAMA_STATE_SEQ_VERSION": None,
-    **{f"GGML_TYPE_{each.name.upper()}": each.ggml_id for each in BITS.values() if not each.feature},
+    **{f"GGML_TYPE_{each.name.upper()}": each.ggml_id for each in TYPES if not each.feature},
 }
 
 

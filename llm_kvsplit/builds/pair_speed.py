@@ -72,7 +72,7 @@ def of(chosen: Build, pair: CachePair) -> PairSpeed | None:
         return PairSpeed(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
         pass
-    command = [sys.executable, "-m", "llm_kvsplit.engine.pair_timing", str(pair.k.bits), str(pair.v.bits)]
+    command = [sys.executable, "-m", "llm_kvsplit.engine.pair_timing", str(pair)]
     environment = dict(os.environ)
     if chosen.folder is not None:
         environment["LLAMA_CPP_LIB_PATH"] = str(chosen.folder)

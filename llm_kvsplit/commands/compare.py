@@ -103,12 +103,15 @@ def _show(subject: subjects.Subject, measured: Results, n_ctx: int) -> None:
         click.echo(f"\n    {_how_to_set(subject, kvtypes.parse(best))}")
 
 
+#: The options that 'add' takes for the cache.
+_ADDED = {"kv_key_bits", "kv_value_bits", "kv_layers"}
+
+
 def _how_to_set(subject: subjects.Subject, cache: Cache) -> str:
-    if isinstance(cache, LayerMap):
-        options: dict[str, object] = {"kv_layers": cache}
-    else:
-        options = {"kv_key_bits": cache.k.bits, "kv_value_bits": cache.v.bits}
+    options = {"kv_layers": str(cache)} if isinstance(cache, LayerMap) else cache.options()
     if subject.registered:
         return " && ".join(f"llm models options set {subject.name} {name} {value}" for name, value in options.items())
+    if not options.keys() <= _ADDED:
+        options = {"kv_layers": f"rest:{cache}"}
     words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
     return f"llm kvsplit add {subject.path} {words}"

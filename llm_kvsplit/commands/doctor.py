@@ -63,6 +63,7 @@ def _report() -> dict[str, Any]:
         "extra_bufts": trial.extra_bufts,
         "series": None,
         "devices": [],
+        "four_bits": None,
         "pairs": [],
         "layer_map": None,
         "notes": [chosen.note] if chosen.note else [],
@@ -171,6 +172,8 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(
             f"device            {device['name']}, {device['description']}, {size(device['total_bytes'])} of memory"
         )
+    if report["four_bits"]:
+        click.echo(f"4 bits            {report['four_bits']}")
     click.echo(f"models            {registry_file()}")
     click.echo(f"cache             {cache_dir()}")
     if report["pairs"]:
@@ -193,7 +196,9 @@ def _print_trials() -> None:
     from ..engine.weights import LoadOptions, Weights
 
     library.load()
-    print(json.dumps({"series": library.kvsplit_info(), "devices": library.devices()}), flush=True)
+    four = library.stored(CachePair.from_bits(4, 4)).types[0].name
+    about = {"series": library.kvsplit_info(), "devices": library.devices(), "four_bits": four}
+    print(json.dumps(about), flush=True)
     weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=choice.extra_bufts()))
     pairs = [CachePair.from_bits(k, v) for k in BITS for v in BITS]
     pairs = [pair for pair in pairs if not library.lacking(pair)]

@@ -92,8 +92,7 @@ def _print_at(weights: Weights, caches: list[Cache], budget: int, n_ctx: int) ->
     if pair and pair == caches[0]:
         click.echo("\nNothing must be given up: the f16 cache fits.")
     elif pair:
-        bits = f"-o kv_key_bits {pair.k.bits} -o kv_value_bits {pair.v.bits}"
-        click.echo(f"\nThe most precise pair that fits is {pair}: {bits}.")
+        click.echo(f"\nThe most precise pair that fits is {pair}: {fit.options_text(pair)}.")
     elif not fitting:
         smallest = min(footprints, key=lambda each: each.total)
         most = fit.largest(weights, smallest.cache, budget)

@@ -100,15 +100,16 @@ class Context:
         threads = options.n_threads or machine.physical_cores()
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = FLASH_ATTN[options.flash_attn]
-        pair = options.cache.rest if isinstance(options.cache, LayerMap) else options.cache
+        cache = library.stored(options.cache)
+        pair = cache.rest if isinstance(cache, LayerMap) else cache
         params.type_k, params.type_v = pair.k.ggml_id, pair.v.ggml_id
         # Layers with a sliding window keep the window only, as in llama.cpp's own programs: with all of the context
         # kept, gemma3's cache would be several times as large. What that costs is in keep_prefix.
         params.swa_full = False
         if self.tap is not None:
             params.cb_eval = self.tap.callback
-        if isinstance(options.cache, LayerMap):
-            layer_types.hand_over(self.weights, options.cache)
+        if isinstance(cache, LayerMap):
+            layer_types.hand_over(self.weights, cache)
         with library.log.capture() as lines:
             pointer = self.lib.llama_init_from_model(self.weights.pointer, params)
         if not pointer:

@@ -21,7 +21,7 @@ from typing import Any
 from ..builds import choice, definitions, interface
 from ..builds.shelf import CUSTOM, Build, bindings_version, library_file, stock_folder
 from ..errors import KvsplitError
-from ..kvtypes import Cache
+from ..kvtypes import IQ4_NL, Q4_0, Cache, on_library
 from . import bindings, unbound
 
 # enum ggml_log_level in ggml.h
@@ -224,6 +224,12 @@ def lacking(cache: Cache) -> str:
     """
     features = (kvsplit_info() or {}).get("features", ()) if cache.features else ()
     return " and no ".join(dict.fromkeys(t.name for t in cache.types if t.feature and t.feature not in features))
+
+
+def stored(cache: Cache) -> Cache:
+    """The cache with the types that this library takes for 4 bits that were asked for by number."""
+    ask = getattr(load(), "llama_kvsplit_type_4_bits", None)
+    return on_library(cache, IQ4_NL if ask and ask() == IQ4_NL.ggml_id else Q4_0)
 
 
 def devices() -> list[dict[str, Any]]:

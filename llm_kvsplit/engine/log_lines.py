@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..kvtypes import BITS
+from ..kvtypes import TYPES
 
 #: Bytes of a value by the name of its ggml type; others are what llama.cpp may choose itself.
-_BYTES = {each.name: each.bits_per_value / 8 for each in BITS.values()} | {"f32": 4.0, "bf16": 2.0}
+_BYTES = {each.name: each.bits_per_value / 8 for each in TYPES} | {"f32": 4.0, "bf16": 2.0}
 
 
 @dataclass(frozen=True)

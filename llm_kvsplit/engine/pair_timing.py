@@ -76,10 +76,10 @@ def _seconds(context: Context) -> float:
     return seconds
 
 
-def _print_speed(key_bits: int, value_bits: int) -> None:
+def _print_speed(pair: CachePair) -> None:
     weights = Weights(LoadOptions(demo.MODEL, use_extra_bufts=choice.extra_bufts()))
-    print(json.dumps(asdict(measure(weights, CachePair.from_bits(key_bits, value_bits)))))
+    print(json.dumps(asdict(measure(weights, pair))))
 
 
 if __name__ == "__main__":
-    _print_speed(*map(int, sys.argv[1:]))
+    _print_speed(CachePair.parse(sys.argv[1]))

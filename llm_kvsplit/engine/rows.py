@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import KvsplitError
-from ..kvtypes import BITS, CacheType
+from ..kvtypes import F16, TYPES, CacheType
 from . import library
 
 if TYPE_CHECKING:
     from .context import Context
 
-_TYPES = {cache_type.ggml_id: cache_type for cache_type in BITS.values()}
+_TYPES = {cache_type.ggml_id: cache_type for cache_type in TYPES}
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class _Reader:
 
 def values(rows: Rows) -> np.ndarray:
     """The rows as float32, shape (tokens, values of a row)."""
-    if rows.cache_type == BITS[16]:
+    if rows.cache_type == F16:
         return np.ascontiguousarray(rows.view).view("<f2").astype(np.float32)
     blocks = np.ascontiguousarray(rows.view)
     n = blocks.size // rows.cache_type.bytes_per_block * rows.cache_type.block

@@ -96,7 +96,7 @@ def _key(weights: Weights, options: ContextOptions, *, compute: bool) -> Key | N
     sha256 = fingerprint.model_sha256(weights.header.files, compute=compute)
     if sha256 is None:
         return None
-    pairs = options.cache.pairs(weights.header.n_layer)
+    pairs = library.stored(options.cache).pairs(weights.header.n_layer)
     return Key(
         model=sha256,
         k_type=_types([pair.k for pair in pairs]),

@@ -213,19 +213,20 @@ def test_kvq_options_of_the_programs(tmp_path):
         return llama_perplexity.cache_types(printed)
 
     assert types("--kvq", "8") == ("q8_0", "q8_0")
-    assert types("--kvq", "8", "--kvq-val", "4") == ("q8_0", "q4_0")
+    assert types("--kvq", "8", "--kvq-val", "4") == ("q8_0", "iq4_nl")
     assert types("--kvq-key", "5") == ("q5_1", "f16")
+    assert types("--kvq", "8", "-ctv", "q4_0") == ("q8_0", "q4_0")
     assert types("--kvq-key", "6", "--kvq-val", "3") == ("q6_0", "q3_nl")
-    assert types("--kvq-val", "4", LLAMA_ARG_KVQ="8") == ("q8_0", "q4_0")
+    assert types("--kvq-val", "4", LLAMA_ARG_KVQ="8") == ("q8_0", "iq4_nl")
     with pytest.raises(PatchError) as failure:
         types("--kvq", "7")
     assert (
-        "no KV cache type has '7' bits, use one of: 16 (f16), 8 (q8_0), 6 (q6_0), 5 (q5_1), 4 (q4_0), 3 (q3_nl)"
+        "no KV cache type has '7' bits, use one of: 16 (f16), 8 (q8_0), 6 (q6_0), 5 (q5_1), 4 (iq4_nl), 3 (q3_nl)"
         in failure.value.message
     )
     command = ["-m", model, "-p", 8, "-n", 0, "-r", 1, "-fa", 1, "-kvqk", "8", "-kvqv", "4,5"]
     rows = llama_bench.rows(tools, command)
-    assert [(row.key_type, row.value_type) for row in rows] == [("q8_0", "q4_0"), ("q8_0", "q5_1")]
+    assert [(row.key_type, row.value_type) for row in rows] == [("q8_0", "iq4_nl"), ("q8_0", "q5_1")]
 
 
 @pytest.mark.build

@@ -54,5 +54,5 @@ def test_bindings_a_library_and_an_answer(alone, release, packed, tmp_path):
     answer = alone(scripts / "llm", "-m", "kvsplit-demo", *options, "def fibonacci(n):").stdout
     assert answer.strip()
     logged = json.loads(alone(scripts / "llm", "logs", "--json", "-n", "1").stdout)[0]["response_json"]
-    assert (logged["kv_cache"]["key_type"], logged["kv_cache"]["value_type"]) == ("q8_0", "q4_0")
+    assert (logged["kv_cache"]["key_type"], logged["kv_cache"]["value_type"]) == ("q8_0", "iq4_nl")
     assert installed.stdout.strip() in json.dumps(logged), "another library answered"

@@ -34,7 +34,7 @@ def test_the_demo_model_answers_with_split_bits(llm, logged):
     assert response["output_tokens"] == 8
     assert response["input_tokens"] > 0
     cache = response["response_json"]["kv_cache"]
-    assert (cache["key_type"], cache["value_type"], cache["n_ctx"]) == ("q8_0", "q4_0", 256)
+    assert (cache["key_type"], cache["value_type"], cache["n_ctx"]) == ("q8_0", "iq4_nl", 256)
     assert cache["f16_bytes"] == 6 * 2 * (64 + 64) * 2 * 256
     assert cache["bytes"] / cache["f16_bytes"] == pytest.approx((8.5 + 4.5) / 32)
     assert response["response_json"]["backend"] == BUILD.name

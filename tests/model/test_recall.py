@@ -246,7 +246,7 @@ def test_the_commands(llm, book, logged):
     llm("-m", "reader", "-f", str(book), "Is it?")
     conversation = logged()["conversation_id"]
     listed = llm("kvsplit", "sessions", "list").stdout
-    assert conversation in listed and "q8_0/q4_0" in listed
+    assert conversation in listed and "q8_0/iq4_nl" in listed
     shown = llm("kvsplit", "sessions", "show", conversation).stdout
     assert "reader, SHA-256" in shown
     (path,) = states.state_files()

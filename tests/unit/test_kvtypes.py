@@ -4,7 +4,19 @@ import re
 
 import pytest
 
-from llm_kvsplit.kvtypes import BITS, LADDER, USUAL, CachePair, LayerMap, from_bits, parse
+from llm_kvsplit.kvtypes import (
+    BITS,
+    IQ4_NL,
+    LADDER,
+    Q4_0,
+    TYPES,
+    USUAL,
+    CachePair,
+    LayerMap,
+    from_bits,
+    on_library,
+    parse,
+)
 
 
 def test_unknown_bits_name_the_known_ones():
@@ -20,6 +32,7 @@ def test_unknown_bits_name_the_known_ones():
         ("5:f16", "5:f16"),
         ("0-3:8,rest:q8_0/4", "0-3:K8V8,rest:K8V4"),
         ("rest:16", "rest:f16"),
+        ("0:q8_0/q4_0,1:K8Viq4_nl,rest:q5_0", "0:K8Vq4_0,1:K8Viq4_nl,rest:Kq5_0Vq5_0"),
     ],
 )
 def test_a_layer_map_is_read_and_written(text, canonical):
@@ -89,3 +102,45 @@ def test_types_of_the_series_have_numbers_that_upstream_does_not_reach():
     assert CachePair.from_bits(8, 3).features == {"kv-types"}
     assert CachePair.from_bits(5, 4).features == set()
     assert LayerMap.parse("0:8/8,1:3/8").features == {"kv-types"}
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("8/4", "K8V4"),
+        ("q8_0/q4_0", "K8Vq4_0"),
+        ("Q8_0/IQ4_NL", "K8Viq4_nl"),
+        ("16/iq4_nl", "K16Viq4_nl"),
+        ("kq5_0v4", "Kq5_0V4"),
+        ("f16/16", "f16"),
+    ],
+)
+def test_a_pair_by_bits_or_by_names(text, canonical):
+    assert str(CachePair.parse(text)) == canonical
+    assert CachePair.parse(canonical) == CachePair.parse(text)
+
+
+def test_every_type_has_a_name_that_is_read():
+    for key in TYPES:
+        for value in TYPES:
+            pair = CachePair.parse(f"{key.name}/{value.name}")
+            assert [side.ggml_id for side in pair.types] == [key.ggml_id, value.ggml_id]
+            assert CachePair.parse(str(pair)) == pair
+
+
+def test_only_4_bits_by_number_are_what_the_library_says():
+    asked = LayerMap.parse("0:8/4,1:4/q4_0,rest:iq4_nl/4")
+    stored = on_library(asked, IQ4_NL)
+    names = [[side.name for side in pair.types] for pair in stored.pairs(3)]
+    assert names == [["q8_0", "iq4_nl"], ["iq4_nl", "q4_0"], ["iq4_nl", "iq4_nl"]]
+    assert on_library(CachePair.from_bits(8, 4), Q4_0).v == Q4_0
+    assert stored.bytes(256, ([64] * 3, [64] * 3)) == asked.bytes(256, ([64] * 3, [64] * 3))
+
+
+def test_a_pair_of_both_sides_alike_is_not_mixed():
+    assert not CachePair.parse("4/q4_0").mixed and CachePair.parse("iq4_nl/q4_0").mixed
+
+
+def test_options_of_a_pair_say_what_was_asked_for():
+    assert CachePair.parse("8/4").options() == {"kv_key_bits": "8", "kv_value_bits": "4"}
+    assert CachePair.parse("8/q4_0").options() == {"kv_key_bits": "8", "kv_value_type": "q4_0"}

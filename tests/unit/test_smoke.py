@@ -83,7 +83,7 @@ def test_a_baseline_of_another_model_is_not_used(tmp_path):
     model, other, text = (tmp_path / name for name in ("model", "other", "text"))
     for file in (model, other, text):
         file.write_text(file.name)
-    smoke.write_baseline(measurement(), "0" * 40, model, text, tmp_path / "baseline.json")
+    smoke.write_baseline([measurement()], "0" * 40, model, text, tmp_path / "baseline.json")
     assert smoke.read_baseline(model, text, tmp_path / "baseline.json")["upstream_commit"] == "0" * 40
     with pytest.raises(PatchError, match="another model"):
         smoke.read_baseline(other, text, tmp_path / "baseline.json")

@@ -24,7 +24,7 @@ PAIRS = tuple((pair.k.name, pair.v.name) for pair in USUAL)
 # Of 5308 cases: enough shapes to meet every path of the CPU in seconds instead of half an hour.
 _CPU_CASES = (
     r"hsk=(64|72),hsv=(64|72),nh=4,nr23=\[(1|4),1\],kv=(96|113|128|512),.*mask=1,sinks=0,max_bias=0.0.*"
-    r"logit_softcap=0.0.*type_K=(f16|q8_0|q5_1|q4_0),.*permute=\[0,1,2,3\],"
+    r"logit_softcap=0.0.*type_K=(f16|q8_0|q6_0|q5_1|iq4_nl|q4_0|q3_nl),.*permute=\[0,1,2,3\],"
 )
 
 

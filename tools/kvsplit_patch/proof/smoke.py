@@ -1,8 +1,9 @@
-"""Does a build still mean the same? Perplexity and KL divergence of five caches on the bundled model and text.
+"""Does a build still mean the same? Perplexity and KL divergence of some caches on the bundled model and text.
 
 Measured with upstream's llama-perplexity, twice: *prefill* (512 tokens at once) and *decode* (one at a time), since
 backends run different kernels for them. The build is held against the unpatched same commit, which shares everything
-but the patches, and against a stored baseline, which tells what upstream changed.
+but the patches, and against a stored baseline, which tells what upstream changed. Caches of types that the patches
+bring are held against the baseline alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from .programs.llama_perplexity import CacheResult, Windows
 
 #: The first is what the others are compared with.
 CACHES = tuple(map(str, USUAL))
+#: What else is measured where the build has the types: what 4 bits are in a build of the series, and its own types.
+OTHERS = tuple(map(CachePair.parse, ("K8Viq4_nl", "K6V5", "K6V4", "K6V3")))
 #: From least to most damage, in mean KL divergence.
 ORDER = CACHES[1:]
 
@@ -98,22 +101,23 @@ def measured(source: SourceTree, flags: Sequence[str], model: Path, text: Path, 
     from ..building.artifacts import tools
 
     folder = tools(source, flags, echo)
-    types = {str(pair): (pair.k.name, pair.v.name) for pair in USUAL}
+    pairs = [*USUAL, *(pair for pair in OTHERS if pair.features <= {patch["name"] for patch in source.patches})]
+    types = {str(pair): (pair.k.name, pair.v.name) for pair in pairs}
     phases = {phase: asdict(windows) for phase, windows in PHASES.items()}
     settings = json.dumps([phases, types, _THREADS, files.sha256(model), files.sha256(text)])
     kept = folder / f"smoke-{hashlib.sha256(settings.encode()).hexdigest()[:10]}.json"
     if not kept.is_file():
         echo(f"measuring the {'patched' if source.patches else 'unpatched'} build")
-        files.write_whole(kept, json.dumps(measure(folder, model, text, echo).as_json(), indent=1))
+        files.write_whole(kept, json.dumps(measure(folder, model, text, pairs, echo).as_json(), indent=1))
     return Measurement.from_json(json.loads(kept.read_text()))
 
 
-def measure(tools: Path, model: Path, text: Path, echo: Echo) -> Measurement:
-    """Run every cache in every phase with the programs in ``tools``.
+def measure(tools: Path, model: Path, text: Path, pairs: Sequence[CachePair], echo: Echo) -> Measurement:
+    """Run the caches, f16 among them, in every phase with the programs in ``tools``.
 
     Raises PatchError when a program dies or prints no numbers.
     """
-    phases = {phase: _phase(phase, tools, model, text, echo) for phase in PHASES}
+    phases = {phase: _phase(phase, tools, model, text, pairs, echo) for phase in PHASES}
     echo("speed")
     return Measurement(
         {phase: comparison.results for phase, comparison in phases.items()},
@@ -122,13 +126,15 @@ def measure(tools: Path, model: Path, text: Path, echo: Echo) -> Measurement:
     )
 
 
-def _phase(phase: str, tools: Path, model: Path, text: Path, echo: Echo) -> llama_perplexity.Comparison:
+def _phase(
+    phase: str, tools: Path, model: Path, text: Path, pairs: Sequence[CachePair], echo: Echo
+) -> llama_perplexity.Comparison:
     def begun(pair: CachePair) -> None:
         if pair.quantized:
             echo(f"{phase} {pair}")
 
     return llama_perplexity.compare(
-        tools, model, text, USUAL, PHASES[phase], what=phase, threads=_THREADS, more=["-ngl", 99], begun=begun
+        tools, model, text, pairs, PHASES[phase], what=phase, threads=_THREADS, more=["-ngl", 99], begun=begun
     )
 
 
@@ -185,10 +191,10 @@ def _same(ours: Measurement, unpatched: Measurement, changes: frozenset[str]) ->
                 f"{phase} f16: the output differs from the unpatched build's, and no patch says that it changes it."
             )
         # A changed reference moves the divergence of every cache from it.
-        excused = CACHES if changes & {"all", "f16"} else changes
-        for cache, result in results.items():
-            theirs = unpatched.results[phase][cache]
-            if cache in excused:
+        every = bool(changes & {"all", "f16"})
+        for cache in sorted(results.keys() & unpatched.results[phase].keys()):
+            result, theirs = results[cache], unpatched.results[phase][cache]
+            if every or cache in changes:
                 broken += _moved(phase, cache, result, theirs, "the unpatched build", REORDERED)
             elif result != theirs:
                 broken.append(
@@ -201,8 +207,8 @@ def _same(ours: Measurement, unpatched: Measurement, changes: frozenset[str]) ->
 def _near(ours: Measurement, known: dict[str, Any], what: str, limits: dict[str, float]) -> list[str]:
     broken = []
     for phase, results in known.items():
-        for cache, numbers in results.items():
-            broken += _moved(phase, cache, ours.results[phase][cache], CacheResult(**numbers), what, limits)
+        for cache in sorted(results.keys() & ours.results[phase].keys()):
+            broken += _moved(phase, cache, ours.results[phase][cache], CacheResult(**results[cache]), what, limits)
     return broken
 
 
@@ -227,12 +233,19 @@ def read_baseline(model: Path, text: Path, file: Path = BASELINE) -> dict[str, A
     return baseline
 
 
-def write_baseline(measurement: Measurement, commit: str, model: Path, text: Path, file: Path = BASELINE) -> None:
+def write_baseline(
+    measurements: Sequence[Measurement], commit: str, model: Path, text: Path, file: Path = BASELINE
+) -> None:
+    """Store the results; what the last measurement has goes before what the others have."""
+    results: dict[str, dict[str, Any]] = {phase: {} for phase in PHASES}
+    for measurement in measurements:
+        for phase, caches in measurement.as_json()["results"].items():
+            results[phase] |= caches
     baseline = {
         "upstream_commit": commit,
         "model": files.sha256(model),
         "text": files.sha256(text),
-        "results": measurement.as_json()["results"],
+        "results": results,
     }
     files.write_whole(file, json.dumps(baseline, indent=1) + "\n")
 
