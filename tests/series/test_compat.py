@@ -23,7 +23,7 @@ NEAR = (
 )
 COUNT, AT = 100, 67
 #: The patches that change these lines.
-THERE = ("kvq-args", "kv-layers", "kv-types")
+THERE = ("kvq-args", "kv-layers", "kv-types", "kv-4-bits")
 
 
 @pytest.fixture

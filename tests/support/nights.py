@@ -13,10 +13,8 @@ from tests.support import loopback
 from . import github as hubs
 from . import mirrors
 from .release import HERE, fetch
-from .worlds import drop, git, run
+from .worlds import git, run
 
-#: Patches that stand on kvq-args, and stop where it does. Without them one conflict is one patch's.
-ON_KVQ_ARGS = ("kv-types", "kv-layers")
 #: Changes the line after which kvq-args puts its own.
 CONFLICT = ("arg : sort the includes", mirrors.edit("common/arg.cpp", ('#include "json.h"\n', "#include <json.h>\n")))
 UNDONE = (
@@ -75,10 +73,6 @@ def world(folder: Path, monkeypatch, *commits):
         hub = stack.enter_context(hubs.serving())
         index = stack.enter_context(_index())
         project = mirrors.checkout(folder / "project", mirror, monkeypatch)
-        for name in ON_KVQ_ARGS:
-            drop(project, name)
-        git(project, "add", "--all")
-        git(project, "commit", "--quiet", "-m", "Without them")
         for name, value in {
             "GITHUB_TOKEN": hubs.TOKEN,
             "GITHUB_REPOSITORY": hubs.REPOSITORY,

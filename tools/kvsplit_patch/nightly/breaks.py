@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from ..echo import Echo
 from ..errors import PatchError
 from ..proof import compat, stages
 from ..proof.stages import Stage
 from ..proof.verify import Check
-from ..series import replay
+from ..series import applying, replay
 from ..series.patchset import Series
 from ..upstream import store
 from ..upstream.tags import RemoteTags, Tag
@@ -63,13 +63,46 @@ def explain(case: Case, checks: Sequence[Check]) -> list[Break]:
         if check.name == "replay":
             cells = compat.on_commit(case.loaded, case.target.commit)
             stopping = [name for name, cell in cells.items() if cell.state not in replay.DONE]
-            breaks += [_break(case, check, stages.replays(name), name) for name in stopping]
+            for name, standing in _roots(case.loaded, stopping).items():
+                breaks.append(_with(_break(case, check, stages.replays(name), name), standing))
         elif check.name == "lint":
             cause = "patchset/ is not what its lock says: run 'kvsplit-patch lint'."
             breaks.append(_undated(case, check, "series", cause))
         else:
             breaks.append(_break(case, check, stages.named(check.name)))
     return breaks
+
+
+def _roots(loaded: Series, stopping: Sequence[str]) -> dict[str, list[str]]:
+    """The patches that stop by themselves, each with those that only stand on it.
+
+    A patch stands on another when it cannot be applied without it, where upstream is what the series was made on.
+    """
+    repo, steps = store.open_store(), applying.at_base(loaded)
+    roots: dict[str, list[str]] = {}
+
+    def stops(name: str, without: Collection[str]) -> bool:
+        left = [step for step in steps if step.name not in without]
+        outcomes = {step.name: outcome for step, _, outcome in replay.onto(repo, left, loaded.lock.base_tree, {})}
+        return outcomes[name].state not in replay.DONE
+
+    for name in stopping:
+        if not stops(name, roots):
+            roots[name] = []
+            continue
+        # Of several that it may stand on, the first that is enough; all of them together where none is.
+        under = next((root for root in roots if stops(name, [root])), next(iter(roots)))
+        roots[under].append(name)
+    return roots
+
+
+def _with(one: Break, standing: Sequence[str]) -> Break:
+    """The break with the patches that stop because its own does."""
+    if not standing:
+        return one
+    names = " and ".join((", ".join(standing[:-1]), standing[-1])) if len(standing) > 1 else standing[0]
+    stand, stop = ("stand", "stop") if len(standing) > 1 else ("stands", "stops")
+    return replace(one, cause=f"{one.cause} {names} {stand} on it, and {stop} with it.")
 
 
 def _break(case: Case, check: Check, stage: Stage, patch: str = "") -> Break:
