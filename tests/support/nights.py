@@ -13,7 +13,7 @@ from tests.support import loopback
 from . import github as hubs
 from . import mirrors
 from .release import HERE, fetch
-from .worlds import git, run
+from .worlds import run
 
 #: Changes the line after which kvq-args puts its own.
 CONFLICT = ("arg : sort the includes", mirrors.edit("common/arg.cpp", ('#include "json.h"\n', "#include <json.h>\n")))
