@@ -280,7 +280,8 @@ def _logged(context: Context, outcome: Outcome, restored: float | None) -> dict[
 def _types(context: Context) -> dict[str, str]:
     """The type of either side, "mixed" where layers differ, and the layer map if there is one."""
     cache = context.options.cache
-    sides = zip(*((pair.k.name, pair.v.name) for pair in cache.pairs(context.weights.header.n_layer)))
+    pairs = library.stored(cache).pairs(context.weights.header.n_layer)
+    sides = zip(*((pair.k.name, pair.v.name) for pair in pairs))
     key_type, value_type = (names[0] if len(set(names)) == 1 else "mixed" for names in sides)
     layers = {"layers": str(cache)} if isinstance(cache, LayerMap) else {}
     return {"key_type": key_type, "value_type": value_type, **layers}

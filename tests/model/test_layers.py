@@ -10,7 +10,7 @@ from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.tap import Tap
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.errors import KvsplitError
-from llm_kvsplit.kvtypes import F16, Q3_NL, Q4_0, Q5_1, Q6_0, Q8_0, CachePair
+from llm_kvsplit.kvtypes import F16, IQ4_NL, Q3_NL, Q4_0, Q5_1, Q6_0, Q8_0, CachePair
 from tests.support.ggufs import write_deepseek2, write_gemma2, write_mamba
 
 N_CTX = 512
@@ -29,11 +29,17 @@ def tokens(weights):
 
 
 @pytest.mark.parametrize(
-    ("bits", "side", "cache_type"),
-    [((4, 16), "k", Q4_0), ((16, 4), "v", Q4_0), ((6, 16), "k", Q6_0), ((16, 3), "v", Q3_NL)],
+    ("pair", "side", "cache_type"),
+    [
+        ("q4_0/f16", "k", Q4_0),
+        ("f16/q4_0", "v", Q4_0),
+        ("f16/iq4_nl", "v", IQ4_NL),
+        ("q6_0/f16", "k", Q6_0),
+        ("f16/q3_nl", "v", Q3_NL),
+    ],
 )
-def test_rounding_every_layer_is_a_quantized_cache(weights, tokens, bits, side, cache_type):
-    pair = CachePair.from_bits(*bits)
+def test_rounding_every_layer_is_a_quantized_cache(weights, tokens, pair, side, cache_type):
+    pair = CachePair.parse(pair)
     texts = quality.windows(tokens, N_CTX, 4)
     really = quality.measure(weights, [pair], texts)[pair].kl.mean()
     rounding = layers.Rounding(weights, N_CTX, None)
