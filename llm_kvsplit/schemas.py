@@ -252,15 +252,24 @@ def _fault(schema: Any, answer: str) -> str | None:
 def exactly(schema: Any, answer: str) -> tuple[Any, Any]:
     """Both with the numbers as they are written, and a precision of decimals that divides them.
 
-    Raises ValueError for an answer that is no JSON, and ArithmeticError for a number beyond computing.
+    Raises ValueError for an answer that is no JSON.
     """
     decimal.getcontext().prec = len(answer) + 500  # a quotient has no more digits
     return json.loads(json.dumps(schema), parse_float=exact), json.loads(answer, parse_float=exact)
 
 
+#: An exponent that no Decimal has.
+_EXPONENT = re.compile(r"(?<=[eE])([+-]?)0*[1-9]\d{15,}")
+
+
+def _within(exponent: re.Match[str]) -> str:
+    """One that a Decimal has, and that lies as far beyond all numbers of a schema."""
+    return f"{exponent[1]}{10**15}"
+
+
 def exact(number: str) -> int | Decimal:
     """A JSON number with a point or an exponent. In binary fractions, 1.6091 is no multiple of 0.0001; 3.0 is an integer."""
-    value = Decimal(number)
+    value = Decimal(_EXPONENT.sub(_within, number))
     return int(value) if value.adjusted() < 400 and value == value.to_integral_value() else value
 
 

@@ -13,7 +13,15 @@ from collections.abc import Mapping
 from ..kvtypes import TYPES
 from .definitions import Definitions, Field, Struct, split
 
-_DEQUANTIZE = "void(void*, float32*, int64)"
+
+def _rows(cache_type: str) -> dict[str, str]:
+    """The functions that turn values into blocks of a type, as the cache stores them, and back."""
+    return {
+        f"dequantize_row_{cache_type}": "void(void*, float32*, int64)",
+        f"quantize_row_{cache_type}_ref": "void(float32*, void*, int64)",
+    }
+
+
 FUNCTIONS = {
     "ggml_backend_dev_count": "uint64()",
     "ggml_backend_dev_description": "char*(ggml_backend_device*)",
@@ -26,7 +34,6 @@ FUNCTIONS = {
     "ggml_backend_tensor_set": "void(ggml_tensor*, void*, uint64, uint64)",
     "ggml_get_name": "char*(ggml_tensor*)",
     "ggml_nbytes": "uint64(ggml_tensor*)",
-    "ggml_quantize_chunk": "uint64(enum32, float32*, void*, int64, int64, int64, float32*)",
     "llama_backend_init": "void()",
     "llama_batch_free": "void(llama_batch)",
     "llama_batch_get_one": "llama_batch(int32*, int32)",
@@ -86,14 +93,14 @@ FUNCTIONS = {
     "llama_vocab_n_tokens": "int32(llama_vocab*)",
     "llama_vocab_sep": "int32(llama_vocab*)",
     # From a header of ggml's own, for the types of the cache that are quantized.
-    **{f"dequantize_row_{each.name}": _DEQUANTIZE for each in TYPES if each.block > 1 and not each.feature},
+    **{name: kind for each in TYPES if each.block > 1 and not each.feature for name, kind in _rows(each.name).items()},
 }
 #: Only the patch series has them.
 OPTIONAL = {
     "llama_kvsplit_info": "char*()",
     "llama_kvsplit_set_layers": "char*(llama_model*, enum32*, enum32*, int32)",
     "llama_kvsplit_type_4_bits": "enum32()",
-    **{f"dequantize_row_{each.name}": _DEQUANTIZE for each in TYPES if each.feature},
+    **{name: kind for each in TYPES if each.feature for name, kind in _rows(each.name).items()},
 }
 CALLBACKS = {
     "ggml_abort_callback": "bool(void*)",

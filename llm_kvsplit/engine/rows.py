@@ -120,12 +120,15 @@ def values(rows: Rows) -> np.ndarray:
 
 
 def rounded(floats: np.ndarray, cache_type: CacheType) -> np.ndarray:
-    """What is left of float32 rows that were stored as ``cache_type``, by ggml's quantizer; same shape."""
+    """What is left of float32 rows that were stored as ``cache_type``, as a cache stores them; same shape.
+
+    ggml_quantize_chunk would not do: for iq4_nl it looks for better scales than the cache has.
+    """
     floats = np.ascontiguousarray(floats, np.float32)
     n_rows, n = floats.shape
     blocks = np.empty((n_rows, n // cache_type.block * cache_type.bytes_per_block), np.uint8)
-    quantize = library.load().ggml_quantize_chunk
-    quantize(cache_type.ggml_id, _floats(floats), blocks.ctypes.data, 0, n_rows, n, None)
+    quantize = getattr(library.load(), f"quantize_row_{cache_type.name}_ref")
+    quantize(_floats(floats), blocks.ctypes.data, floats.size)
     return values(Rows(cache_type, blocks))
 
 

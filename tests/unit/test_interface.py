@@ -63,8 +63,9 @@ def used_fields() -> dict[str, set[str]]:
 
 def test_the_list_names_what_the_source_uses_and_nothing_else():
     used = used_names()
-    generated = {name for name in {**interface.FUNCTIONS, **interface.OPTIONAL} if name.startswith("dequantize_row_")}
-    assert generated and any(name.startswith("f'dequantize_row_{") for name in used)
+    rows = ("dequantize_row_", "quantize_row_")
+    generated = {name for name in {**interface.FUNCTIONS, **interface.OPTIONAL} if name.startswith(rows)}
+    assert generated and all(any(name.startswith(f"f'{start}{{") for name in used) for start in rows)
     named = {name for name in used if name.startswith(PREFIXES)}
     listed = {*interface.FUNCTIONS, *interface.OPTIONAL, *interface.CALLBACKS, *interface.CONSTANTS}
     listed |= {*interface.MEDIA_FUNCTIONS, *interface.MEDIA_CONSTANTS}

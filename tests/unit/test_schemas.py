@@ -126,3 +126,18 @@ def test_any_schema_compiles_or_is_refused_in_a_sentence(schema):
         schemas.grammar(schema)
     except KvsplitError as refusal:
         assert "\n" not in str(refusal)
+
+
+@pytest.mark.parametrize(
+    ("answer", "follows"),
+    [
+        ("1e99999999999999999999", False),
+        ("-1e99999999999999999999", True),
+        ("1E-99999999999999999999", True),
+        (f"1e-{'9' * 5000}", True),
+        ("1e+000000000000000000000", True),
+        ("1e+000000000000000000001", False),
+    ],
+)
+def test_a_number_with_an_exponent_beyond_all_decimals_is_compared(answer, follows):
+    assert (schemas.fault({"type": "number", "maximum": 5}, answer) is None) == follows
