@@ -231,7 +231,7 @@ def _load(question: Question, settings: Settings) -> Weights:
         n_layer = gguf.read(path).n_layer
         layers = fit.layers_on_servers(path, settings.servers, settings.cache, settings.n_ctx)
         if 0 <= layers <= n_layer:
-            text = f"the servers have room for {layers} of {n_layer} layers; this machine keeps the others."
+            text = f"the servers have room for {layers} of {n_layer} layers; this machine's CPU keeps the others."
             notes.once(text, question.session)
     return loaded.weights(LoadOptions(path, layers, choice.extra_bufts(), servers=settings.servers))
 

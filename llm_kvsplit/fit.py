@@ -81,14 +81,15 @@ _SPARE = 0.1
 
 @functools.cache  # what is free changes once the model is loaded
 def layers_on_servers(model: Path, endpoints: tuple[str, ...], cache: Cache, n_ctx: int | None) -> int:
-    """How many layers, counted from the last, servers have room for with their cache; -1 for all, at least 1.
+    """How many layers, counted from the last, servers and this machine's GPUs have room for with their cache.
 
-    llama.cpp counts the output as one more. Raises ServerError for a server that cannot be used.
+    -1 for all, at least 1. llama.cpp counts the output as one more. Raises ServerError for a server that cannot be used.
     """
-    from .engine import servers
+    from .engine import library, servers
 
     header = gguf.read(model)
-    free = (1 - _SPARE) * sum(device.free for device in servers.devices(endpoints))
+    here = sum(device["free_bytes"] for device in library.devices() if device["type"] in ("gpu", "igpu"))
+    free = (1 - _SPARE) * (here + sum(device.free for device in servers.devices(endpoints)))
     needed = header.size + _cache_bytes(header, cache, n_ctx or min(header.n_ctx_train or _SPREAD_FOR, _SPREAD_FOR))
     return -1 if needed <= free else max(1, int((header.n_layer + 1) * free / needed))
 

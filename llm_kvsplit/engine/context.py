@@ -229,6 +229,7 @@ class Context:
         cannot."""
         start = len(self.tokens)
         if not decode(self.position(start)):
+            servers.check(self._far)
             self._drop_unfinished()
             return False
         self.tokens += numbers

@@ -190,7 +190,7 @@ def _sending(options: LoadOptions) -> Iterator[Callable[[float, Any], bool]]:
     if not options.servers or options.simulate or not sys.stderr.isatty():
         yield lambda _share, _data: not servers.stopped()
         return
-    size = options.path.stat().st_size
+    size = gguf.read(options.path).size
     with progress.transfer(f"Sending layers to {' and '.join(options.servers)}", size) as advance:
         sent = 0
 
