@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 from llm_kvsplit import demo, fit
 from llm_kvsplit.commands import doctor
-from llm_kvsplit.engine import loaded, servers
+from llm_kvsplit.engine import library, loaded, servers
 from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
 from llm_kvsplit.errors import KvsplitError
@@ -214,6 +215,38 @@ def test_ctrl_c_while_a_server_hangs(user_path, one):
     process.send_signal(signal.SIGINT)
     code, said = ended(process, 60)  # and not the five minutes
     assert code == 0 and not said, said
+
+
+def test_ctrl_c_while_a_server_is_looked_for(user_path):
+    """Before there is an answer to end, Ctrl-C is Python's own; here none answers the handshake."""
+    greeted = threading.Event()
+
+    def silent(connection):
+        connection.recv(64)
+        greeted.set()
+        while connection.recv(64):
+            pass
+
+    with rpc.listener(silent) as endpoint:
+        command = [sys.executable, "-m", "llm", "kvsplit", "fit", "kvsplit-demo", "--rpc", endpoint]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert greeted.wait(60)
+        process.send_signal(signal.SIGINT)
+        code, said = ended(process, 60)
+    assert code == 1 and said.strip() == "Aborted!", said
+
+
+def test_a_server_is_free_again_once_its_client_is_killed(user_path, one):
+    process = asking(one)
+    process.kill()
+    assert ended(process, 60)[0] == -signal.SIGKILL
+    assert servers.devices([one.endpoint])
+
+
+def test_a_library_that_would_not_survive_the_loss_of_a_server(monkeypatch):
+    monkeypatch.delattr(library.load(), "ggml_backend_rpc_get_status")
+    with pytest.raises(KvsplitError, match=r"cannot use other machines: 'llm kvsplit backend .*leave out -o rpc\.$"):
+        servers.devices(["127.0.0.1:1"])
 
 
 def test_a_server_that_serves_someone_else(one):
