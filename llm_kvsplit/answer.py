@@ -18,7 +18,7 @@ from .chat import generic_tools, reasoning
 from .chat import tokens as prompt_tokens
 from .chat.generic_tools import Reader
 from .chat.reply import Call, Form, ReplyParser, Text, form
-from .engine import generate, library, loaded, spelling
+from .engine import generate, library, loaded, servers, spelling
 from .engine.context import Context, ContextOptions, refuse_unknown
 from .engine.generate import Outcome
 from .engine.guide import Prelude
@@ -82,8 +82,8 @@ def generated(
     What is logged may grow once more, when the KV state is stored. Raises KvsplitError.
     """
     prompt, settings, options = question.prompt, question.settings, question.prompt.options
-    with loaded.exclusive(), library.verbose(bool(options.verbose)):
-        weights = _load(question.entry, settings)
+    with loaded.exclusive(), library.verbose(bool(options.verbose)), servers.waiting_until(stopped):
+        weights = _load(question, settings)
         generic = bool(options.generic_tools)
         rendered = chat.render(
             generic_tools.written_out(prompt.messages, prompt.tools) if generic else prompt.messages,
@@ -225,8 +225,15 @@ def _note_speed(chosen: Build, settings: Settings, n_layer: int, conversation: s
             notes.once(sentence, conversation)
 
 
-def _load(entry: Entry, settings: Settings) -> Weights:
-    return loaded.weights(LoadOptions(entry.path, settings.n_gpu_layers, choice.extra_bufts()))
+def _load(question: Question, settings: Settings) -> Weights:
+    path, layers = question.entry.path, settings.n_gpu_layers
+    if settings.servers and layers < 0:
+        n_layer = gguf.read(path).n_layer
+        layers = fit.layers_on_servers(path, settings.servers, settings.cache, settings.n_ctx)
+        if 0 <= layers <= n_layer:
+            text = f"the servers have room for {layers} of {n_layer} layers; this machine's CPU keeps the others."
+            notes.once(text, question.session)
+    return loaded.weights(LoadOptions(path, layers, choice.extra_bufts(), servers=settings.servers))
 
 
 def _context(
@@ -241,7 +248,7 @@ def _context(
         )
     cache, may_grow = replace(cache, n_ctx=n_ctx), settings.n_ctx is None
     if not loaded.is_reusable(cache, may_grow=may_grow):
-        fit.refuse_unless_it_fits(weights.options.path, settings.cache, n_ctx)
+        fit.refuse_unless_it_fits(weights.options.path, settings.cache, n_ctx, settings.servers)
     return loaded.context(cache, may_grow=may_grow)
 
 

@@ -7,9 +7,10 @@ sliding windows, latent attention or recurrent layers is modelled here. The weig
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,30 +55,67 @@ def memory_bytes() -> int:
     return memory.available if sys.platform == "linux" else memory.total
 
 
-def device_memory() -> tuple[int, str]:
+def device_memory(endpoints: Sequence[str] = ()) -> tuple[int, str]:
     """Bytes that models may take where they run, and where that is.
 
     The free memory of the first GPU, which on a Mac is Metal's recommended working set; without one, ``memory_bytes``.
+    With ``endpoints``, what those servers have free comes to it.
     """
-    from .engine import library
+    from .engine import library, servers
 
+    if endpoints:
+        here, where = device_memory()
+        there = sum(device.free for device in servers.devices(endpoints))
+        return here + there, f"{where} and {' and '.join(endpoints)}"
     for device in library.devices():
         if device["type"] in ("gpu", "igpu") and device["total_bytes"]:
             return device["free_bytes"] or device["total_bytes"], device["description"]
     return memory_bytes(), "this machine"
 
 
+#: Tokens of context that layers are spread over machines for, unless a person says how many there will be.
+_SPREAD_FOR = 8192
+#: What a server keeps free for buffers, and for what its system needs.
+_SPARE = 0.1
+
+
+@functools.cache  # what is free changes once the model is loaded
+def layers_on_servers(model: Path, endpoints: tuple[str, ...], cache: Cache, n_ctx: int | None) -> int:
+    """How many layers, counted from the last, servers and this machine's GPUs have room for with their cache.
+
+    -1 for all, at least 1. llama.cpp counts the output as one more. Raises ServerError for a server that cannot be used.
+    """
+    from .engine import library, servers
+
+    header = gguf.read(model)
+    here = sum(device["free_bytes"] for device in library.devices() if device["type"] in ("gpu", "igpu"))
+    free = (1 - _SPARE) * (here + sum(device.free for device in servers.devices(endpoints)))
+    needed = header.size + _cache_bytes(header, cache, n_ctx or min(header.n_ctx_train or _SPREAD_FOR, _SPREAD_FOR))
+    return -1 if needed <= free else max(1, int((header.n_layer + 1) * free / needed))
+
+
+def _cache_bytes(header: gguf.Gguf, cache: Cache, n_ctx: int) -> float:
+    """Bytes of a cache that keeps all tokens: sliding windows and latent attention take less."""
+    heads = max(header.n_head_kv, default=0)
+    return n_ctx * sum(
+        heads * (header.head_dim_k * pair.k.bits_per_value + header.head_dim_v * pair.v.bits_per_value) / 8
+        for pair in cache.pairs(header.n_layer)
+    )
+
+
 @contextmanager
 def simulation(options: LoadOptions) -> Iterator[Weights]:
     """The model without its memory. Raises KvsplitError for a file that llama.cpp cannot load."""
+    from .engine import servers
     from .engine.weights import Weights
 
-    # Repacked weights change no cache or buffer, and ggml aborts when it plans latent attention with its AMX buffers.
-    weights = Weights(replace(options, simulate=True, use_extra_bufts=False))
-    try:
-        yield weights
-    finally:
-        weights.close()
+    with servers.interruptible() if options.servers else nullcontext():
+        # Repacked weights change no cache or buffer, and ggml aborts when it plans latent attention with its AMX buffers.
+        weights = Weights(replace(options, simulate=True, use_extra_bufts=False))
+        try:
+            yield weights
+        finally:
+            weights.close()
 
 
 def footprint(weights: Weights, cache: Cache, n_ctx: int) -> Footprint:
@@ -102,6 +140,15 @@ def footprint(weights: Weights, cache: Cache, n_ctx: int) -> Footprint:
     return Footprint(cache, context.n_ctx, weights.size, kv, buffers)
 
 
+def layer_devices(weights: Weights) -> dict[int, str]:
+    """Layer -> name of the device that a (simulated) model keeps its keys and values on."""
+    from .engine.context import PADDING, Context, ContextOptions
+
+    context = Context(weights, ContextOptions(CachePair.from_bits(16, 16), PADDING))
+    context.close()
+    return context.layer_devices
+
+
 def largest(weights: Weights, cache: Cache, budget: int) -> Footprint | None:
     """The longest context within ``budget`` bytes, at most what the model was trained for; None if none fits."""
     from .engine.context import PADDING
@@ -121,7 +168,7 @@ def largest(weights: Weights, cache: Cache, budget: int) -> Footprint | None:
     return best
 
 
-def refuse_unless_it_fits(model: Path, cache: Cache, n_ctx: int) -> None:
+def refuse_unless_it_fits(model: Path, cache: Cache, n_ctx: int, endpoints: Sequence[str] = ()) -> None:
     """Raise KvsplitError, with the numbers and what would fit, when the cache alone is larger than the memory.
 
     llama.cpp asks the system for the memory and then writes to all of it: where the system promises more than it
@@ -130,6 +177,10 @@ def refuse_unless_it_fits(model: Path, cache: Cache, n_ctx: int) -> None:
     from .engine.weights import LoadOptions
 
     memory = memory_bytes()
+    if endpoints:
+        from .engine import servers
+
+        memory += sum(device.free for device in servers.devices(endpoints))
     # Asking takes as long as reading the vocabulary: half a second for a large one. Most caches are far from any limit.
     if _largest_cache(gguf.read(model), n_ctx) < memory:
         return

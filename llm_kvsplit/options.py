@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import llm
 from pydantic import Field, PrivateAttr
 
+from . import endpoints
 from .errors import KvsplitError
 from .kvtypes import BITS, TYPES, Cache, CachePair, CacheType, LayerMap, from_bits, named
 
@@ -85,6 +86,10 @@ class Options(llm.Model.Options):
         default=None, description="Keep the KV state on disk for the next question (default: whenever llm logs)"
     )
     n_gpu_layers: int | None = Field(default=None, description="Layers on the GPU; -1 for all (default -1)")
+    rpc: str | None = Field(
+        default=None,
+        description="Machines that hold layers and their cache: host:port, after commas, of each 'llm kvsplit rpc-server'",
+    )
     n_threads: int | None = Field(default=None, description="CPU threads (default: one a core)")
     flash_attn: bool | None = Field(
         default=None, description="Flash attention; quantized values need it (default: where it works)"
@@ -108,7 +113,10 @@ class Settings:
     cache: Cache
     #: Tokens of context; None for as many as are needed.
     n_ctx: int | None
+    #: -1 for all of them, unless servers have no room for all.
     n_gpu_layers: int
+    #: Other machines, as "host:port".
+    servers: tuple[str, ...] = ()
 
 
 #: Smallest and largest sensible value of each number.
@@ -139,11 +147,24 @@ def effective_settings(options: Options, entry: Entry) -> Settings:
         raise KvsplitError(
             f"A {cache} cache needs flash attention: leave out -o flash_attn false, or keep values in 16 bits."
         )
-    return Settings(
-        cache=cache,
-        n_ctx=entry.n_ctx if options.n_ctx is None else options.n_ctx,
-        n_gpu_layers=_first(options.n_gpu_layers, entry.n_gpu_layers, default=-1),
-    )
+    servers = rpc_servers(entry.rpc if options.rpc is None else options.rpc)
+    n_gpu_layers = _first(options.n_gpu_layers, entry.n_gpu_layers, default=-1)
+    if servers and n_gpu_layers == 0:
+        raise KvsplitError("n_gpu_layers 0 keeps all layers on this machine: leave it out, or leave out rpc.")
+    n_ctx = entry.n_ctx if options.n_ctx is None else options.n_ctx
+    return Settings(cache=cache, n_ctx=n_ctx, n_gpu_layers=n_gpu_layers, servers=servers)
+
+
+def rpc_servers(text: str | None) -> tuple[str, ...]:
+    """The servers that a person named; none for "none". Raises KvsplitError."""
+    if text is None or text == "none":
+        return ()
+    try:
+        return endpoints.parse(text)
+    except ValueError as error:
+        raise KvsplitError(
+            f"rpc {text!r} names no servers: {error}; write host:port of each, after commas, or none."
+        ) from None
 
 
 def _cache(options: Options, entry: Entry) -> Cache:

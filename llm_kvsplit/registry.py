@@ -37,6 +37,8 @@ class Entry:
     embeds: bool = False
     #: A layer map as ``kvtypes.LayerMap`` reads it.
     kv_layers: str | None = None
+    #: Other machines as ``endpoints.parse`` reads them.
+    rpc: str | None = None
     #: The projector through which it takes attachments, and their kinds (``media.py``).
     mmproj: Path | None = None
     media: tuple[str, ...] = ()
@@ -144,6 +146,7 @@ def _entry(name: str, fields: dict) -> Entry:
         "path": str,
         "aliases": list,
         "kv_layers": str,
+        "rpc": str,
         "sha256": str,
         "source": str,
         "embeds": bool,

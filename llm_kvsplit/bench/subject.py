@@ -30,11 +30,13 @@ class Subject:
     header: gguf.Gguf
     #: The one that it is registered with, if any.
     layer_map: LayerMap | None
+    #: Other machines as it is registered with them, if any.
+    rpc: str | None
 
-    def load_options(self) -> LoadOptions:
+    def load_options(self, servers: tuple[str, ...] = ()) -> LoadOptions:
         from ..engine.weights import LoadOptions
 
-        return LoadOptions(self.path, self.n_gpu_layers, choice.extra_bufts())
+        return LoadOptions(self.path, self.n_gpu_layers, choice.extra_bufts(), servers=servers)
 
 
 def named(model: str) -> Subject:
@@ -45,7 +47,8 @@ def named(model: str) -> Subject:
     path = entry.path if entry else Path(model)
     layers = -1 if entry is None or entry.n_gpu_layers is None else entry.n_gpu_layers
     layer_map = registered_map(entry) if entry else None
-    return Subject(entry.name if entry else path.stem, path, entry is not None, layers, gguf.read(path), layer_map)
+    name, rpc = (entry.name, entry.rpc) if entry else (path.stem, None)
+    return Subject(name, path, entry is not None, layers, gguf.read(path), layer_map, rpc)
 
 
 def parse_caches(text: str) -> list[Cache]:

@@ -30,6 +30,8 @@ FUNCTIONS = {
     "ggml_backend_dev_name": "char*(ggml_backend_device*)",
     "ggml_backend_dev_type": "enum32(ggml_backend_device*)",
     "ggml_backend_load_all_from_path": "void(char*)",
+    "ggml_backend_reg_dev_count": "uint64(ggml_backend_reg*)",
+    "ggml_backend_reg_dev_get": "ggml_backend_device*(ggml_backend_reg*, uint64)",
     "ggml_backend_tensor_get": "void(ggml_tensor*, void*, uint64, uint64)",
     "ggml_backend_tensor_set": "void(ggml_tensor*, void*, uint64, uint64)",
     "ggml_get_name": "char*(ggml_tensor*)",
@@ -95,8 +97,12 @@ FUNCTIONS = {
     # From a header of ggml's own, for the types of the cache that are quantized.
     **{name: kind for each in TYPES if each.block > 1 and not each.feature for name, kind in _rows(each.name).items()},
 }
-#: Only the patch series has them.
+#: Only the patch series has them, but for two of RPC's, which are of use with the others.
 OPTIONAL = {
+    "ggml_backend_rpc_add_server": "ggml_backend_reg*(char*)",
+    "ggml_backend_rpc_get_status": "enum32(char*)",
+    "ggml_backend_rpc_set_abort_callback": "void(ggml_abort_callback, void*)",
+    "ggml_backend_rpc_start_server": "void(char*, char*, uint64, uint64, ggml_backend_device**)",
     "llama_kvsplit_info": "char*()",
     "llama_kvsplit_set_layers": "char*(llama_model*, enum32*, enum32*, int32)",
     "llama_kvsplit_type_4_bits": "enum32()",
@@ -106,6 +112,7 @@ CALLBACKS = {
     "ggml_abort_callback": "bool(void*)",
     "ggml_backend_sched_eval_callback": "bool(ggml_tensor*, bool, void*)",
     "ggml_log_callback": "void(enum32, char*, void*)",
+    "llama_progress_callback": "bool(float32, void*)",
 }
 #: The fields that are read or set, of the structures that are passed by value.
 FIELDS = {
@@ -134,8 +141,10 @@ FIELDS = {
         "kv_unified": "bool",
     },
     "llama_model_params": {
+        "devices": "ggml_backend_device**",
         "n_gpu_layers": "int32",
         "load_mode": "enum32",
+        "progress_callback": "llama_progress_callback",
         "use_extra_bufts": "bool",
         "no_alloc": "bool",
     },

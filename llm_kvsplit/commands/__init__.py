@@ -20,6 +20,7 @@ COMMANDS = {
     "models": "List the registered models.",
     "plot": "Draw the results of bench: PNG, SVG, or one HTML page.",
     "remove": "Take a model out of the registry.",
+    "rpc-server": "Let another machine compute here: hold layers of its model, and their cache.",
     "sessions": "See and remove the KV states that follow-up questions start from.",
     "watch": "Watch the memory of the same prompt under two caches.",
 }
@@ -32,7 +33,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f".{name}", __name__).command
+        return importlib.import_module(f".{name.replace('-', '_')}", __name__).command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

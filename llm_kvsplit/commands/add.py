@@ -15,7 +15,7 @@ from ..errors import KvsplitError
 from ..kvtypes import BITS, Cache, CachePair
 from ..models import find
 from ..models.place import Place, printable, without_ending
-from ..options import layer_map
+from ..options import layer_map, rpc_servers
 from ..units import size
 
 _bits = click.Choice([str(bits) for bits in BITS])
@@ -31,6 +31,7 @@ def registration(command: Callable) -> Callable:
         click.option("--kv-layers", help="Bits by layer, such as 0-3:8/8,4-29:8/4, unless -o says otherwise."),
         click.option("--n-ctx", type=click.IntRange(1), help="Tokens of context; as many as needed if not given."),
         click.option("--n-gpu-layers", type=click.IntRange(-1), help="Layers to put on the GPU; -1 for all."),
+        click.option("--rpc", help="Machines that hold layers: host:port of each, after commas, unless -o says otherwise."),
     ]):  # fmt: skip
         command = option(command)
     return command
@@ -149,14 +150,18 @@ def register(
     kv_layers: str | None,
     n_ctx: int | None,
     n_gpu_layers: int | None,
+    rpc: str | None = None,
     sha256: str | None = None,
     source: str | None = None,
     mmproj: str | None = None,
 ) -> gguf.Gguf:
     """Check ``file``, add it to the registry, say how to use it, and return what its header says."""
     model = gguf.read(Path(file).expanduser().absolute())
+    rpc_servers(rpc)
     if gguf.embeds(model):
         bits = bool(kv_key_bits or kv_value_bits or kv_layers is not None)
+        if rpc:
+            raise KvsplitError(f"{model.path} embeds texts, which this machine does alone: leave out --rpc.")
         _register_embedding(model, names, bits, n_ctx=n_ctx, n_gpu_layers=n_gpu_layers, sha256=sha256, source=source)
         return model
     require_language_model(model)
@@ -180,6 +185,7 @@ def register(
             sha256,
             source,
             kv_layers=kv_layers,
+            rpc=rpc,
             mmproj=projector,
             media=takes,
         )

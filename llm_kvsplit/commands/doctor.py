@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
-from .. import companion, demo, files
+from .. import companion, demo, files, registry
 from ..builds import choice, pair_speed, probe, shelf
 from ..errors import KvsplitError
 from ..kvtypes import BITS, Cache, CachePair, LayerMap
+from ..options import rpc_servers
 from ..paths import cache_dir, registry_file
 from ..sessions import states
 from ..units import size
@@ -35,14 +36,19 @@ class PairTrial:
 @click.command()
 @click.option("as_json", "--json", is_flag=True, help="Print everything as JSON.")
 @click.option(
+    "--rpc", help="Also look at these machines, as host:port after commas (those of models are, in any case)."
+)
+@click.option(
     "--metal", is_flag=True, help="Build the patch series and prove its attention on this Mac's GPU (minutes)."
 )
-def command(as_json: bool, metal: bool) -> None:
+def command(as_json: bool, rpc: str | None, metal: bool) -> None:
     """Say which library is loaded, its devices, and which cache types it can run where."""
     if metal:
         companion.function("metal")()
         return
+    named = rpc_servers(rpc)
     report = _report()
+    look_at_servers(report, named)
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
@@ -64,6 +70,7 @@ def _report() -> dict[str, Any]:
         "series": None,
         "devices": [],
         "four_bits": None,
+        "servers": [],
         "pairs": [],
         "layer_map": None,
         "notes": [chosen.note] if chosen.note else [],
@@ -123,6 +130,24 @@ def _try_pairs(report: dict[str, Any]) -> None:
         report["problems"].append(f"Trying the cache types ended with exit code {child.returncode}: {last_words}")
 
 
+def look_at_servers(report: dict[str, Any], named: tuple[str, ...]) -> None:
+    """Ask each machine that computes for this one what memory it has."""
+    try:
+        known = [rpc_servers(entry.rpc) for entry in registry.load().values()]
+    except KvsplitError:
+        known = []  # of which _file_problems has spoken
+    endpoints = dict.fromkeys([*named, *(endpoint for each in known for endpoint in each)])
+    if not endpoints or not report["usable"]:
+        return
+    from ..engine import servers
+
+    for endpoint in endpoints:
+        try:
+            report["servers"] += [dataclasses.asdict(device) for device in servers.devices([endpoint])]
+        except KvsplitError as ex:
+            report["problems"].append(str(ex))
+
+
 def _about_unbound() -> str:
     """What is known, and what is not, of a library that has no definitions of its own."""
     from ..engine import unbound
@@ -149,12 +174,10 @@ def _file_problems(chosen: shelf.Build) -> list[str]:
             for name, sha256 in shelf.files_of(chosen.manifest).items()
             if files.sha256(chosen.folder / name) != sha256
         ]
-    from ..registry import load
-
     try:
         problems += [
             f"{entry.name} is registered, but {entry.path} is gone: 'llm kvsplit remove {entry.name}' forgets it."
-            for entry in load().values()
+            for entry in registry.load().values()
             if not entry.path.is_file()
         ]
     except KvsplitError as ex:
@@ -174,6 +197,9 @@ def _print(report: dict[str, Any]) -> None:
         )
     if report["four_bits"]:
         click.echo(f"4 bits            {report['four_bits']}")
+    for server in report["servers"]:
+        memory = f"{size(server['total'])} of memory, {size(server['free'])} free"
+        click.echo(f"server            {server['endpoint']}, {memory}, of this library's protocol")
     click.echo(f"models            {registry_file()}")
     click.echo(f"cache             {cache_dir()}")
     if report["pairs"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,7 @@ from .. import fit, gguf
 from ..bench import subject as subjects
 from ..errors import KvsplitError
 from ..kvtypes import LADDER, Cache, CachePair, LayerMap
-from ..options import layer_map
+from ..options import layer_map, rpc_servers
 from ..units import parse_size, size
 from .add import require_language_model
 from .parameters import positive
@@ -24,14 +25,16 @@ if TYPE_CHECKING:
 @click.option("--memory", help="Such as 16GB; without it, what this machine (or its GPU) has free.")
 @positive("--n-ctx", help="The context you want: shows what must be given up for it.")
 @click.option("--kv-layers", help="Also a layer map, such as 0-3:8/8,rest:8/4 (default: the registered one, if any).")
-def command(model: str, memory: str | None, n_ctx: int | None, kv_layers: str | None) -> None:
+@click.option("--rpc", help="With these machines, as host:port after commas (default: the registered ones, if any).")
+def command(model: str, memory: str | None, n_ctx: int | None, kv_layers: str | None, rpc: str | None) -> None:
     """Show how much context of MODEL fits in memory with each pair of cache bits, and with a layer map.
 
     MODEL is a registered name or a GGUF file. Nothing is loaded or measured.
     """
     subject = subjects.named(model)
     require_language_model(subject.header)
-    budget, where = (parse_size(memory), "--memory") if memory else fit.device_memory()
+    endpoints = rpc_servers(subject.rpc if rpc is None else rpc)
+    budget, where = (parse_size(memory), "--memory") if memory else fit.device_memory(endpoints)
     if budget <= 0:
         raise KvsplitError("--memory must be more than nothing: write it like 16GB.")
     from ..engine import library
@@ -44,7 +47,10 @@ def command(model: str, memory: str | None, n_ctx: int | None, kv_layers: str | 
         if reason := gguf.refusal(subject.header, mapped):
             raise KvsplitError(f"{subject.name} {reason}.")
         caches.append(mapped)
-    with fit.simulation(subject.load_options()) as weights:
+    load = subject.load_options(endpoints)
+    if endpoints and load.n_gpu_layers < 0:
+        load = replace(load, n_gpu_layers=fit.layers_on_servers(subject.path, endpoints, caches[0], n_ctx))
+    with fit.simulation(load) as weights:
         click.echo(f"{subject.name}: {size(weights.size)} of weights, {size(budget)} of memory ({where}).")
         if weights.size >= budget:
             raise KvsplitError(
@@ -55,6 +61,8 @@ def command(model: str, memory: str | None, n_ctx: int | None, kv_layers: str | 
             _print_largest(weights, caches, budget)
         else:
             _print_at(weights, caches, budget, n_ctx)
+        if endpoints:
+            _print_spread(weights, endpoints)
     if mapped:
         click.echo(f"map is {mapped}.")
     click.echo(
@@ -98,6 +106,23 @@ def _print_at(weights: Weights, caches: list[Cache], budget: int, n_ctx: int) ->
         most = fit.largest(weights, smallest.cache, budget)
         fits = f"{most.n_ctx} tokens fit with {smallest.cache}" if most else "no context fits"
         click.echo(f"\nNo pair fits: {fits}, or find {size(smallest.total - budget)} more memory.")
+
+
+def _print_spread(weights: Weights, endpoints: tuple[str, ...]) -> None:
+    """Where llama.cpp would put which layers, by the memory that each machine has free."""
+    from ..engine import servers
+
+    click.echo("\nEach layer lies whole on one machine, with its cache:")
+    machines = {device.name: device for device in servers.devices(endpoints)}
+    layers: dict[str, list[int]] = {}
+    for layer, name in sorted(fit.layer_devices(weights).items()):
+        layers.setdefault(name, []).append(layer)
+    for name in [*machines, *(name for name in layers if name not in machines)]:
+        held = layers.get(name, [])
+        which = f"layers {held[0]} to {held[-1]}" if held else "no layer"
+        device = machines.get(name)
+        where = f"{device.endpoint} ({size(device.free)} free)" if device else f"this machine ({name})"
+        click.echo(f"  {where}: {which}")
 
 
 def _row(cache: Cache, first: str, footprint: fit.Footprint) -> str:

@@ -35,7 +35,7 @@ def command(as_json: bool) -> None:
             click.echo(f"    {', '.join(facts)}")
 
 
-_DEFAULTS = ("kv_key_bits", "kv_value_bits", "kv_layers", "n_ctx", "n_gpu_layers")
+_DEFAULTS = ("kv_key_bits", "kv_value_bits", "kv_layers", "n_ctx", "n_gpu_layers", "rpc")
 
 
 def _facts(entry: registry.Entry) -> dict:

@@ -12,7 +12,7 @@ from .. import machine
 from ..builds import pair_speed
 from ..errors import KvsplitError
 from ..kvtypes import Cache, LayerMap
-from . import layer_types, library, log_lines
+from . import layer_types, library, log_lines, servers
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ class Context:
         with library.log.capture() as lines:
             pointer = self.lib.llama_init_from_model(self.weights.pointer, params)
         if not pointer:
+            servers.refuse(self._far, lines)
             cause = library.error_text(lines) or "llama.cpp gave no reason"
             raise ContextError(options, cause)
         self.pointer, self.options = pointer, options
@@ -123,6 +124,8 @@ class Context:
         self.kv_size = log_lines.kv_size(parts, self.weights.values_per_layer)
         self.buffers = log_lines.buffers(texts, recurrent=self.weights.recurrent or self.weights.hybrid)
         self.graph_splits = log_lines.graph_splits(texts)
+        #: Layer -> name of the device that holds its keys and values, where the log says so.
+        self.layer_devices = {layer: name for part in parts or [] for layer, name in part.devices.items()}
         #: Where attention runs: "GPU", "CPU", or None if the log does not settle it.
         self.attention = log_lines.attention_place(parts, self.graph_splits)
 
@@ -185,6 +188,11 @@ class Context:
                 batch.pos = (ctypes.c_int32 * len(part))(*range(first, first + len(part)))
             with library.log.capture() as lines, self._stopping(stopped if len(part) > 1 else None):
                 status = self.lib.llama_decode(self.pointer, batch)
+                if self._far and start + size >= len(tokens):
+                    self.synchronize()  # only then is a server known to have done its share
+            if self._far and servers.given_up(self._far):
+                return
+            servers.check(self._far)
             if status != 0:
                 self._drop_unfinished()
             if status == _ABORTED:
@@ -221,6 +229,7 @@ class Context:
         cannot."""
         start = len(self.tokens)
         if not decode(self.position(start)):
+            servers.check(self._far)
             self._drop_unfinished()
             return False
         self.tokens += numbers
@@ -239,8 +248,10 @@ class Context:
                 batch.seq_id[i][0], batch.logits[i] = 0, True
             with library.log.capture() as lines:
                 status = self.lib.llama_decode(self.pointer, batch)
+                self.synchronize()
         finally:
             self.lib.llama_batch_free(batch)
+        servers.check(self._far)
         if status != 0:
             raise KvsplitError(
                 f"llama.cpp could not evaluate {len(tokens)} tokens: {library.error_text(lines) or status}."
@@ -248,6 +259,11 @@ class Context:
         self.tokens += tokens
         shape = (len(tokens), self.weights.n_vocab)
         return np.ctypeslib.as_array(self.lib.llama_get_logits(self.pointer), shape).astype(np.float64)
+
+    @property
+    def _far(self) -> tuple[str, ...]:
+        """The servers that hold a part of it."""
+        return self.weights.options.servers
 
     def synchronize(self) -> None:
         """Wait until everything asked for is computed."""
@@ -279,6 +295,7 @@ class Context:
         size = self.lib.llama_state_seq_get_size(self.pointer, 0)
         state = np.empty(size, np.uint8)
         written = self.lib.llama_state_seq_get_data(self.pointer, _bytes_of(state), size, 0)
+        servers.check(self._far)
         if written != size:
             raise KvsplitError(f"llama.cpp wrote {written} of the {size} bytes of its state.")
         return state
@@ -290,6 +307,7 @@ class Context:
         """
         read = self.lib.llama_state_seq_set_data(self.pointer, _bytes_of(state), len(state), 0)
         self.tokens, self.spans = list(tokens), list(spans)
+        servers.check(self._far)
         latest = self.position(len(tokens)) - 1
         if read != len(state) or self.lib.llama_memory_seq_pos_max(self.memory, 0) != latest:
             self.clear()

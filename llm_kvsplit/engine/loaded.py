@@ -62,7 +62,7 @@ _loaded: _Loaded | None = None
 def weights(options: LoadOptions) -> Weights:
     """The model's weights, loaded unless they are already; another model's are freed first."""
     global _loaded
-    if _loaded is None or _loaded.weights.options != options:
+    if _loaded is None or _loaded.weights.options != options or _loaded.weights.lost:
         close()
         _loaded = _Loaded(Weights(options))
     return _loaded.weights

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from .. import deep_thread, gguf
+from .. import deep_thread, gguf, progress
 from ..errors import KvsplitError
-from . import library, log_lines
+from . import library, log_lines, servers
 
 #: llama.cpp splits a text into words by regular expressions, and GCC's std::regex recurses for each character of a match:
 #: about 350 bytes a letter (unicode_regex_split_stl in unicode.cpp). So a word of 30,000 letters overflows the usual 8 MiB.
@@ -35,6 +37,8 @@ class LoadOptions:
     use_extra_bufts: bool = True
     #: Read the header alone and pretend: contexts say what they would allocate, and compute nothing.
     simulate: bool = False
+    #: Other machines that hold layers, as "host:port".
+    servers: tuple[str, ...] = ()
 
 
 class LoadError(KvsplitError):
@@ -62,9 +66,18 @@ class Weights:
         if options.simulate:
             # As llama.cpp's own memory fitting does (common/fit.cpp).
             params.no_alloc, params.load_mode = True, self.lib.LLAMA_LOAD_MODE_NONE
-        with library.log.capture() as lines:
+        if options.servers:
+            params.devices = servers.pointers(options.servers)
+        with _sending(options) as go_on, library.log.capture() as lines:
+            if options.servers:
+                params.progress_callback = callback = self.lib.llama_progress_callback(go_on)
             self.pointer = self.lib.llama_model_load_from_file(os.fsencode(options.path), params)
+        if options.servers:
+            del callback  # which ctypes keeps no reference of
         if not self.pointer:
+            servers.refuse(options.servers, lines)
+            if servers.stopped():
+                raise KeyboardInterrupt
             # These words say nothing that the sentence does not.
             words = (
                 library.error_text(lines).removeprefix("error loading model: ").removesuffix("; failed to load model")
@@ -93,6 +106,11 @@ class Weights:
         if self.pointer:
             self.lib.llama_model_free(self.pointer)
             self.pointer = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether a server is gone that holds some of it, so that it is of no more use."""
+        return servers.lost(self.options.servers)
 
     @functools.cached_property
     def chat_templates(self) -> dict[str, str]:
@@ -163,6 +181,27 @@ class Weights:
 
     def is_end(self, token: int) -> bool:
         return self.lib.llama_vocab_is_eog(self.vocab, token)
+
+
+@contextmanager
+def _sending(options: LoadOptions) -> Iterator[Callable[[float, Any], bool]]:
+    """What llama.cpp calls with the share that is loaded, to be told whether to go on; on a terminal with a bar, since
+    weights may travel for minutes."""
+    if not options.servers or options.simulate or not sys.stderr.isatty():
+        yield lambda _share, _data: not servers.stopped()
+        return
+    size = gguf.read(options.path).size
+    with progress.transfer(f"Sending layers to {' and '.join(options.servers)}", size) as advance:
+        sent = 0
+
+        def go_on(share: float, _data: Any) -> bool:
+            nonlocal sent
+            new = int(share * size) - sent
+            sent += new
+            advance(new)
+            return not servers.stopped()
+
+        yield go_on
 
 
 def with_stack(n_bytes: int, call: Callable[[], _T]) -> _T:

@@ -52,7 +52,7 @@ def deferred_save(context: Context, model_name: str, conversation: str) -> Calla
 
     Neither raises for the disk's sake: the answer has been given.
     """
-    if len(context.tokens) < states.MIN_TOKENS:
+    if len(context.tokens) < states.MIN_TOKENS or context.weights.lost:
         return lambda: None
     tokens, state = list(context.tokens), context.state()
     media = [(span.start, span.length, span.positions) for span in context.spans]

@@ -95,7 +95,7 @@ def unknown_command(line: str) -> Iterator[str]:
     for name, rest in COMMAND.findall(line):
         command: click.Command = COMMANDS[name]
         words = rest.replace("'", " ").replace('"', " ").split()
-        while words and isinstance(command, click.Group) and re.fullmatch(r"[a-z]\w*", words[0]):
+        while words and isinstance(command, click.Group) and re.fullmatch(r"[a-z][\w-]*", words[0]):
             context = click.Context(command)
             if words[0] not in command.list_commands(context):
                 yield f"{name} {words[0]}: there is no such command"

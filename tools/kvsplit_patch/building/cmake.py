@@ -69,6 +69,8 @@ def flags(*, cuda: bool = False, vulkan: bool = False) -> tuple[str, ...]:
         "CMAKE_BUILD_TYPE": "Release",
         "BUILD_SHARED_LIBS": "ON",
         "GGML_NATIVE": "ON",  # for this machine's CPU; the patch amx-tile-config makes that safe
+        "GGML_RPC": "ON",
+        "GGML_RPC_RDMA": "OFF",  # it would need libibverbs wherever the library is loaded
     }
     if sys.platform == "darwin":
         chosen |= {"GGML_METAL": "ON", "GGML_METAL_EMBED_LIBRARY": "ON"}

@@ -25,6 +25,7 @@ HEADERS = (
     "include/llama.h",
     "include/llama-kvsplit.h",
     "ggml/include/ggml-backend.h",
+    "ggml/include/ggml-rpc.h",
     "ggml/src/ggml-quants.h",
     "ggml/src/ggml-kv-types.h",
     "tools/mtmd/mtmd.h",
