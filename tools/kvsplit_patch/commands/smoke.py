@@ -10,7 +10,9 @@ from . import options
 @options.target
 @options.flags
 @click.option(
-    "--accept", is_flag=True, help="Store the unpatched build's numbers, and ours of types that it lacks, as the baseline."
+    "--accept",
+    is_flag=True,
+    help="Store the unpatched build's numbers, and ours of types that it lacks, as the baseline.",
 )
 @click.option("--device", type=click.Choice(["softmetal"]), help="Compare the emulated Metal with the CPU instead.")
 def command(target, flags, accept, device):
