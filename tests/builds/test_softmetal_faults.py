@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from kvsplit_patch.proof.programs.backend_ops import OPERATION, ROWS
 from kvsplit_patch.series import trees
 from kvsplit_patch.upstream import store
 from softmetal import attention, build
@@ -50,6 +51,22 @@ def test_a_fault_in_a_kernel_is_noticed(patched_programs, name):
         attention.run(patched_programs, CASES, fault=FAULTS[name], reverse=reverse) for reverse in (False, True)
     )
     assert any(not outcome.clean for outcome in outcomes)
+
+
+#: In the kernels of the series' own types: what stands there, what the fault makes of it, operations and cases.
+TYPES_CASES = attention.mixed("64", (("q6_0", "q3_nl"),))
+TYPE_FAULTS = {
+    "upper bits are another value's": ("xb->qh[4*(il%2) + i] >> 2", "xb->qh[4*(il%2)] >> 2", OPERATION, TYPES_CASES),
+    "the sign of a scale is lost": ("(d << 8)", "((d & 0x7f) << 8)", OPERATION, TYPES_CASES),
+    "a scale is not tried": ("short i = below - 1;", "short i = below;", ROWS, attention.ADDED_ROWS),
+    "only one side is tried": ("side < 2", "side < 1", ROWS, attention.ADDED_ROWS),
+}
+
+
+@pytest.mark.parametrize("name", TYPE_FAULTS)
+def test_a_fault_in_a_kernel_of_the_added_types_is_noticed(patched_programs, name):
+    *fault, operations, cases = TYPE_FAULTS[name]
+    assert attention.run(patched_programs, cases, operations=operations, fault=tuple(fault)).failed
 
 
 #: Heads that upstream's vector kernel writes behind its memory for, with one type that it has for all of them.

@@ -28,6 +28,7 @@ def test_it_is_planned_and_moved_as_it_was_resolved(project):
     states = dict.fromkeys(patchset.load(project / "patchset").names(), "clean") | {
         "metal-fa-large-heads": "resolved as kept",  # upstream has it, so it is dropped
         "metal-mixed-kv": "resolved as kept",
+        "rpc-errors": "resolved as kept",
     }
     for name, state in states.items():
         assert f"  {name:20} {state}\n" in plan

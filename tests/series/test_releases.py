@@ -16,7 +16,7 @@ from tests.support.worlds import drop, run, series_on
 
 RELEASES = ["0.3.35", *(pytest.param(version, marks=pytest.mark.long) for version in ("0.3.33", "0.3.31", "0.3.28"))]
 #: What needs the Metal kernels of a later llama.cpp, in an order in which each can be taken out.
-METAL = ("metal-mixed-kernels", "metal-mixed-kv", "metal-fa-large-heads", "metal-fa-vec-zero")
+METAL = ("metal-iq4-nl", "metal-mixed-kernels", "metal-mixed-kv", "metal-fa-large-heads", "metal-fa-vec-zero")
 
 
 def added(patch) -> set:
@@ -44,7 +44,7 @@ def test_the_series_reaches_another_release(project, version):
     fetch(HERE)
     commit = fetch(version)
     # The newest patches change lines that are others there, and the test cases of kv-types stand beside those of Metal.
-    for name in ("kv-types", *METAL, "kv-layers"):
+    for name in ("kv-4-bits", "metal-kv-types", "kv-types", *METAL, "kv-layers"):
         drop(project, name)
     before = patchset.load(project / "patchset")
     plan = run("rebase", "--plan", version)

@@ -1,4 +1,4 @@
-"""Upstream's test-backend-ops on the software Metal: flash attention against the CPU, case by case."""
+"""Upstream's test-backend-ops on the software Metal: a cache's operations against the CPU, case by case."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from kvsplit_patch.proof.programs import backend_ops
 from . import build
 
 DEVICE = "MTL0"
-#: The types that may differ between keys and values; every ordered pair of them.
-TYPES = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-PAIRS = tuple((k, v) for k in TYPES for v in TYPES if k != v)
+#: Those that only the series gives to Metal's attention, so that it is the series' also where keys and values have one.
+ADDED = ("iq4_nl", "q6_0", "q3_nl")
+#: The types that may differ between keys and values; every ordered pair that the series gives to Metal.
+TYPES = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", *ADDED)
+PAIRS = tuple((k, v) for k in TYPES for v in TYPES if k != v or k in ADDED)
 
-_ANY_PAIR = "|".join(f"type_K={k},type_V={v}" for k, v in PAIRS)
+_ANY_PAIR = "|".join(f"type_K={k},type_V={v}," for k, v in PAIRS)
+#: The cases of rows in the added types, for test-backend-ops' ``-p``.
+ADDED_ROWS = f"=({'|'.join(ADDED)}),"
 
 
 def mixed(heads: str = r"\d+", pairs: tuple[tuple[str, str], ...] = PAIRS) -> str:
@@ -53,7 +57,13 @@ class DeviceResults:
 
 
 def run(
-    programs: Path, cases: str, *, fault: tuple[str, str] | None = None, emulated: bool = True, **how: bool
+    programs: Path,
+    cases: str,
+    *,
+    operations: str = backend_ops.OPERATION,
+    fault: tuple[str, str] | None = None,
+    emulated: bool = True,
+    **how: bool,
 ) -> DeviceResults:
     """Run the cases that match ``cases``. ``how`` is ``build.environment``'s; without ``emulated``, on a Mac's own GPU.
 
@@ -66,7 +76,7 @@ def run(
             planted = Path(scratch) / "fault"
             planted.write_text("\n=====\n".join(fault))
             environment["SOFTMETAL_FAULT"] = str(planted)
-        outcome = backend_ops.test(programs, DEVICE, cases, environment)
+        outcome = backend_ops.test(programs, DEVICE, cases, environment, operations)
         counts = json.loads(report.read_text()) if report.is_file() else {}
     return DeviceResults(outcome.passed, outcome.failed, _reason(outcome), counts)
 

@@ -18,12 +18,19 @@ from kvsplit_patch.building import cmake
 from kvsplit_patch.echo import Echo, echo
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.proof.programs import llama_bench
-from kvsplit_patch.proof.smoke import demo
+from kvsplit_patch.proof.programs.backend_ops import OPERATION, ROWS
+from kvsplit_patch.proof.smoke import OTHERS, demo
 from kvsplit_patch.series import trees
 from llm_kvsplit.kvtypes import USUAL, CachePair
 
 from . import attention, build, smoke
 
+#: Name -> operations, and the cases of them.
+CASES = {
+    "attention, different types": (OPERATION, attention.mixed()),
+    "attention, upstream's cases": (OPERATION, attention.STOCK),
+    "rows of added types": (ROWS, attention.ADDED_ROWS),
+}
 LOAD = llama_bench.Load(prompt=128, answer=16, depth=256, repeats=2)
 
 
@@ -37,13 +44,13 @@ def confirm(
     echo: Echo,
     emulated: bool,
     cases: str = "",
-    caches: tuple[CachePair, ...] = USUAL,
+    caches: tuple[CachePair, ...] = (*USUAL, *OTHERS),
     ubatches: tuple[int, ...] = smoke.UBATCHES,
 ) -> Confirmation:
     """Build the series and try it: attention against the CPU, the bundled model, speed.
 
-    ``cases``: other cases of attention than all of the mixed ones and upstream's. Raises PatchError where there is no
-    Metal, or it does not compile.
+    ``cases``: other cases of attention than all of the mixed ones and upstream's, and no others. Raises PatchError where
+    there is no Metal, or it does not compile.
     """
     if not emulated and sys.platform != "darwin":
         raise PatchError("This needs a Mac: here, 'kvsplit-patch verify' proves the same on a software Metal.")
@@ -57,14 +64,13 @@ def confirm(
         f"patches: {', '.join(patch['name'] for patch in source.patches)}",
     ]
     problems = []
-    chosen = {"chosen cases": cases} if cases else {"different types": attention.mixed(), "upstream's": attention.STOCK}
-    for name, pattern in chosen.items():
+    for name, (operations, pattern) in ({"attention, chosen cases": (OPERATION, cases)} if cases else CASES).items():
         echo(f"test-backend-ops: {name}")
-        outcome = attention.run(programs, pattern, emulated=emulated)
-        lines.append(f"attention, {name}: {outcome.passed} passed, {len(outcome.failed)} differ{_stopped(outcome)}")
-        problems += [f"attention differs: {case}" for case in outcome.failed]
+        outcome = attention.run(programs, pattern, operations=operations, emulated=emulated)
+        lines.append(f"{name}: {outcome.passed} passed, {len(outcome.failed)} differ{_stopped(outcome)}")
+        problems += [f"{name} differ: {case}" for case in outcome.failed]
         if not outcome.clean and not outcome.failed:
-            problems.append(f"attention, {name}: {outcome.died or 'nothing ran'}")
+            problems.append(f"{name}: {outcome.died or 'nothing ran'}")
     rows = smoke.measure(programs, echo, caches, ubatches, emulated)
     lines += smoke.table(rows)
     problems += [problem for row in rows for problem in row.problems()]

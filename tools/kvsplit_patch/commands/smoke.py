@@ -38,8 +38,10 @@ def command(target, flags, accept, device):
 def _on_softmetal(source):
     from softmetal import attention, build, smoke
 
+    from ..proof.smoke import caches
+
     programs = build.programs(source, echo)
-    rows = smoke.measure(programs, echo)
+    rows = smoke.measure(programs, echo, caches(source))
     click.echo("\n".join(smoke.table(rows)))
     tensors = attention.tensor_kernels(programs)
     if tensors:

@@ -96,12 +96,18 @@ def check(
     return ours, broken
 
 
+def caches(source: SourceTree) -> tuple[CachePair, ...]:
+    """Those that a build of ``source`` has the types of."""
+    carried = {patch["name"] for patch in source.patches}
+    return (*USUAL, *(pair for pair in OTHERS if pair.features <= carried))
+
+
 def measured(source: SourceTree, flags: Sequence[str], model: Path, text: Path, echo: Echo) -> Measurement:
     """``measure`` on the build of a tree, remembered beside its programs: they give the same numbers every time."""
     from ..building.artifacts import tools
 
     folder = tools(source, flags, echo)
-    pairs = [*USUAL, *(pair for pair in OTHERS if pair.features <= {patch["name"] for patch in source.patches})]
+    pairs = caches(source)
     types = {str(pair): (pair.k.name, pair.v.name) for pair in pairs}
     phases = {phase: asdict(windows) for phase, windows in PHASES.items()}
     settings = json.dumps([phases, types, _THREADS, files.sha256(model), files.sha256(text)])

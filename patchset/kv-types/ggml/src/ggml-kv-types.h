@@ -7,6 +7,9 @@
 //
 // Their numbers lie far behind GGML_TYPE_COUNT, where upstream counts on. Files with arrays by type include this.
 
+#define GGML_COMMON_DECL_C
+#include "ggml-common.h"
+
 #include "ggml.h"
 
 #ifdef __cplusplus
@@ -15,24 +18,6 @@ extern "C" {
 
 // an array by type, and a check of a type, reach as far as these types
 #define GGML_TYPE_COUNT GGML_TYPE_KV_COUNT
-
-#define QK_KV 32
-
-typedef struct {
-    ggml_fp16_t d;       // value = d*(q - 32)
-    uint8_t     qh[8];   // upper 2 bits: of values j, j + 8, j + 16, j + 24
-    uint8_t     qs[16];  // lower 4 bits: of values j, j + 16
-} block_q6_0;
-
-typedef struct {
-    uint8_t d;           // upper half of an f16; value = d/128*level
-    uint8_t qh[4];       // upper bit of each level's number
-    uint8_t qs[8];       // lower 2 bits: of values j, j + 8, j + 16, j + 24
-} block_q3_nl;
-
-// The levels with the smallest squared error for 32 normal values, their scale and its sign chosen with them (Lloyd's
-// iteration). They are not symmetric: the sign of the scale says which side has the largest value.
-#define GGML_KV_LEVELS_Q3_NL -127, -76, -44, -18, 7, 33, 63, 104
 
 GGML_API void quantize_row_q6_0_ref (const float * x, block_q6_0  * y, int64_t k);
 GGML_API void quantize_row_q3_nl_ref(const float * x, block_q3_nl * y, int64_t k);

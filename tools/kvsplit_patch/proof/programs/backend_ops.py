@@ -1,4 +1,4 @@
-"""Upstream's test-backend-ops: flash attention of one backend against the CPU's plain one, case by case."""
+"""Upstream's test-backend-ops: operations of one backend against the CPU's plain ones, case by case."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from ...failures import ending
 from . import failure, run
 
 OPERATION = "FLASH_ATTN_EXT"
+#: What writes rows into a cache, and reads them again: K is read, rotated and written again where a cache is shifted.
+ROWS = "SET_ROWS,GET_ROWS,CPY"
 
 # What a case differs by is printed in front of it on the same line: "[FLASH_ATTN_EXT] ERR = … FLASH_ATTN_EXT(…): FAIL".
-_VERDICT = re.compile(rf"\b{OPERATION}\((.*?)\): +(.*?) *$", re.MULTILINE)
+_VERDICT = re.compile(r"\b[A-Z][A-Z_]+\((.*?)\): +(.*?) *$", re.MULTILINE)
 # At the end, each once more: a case that could not be allocated has no verdict before.
-_FAILING = re.compile(rf"^  {OPERATION}\((.*)\)$", re.MULTILINE)
+_FAILING = re.compile(r"^  [A-Z][A-Z_]+\((.*)\)$", re.MULTILINE)
 _BACKEND = re.compile(r"^Backend \d+/\d+: (\S+)$", re.MULTILINE)
 _SUMMARY = re.compile(r"^ +(\d+)/(\d+) tests passed$", re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
@@ -51,10 +53,19 @@ def support(tools: Path, backend: str, environment: Mapping[str, str] | None = N
     return {case: verdict == "SUPPORTED" for case, verdict in _VERDICT.findall(done.stdout)}
 
 
-def test(tools: Path, backend: str, cases: str = "", environment: Mapping[str, str] | None = None) -> CaseResults:
-    """Run the cases that match the pattern ``cases``, or all. That the program died is in the outcome."""
+def test(
+    tools: Path,
+    backend: str,
+    cases: str = "",
+    environment: Mapping[str, str] | None = None,
+    operations: str = OPERATION,
+) -> CaseResults:
+    """Run the cases that match the pattern ``cases``, or all. That the program died is in the outcome.
+
+    ``operations``: one, or several with commas between.
+    """
     only = ["-p", cases] if cases else []
-    done = _run(tools, "test", "-b", backend, "-o", OPERATION, *only, environment=environment)
+    done = _run(tools, "test", "-b", backend, "-o", operations, *only, environment=environment)
     return read(done.stdout, done.stderr, done.returncode)
 
 

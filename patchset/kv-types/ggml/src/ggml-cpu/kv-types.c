@@ -21,40 +21,37 @@ void quantize_row_q3_nl(const float * x, void * y, int64_t k) {
 
 // attention has kernels of its own (fattn/); these are for products without it, and for fewer keys than it takes
 
-void ggml_vec_dot_q6_0_q8_0(int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc) {
-    const block_q6_0 * x = (const block_q6_0 *) vx;
-    const block_q8_0 * y = (const block_q8_0 *) vy;
-    assert(n % QK_KV == 0 && nrc == 1);
-    GGML_UNUSED(nrc);
-    GGML_UNUSED(bx);
-    GGML_UNUSED(by);
-    GGML_UNUSED(bs);
+static inline float ggml_kv_vec_dot_q8_0(enum ggml_type type, int n, const void * vx, const void * vy) {
+    const block_q6_0  * x6 = (const block_q6_0  *) vx;
+    const block_q3_nl * x3 = (const block_q3_nl *) vx;
+    const block_q8_0  * y  = (const block_q8_0  *) vy;
+    assert(n % QK_KV == 0);
     float sum = 0.0f;
     for (int i = 0; i < n/QK_KV; ++i) {
         int dot = 0;
         for (int j = 0; j < QK_KV; ++j) {
-            dot += ggml_kv_int_q6_0(x + i, j)*y[i].qs[j];
+            dot += (type == GGML_TYPE_Q6_0 ? ggml_kv_int_q6_0(x6 + i, j) : ggml_kv_int_q3_nl(x3 + i, j))*y[i].qs[j];
         }
-        sum += GGML_FP16_TO_FP32(x[i].d)*GGML_FP16_TO_FP32(y[i].d)*dot;
+        const float d = type == GGML_TYPE_Q6_0 ? GGML_FP16_TO_FP32(x6[i].d) : ggml_kv_scale_q3_nl(x3[i].d);
+        sum += d*GGML_FP16_TO_FP32(y[i].d)*dot;
     }
-    *s = sum;
+    return sum;
+}
+
+void ggml_vec_dot_q6_0_q8_0(int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc) {
+    assert(nrc == 1);
+    *s = ggml_kv_vec_dot_q8_0(GGML_TYPE_Q6_0, n, vx, vy);
+    GGML_UNUSED(bs);
+    GGML_UNUSED(bx);
+    GGML_UNUSED(by);
+    GGML_UNUSED(nrc);
 }
 
 void ggml_vec_dot_q3_nl_q8_0(int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc) {
-    const block_q3_nl * x = (const block_q3_nl *) vx;
-    const block_q8_0  * y = (const block_q8_0  *) vy;
-    assert(n % QK_KV == 0 && nrc == 1);
-    GGML_UNUSED(nrc);
+    assert(nrc == 1);
+    *s = ggml_kv_vec_dot_q8_0(GGML_TYPE_Q3_NL, n, vx, vy);
+    GGML_UNUSED(bs);
     GGML_UNUSED(bx);
     GGML_UNUSED(by);
-    GGML_UNUSED(bs);
-    float sum = 0.0f;
-    for (int i = 0; i < n/QK_KV; ++i) {
-        int dot = 0;
-        for (int j = 0; j < QK_KV; ++j) {
-            dot += ggml_kv_int_q3_nl(x + i, j)*y[i].qs[j];
-        }
-        sum += ggml_kv_scale_q3_nl(x[i].d)*GGML_FP16_TO_FP32(y[i].d)*dot;
-    }
-    *s = sum;
+    GGML_UNUSED(nrc);
 }
