@@ -1,11 +1,12 @@
 """llama.cpp's own programs, such as ``llama-server``: compiled from a build's own tree when they are first needed.
 
-A build holds libraries, so that the first question is quick. A program comes to lie in ``backends/<id>/programs/NAME/``,
-beside links to the very libraries of the build, and goes with it.
+A build holds libraries alone, so that the first question is quick. A program comes to lie in
+``backends/<id>/programs/NAME/``, beside links to the very libraries of the build, and goes with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -16,34 +17,47 @@ from . import choice, first_build
 from .shelf import CUSTOM, STOCK, Build
 
 
-def ensure(name: str, *, flags: tuple[str, ...] = (), with_page: Path | None = None) -> Path:
-    """The program ``name`` of the chosen build, which is made where there is none yet; the file to run.
+def ensure(
+    name: str, *, variant: str = "", flags: tuple[str, ...] = (), added: Mapping[str, Path] | None = None
+) -> Path:
+    """The file of the program ``name`` of the chosen build; the program, and the build, are made where there is none yet.
 
-    ``flags`` are cmake's, beyond those of the build. ``with_page`` is a folder of web pages for ``llama-server``.
-    Raises KvsplitError where it cannot be made, click.Abort on Ctrl-C.
+    ``flags`` are cmake's, beyond those of the build. ``added`` are folders that are laid into upstream's tree, by their
+    path in it. ``variant`` names a program that was made with either. Raises KvsplitError where it cannot be made,
+    click.Abort on Ctrl-C.
     """
-    build = choice.ensure()
-    if build.id in (STOCK, CUSTOM) or build.folder is None:
-        raise KvsplitError(f"{choice.describe(build)} comes without {name}: {_next_step(build)}.")
-    program = place(build, name, with_page=with_page is not None) / name
+    build = _build(name)
+    program = _place(build, name, variant)
     if program.is_file():
         return program
     try:
-        made = first_build.with_progress(companion.function("program"), build, program, flags=flags, page=with_page)
-    except click.Abort:
-        raise
+        return first_build.with_progress(companion.function("program"), build, program, flags=flags, added=added)
     except click.ClickException as failure:
         raise KvsplitError(f"{name} cannot be made: {failure.message}") from failure
-    return made
+    except OSError as failure:
+        raise KvsplitError(f"{name} cannot be made ({failure.strerror}): check {failure.filename}.") from failure
 
 
-def place(build: Build, name: str, *, with_page: bool = False) -> Path:
-    """The folder of a program, whether it is there or not; a server that holds a web page is one of its own."""
-    assert build.folder is not None
-    return build.folder / "programs" / (f"{name}-page" if with_page else name)
+def find(name: str, *, variant: str = "") -> Path | None:
+    """The same, where it has been made already; else None. Raises KvsplitError for a library that is no build."""
+    program = _place(_build(name), name, variant)
+    return program if program.is_file() else None
 
 
-def _next_step(build: Build) -> str:
+def _build(name: str) -> Build:
+    build = choice.ensure()
     if build.id == CUSTOM:
-        return "unset LLAMA_CPP_LIB_PATH, and a build of the patch series is used"
-    return "make a build of the patch series with 'llm kvsplit backend build', and choose it with 'llm kvsplit backend use'"
+        raise KvsplitError(
+            f"{choice.describe(build)} has no {name}: unset LLAMA_CPP_LIB_PATH, so that a build of the series is used."
+        )
+    if build.id == STOCK:
+        raise KvsplitError(
+            f"{choice.describe(build)} has no {name}: make a build of the series with 'llm kvsplit backend build', and "
+            "choose it with 'llm kvsplit backend use'."
+        )
+    return build
+
+
+def _place(build: Build, name: str, variant: str) -> Path:
+    assert build.folder is not None
+    return build.folder / "programs" / (f"{name}-{variant}" if variant else name) / name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,17 @@ from ..series.trees import SourceTree
 from . import cmake
 from .libraries import copy_libraries
 
-#: Where llama.cpp looks for a web page that is ready made (scripts/ui-assets.cmake).
-_PAGE = "tools/ui/dist"
 
-
-def for_build(build: Build, program: Path, echo: Echo, *, flags: Sequence[str] = (), page: Path | None = None) -> Path:
+def for_build(
+    build: Build, program: Path, echo: Echo, *, flags: Sequence[str] = (), added: Mapping[str, Path] | None = None
+) -> Path:
     """Compile upstream's target that ``program`` is named after; its folder appears whole or not at all.
 
-    ``flags`` are those beyond the build's own. ``page``: a folder of web pages to compile into ``llama-server``.
-    Raises PatchError as ``cmake.compiled``, and Unable for a build of another series than the one here.
+    ``flags`` are those beyond the build's own; for ``added`` see ``cmake.compiled``. Raises PatchError as that does, and
+    Unable for a build of another series than the one here.
     """
-    manifest = build.manifest or {}
-    source = _source(build)
-    chosen_flags = tuple(sorted({*manifest["flags"], *flags}))
-    added = {_PAGE: page} if page else {}
+    source, build_flags = _made_of(build)
+    chosen_flags = tuple(sorted({*build_flags, *flags}))
     folder = program.parent
     with cmake.compiled(source.folder, source.commit, chosen_flags, [program.name], echo, added) as out:
         if not program.is_file():  # another process may have made it while we waited
@@ -44,22 +41,23 @@ def for_build(build: Build, program: Path, echo: Echo, *, flags: Sequence[str] =
     return program
 
 
-def _source(build: Build) -> SourceTree:
+def _made_of(build: Build) -> tuple[SourceTree, Sequence[str]]:
+    """The tree and the flags of a build."""
     manifest: dict[str, Any] = build.manifest or {}
     try:
         source = trees.patched() if manifest["patches"] else trees.unpatched(manifest["upstream_commit"])
-        fits = source.tree == manifest["tree"] and bool(manifest["flags"])
-    except KeyError:
-        raise PatchError(f"The manifest of {build.id} does not say what it was made of: build anew.") from None
-    if not fits:
+        flags, same = manifest["flags"], source.tree == manifest["tree"]
+    except KeyError as missing:
+        raise PatchError(f"The manifest of {build.id} lacks {missing}: make the build anew.") from None
+    if not same:
         raise Unable(
-            f"{build.id} is of another version of the patch series: 'llm kvsplit backend build' makes one of this version."
+            f"{build.id} is of another version of the series: 'llm kvsplit backend build' makes one of this version."
         )
-    return source
+    return source, flags
 
 
 def _link_those_of(build: Build, folder: Path, temporary: Path) -> None:
-    """In the place of a library that the build holds, byte for byte, a link to that; so the program runs on the very same."""
+    """Put links in the place of copies that are the build's own libraries, byte for byte."""
     assert build.folder is not None
     for name, digest in (build.manifest or {})["libraries"].items():
         copy = temporary / name
