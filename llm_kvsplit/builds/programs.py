@@ -17,21 +17,18 @@ from . import choice, first_build
 from .shelf import CUSTOM, STOCK, Build
 
 
-def ensure(
-    name: str, *, variant: str = "", flags: tuple[str, ...] = (), added: Mapping[str, Path] | None = None
-) -> Path:
+def ensure(name: str, *, variant: str = "", added: Mapping[str, Path] | None = None) -> Path:
     """The file of the program ``name`` of the chosen build; the program, and the build, are made where there is none yet.
 
-    ``flags`` are cmake's, beyond those of the build. ``added`` are folders that are laid into upstream's tree, by their
-    path in it. ``variant`` names a program that was made with either. Raises KvsplitError where it cannot be made,
-    click.Abort on Ctrl-C.
+    ``added`` are folders that are laid into upstream's tree, by their path in it, and ``variant`` names a program that was
+    made so. Raises KvsplitError where it cannot be made, click.Abort on Ctrl-C.
     """
     build = _build(name)
     program = _place(build, name, variant)
     if program.is_file():
         return program
     try:
-        return first_build.with_progress(companion.function("program"), build, program, flags=flags, added=added)
+        return first_build.with_progress(companion.function("program"), build, program, added=added)
     except click.ClickException as failure:
         raise KvsplitError(f"{name} cannot be made: {failure.message}") from failure
     except OSError as failure:

@@ -20,18 +20,15 @@ from . import cmake
 from .libraries import copy_libraries
 
 
-def for_build(
-    build: Build, program: Path, echo: Echo, *, flags: Sequence[str] = (), added: Mapping[str, Path] | None = None
-) -> Path:
+def for_build(build: Build, program: Path, echo: Echo, *, added: Mapping[str, Path] | None = None) -> Path:
     """Compile upstream's target that ``program`` is named after; its folder appears whole or not at all.
 
-    ``flags`` are those beyond the build's own; for ``added`` see ``cmake.compiled``. Raises PatchError as that does, and
-    Unable for a build of another series than the one here.
+    For ``added`` see ``cmake.compiled``. Raises PatchError as that does, and Unable for a build of another series than
+    the one here.
     """
-    source, build_flags = _made_of(build)
-    chosen_flags = tuple(sorted({*build_flags, *flags}))
+    source, flags = _made_of(build)
     folder = program.parent
-    with cmake.compiled(source.folder, source.commit, chosen_flags, [program.name], echo, added) as out:
+    with cmake.compiled(source.folder, source.commit, flags, [program.name], echo, added) as out:
         if not program.is_file():  # another process may have made it while we waited
             with cmake.disk_full_explained(folder.parent), shelf.whole(folder) as temporary:
                 for names in (*cmake.LIBRARIES, "ggml*", "llama-common", f"{program.name}-impl"):
