@@ -118,16 +118,19 @@ def simulation(options: LoadOptions) -> Iterator[Weights]:
             weights.close()
 
 
-def footprint(weights: Weights, cache: Cache, n_ctx: int) -> Footprint:
-    """What a (simulated) model takes with ``n_ctx`` tokens of context. Raises KvsplitError when llama.cpp refuses."""
+def footprint(weights: Weights, cache: Cache, n_ctx: int, n_seq_max: int = 1) -> Footprint:
+    """What a (simulated) model takes with ``n_ctx`` tokens of context, which so many conversations share.
+
+    Raises KvsplitError when llama.cpp refuses.
+    """
     from .engine.context import Context, ContextOptions
 
     if n_ctx > 2 * _EVEN_FROM:
-        near, far = (footprint(weights, cache, n) for n in (_EVEN_FROM, 2 * _EVEN_FROM))
+        near, far = (footprint(weights, cache, n, n_seq_max) for n in (_EVEN_FROM, 2 * _EVEN_FROM))
         steps = n_ctx / _EVEN_FROM - 2
         more_kv, more_buffers = (far.kv - near.kv) * steps, (far.buffers - near.buffers) * steps
         return replace(far, n_ctx=n_ctx, kv=round(far.kv + more_kv), buffers=round(far.buffers + more_buffers))
-    context = Context(weights, ContextOptions(cache, n_ctx))
+    context = Context(weights, ContextOptions(cache, n_ctx, n_seq_max=n_seq_max))
     try:
         kv, buffers = context.kv_size.bytes, context.buffers.total
     finally:

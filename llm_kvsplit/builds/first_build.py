@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,10 +43,17 @@ def compile_series(*, cuda: bool = False, vulkan: bool = False) -> Path:
 
     Raises click.ClickException where it cannot be compiled, click.Abort on Ctrl-C.
     """
-    compiler = companion.function("compile")
+    return with_progress(companion.function("compile"), cuda=cuda, vulkan=vulkan)
+
+
+def with_progress(compiler: Callable[..., Path], *arguments: Any, **options: Any) -> Path:
+    """Call a function of the companion that compiles, with a progress bar; it takes an echo after its arguments.
+
+    Raises what it raises, and click.Abort on Ctrl-C.
+    """
     try:
         with _progress() as echo:
-            return compiler(echo, cuda=cuda, vulkan=vulkan)
+            return compiler(*arguments, echo, **options)
     except KeyboardInterrupt:
         click.echo("\nStopped: the same command goes on from there.", err=True)
         raise click.Abort() from None

@@ -21,6 +21,7 @@ COMMANDS = {
     "plot": "Draw the results of bench: PNG, SVG, or one HTML page.",
     "remove": "Take a model out of the registry.",
     "rpc-server": "Let another machine compute here: hold layers of its model, and their cache.",
+    "serve": "Serve models with llama.cpp's own server: web page and OpenAI API.",
     "sessions": "See and remove the KV states that follow-up questions start from.",
     "watch": "Watch the memory of the same prompt under two caches.",
 }

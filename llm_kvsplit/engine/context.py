@@ -57,6 +57,8 @@ class ContextOptions:
     n_threads: int | None = None
     #: None leaves it to llama.cpp, which uses it where it can.
     flash_attn: bool | None = None
+    #: Conversations that share the cells.
+    n_seq_max: int = 1
 
 
 class ContextError(KvsplitError):
@@ -97,6 +99,7 @@ class Context:
         params = self.lib.llama_context_default_params()
         params.n_ctx = options.n_ctx
         params.n_batch = params.n_ubatch = 512
+        params.n_seq_max, params.kv_unified = options.n_seq_max, options.n_seq_max > 1
         threads = options.n_threads or machine.physical_cores()
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = FLASH_ATTN[options.flash_attn]

@@ -6,7 +6,7 @@ from llm_kvsplit import companion
 from llm_kvsplit.errors import KvsplitError
 
 
-@pytest.mark.parametrize("name", ["compile", "metal"])
+@pytest.mark.parametrize("name", ["compile", "metal", "page", "program"])
 def test_what_the_plugin_asks_for_is_offered(name):
     assert callable(companion.function(name))
 

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,9 +112,16 @@ _FIXED = (
 
 @contextmanager
 def compiled(
-    tree: Path, commit: str, chosen_flags: Sequence[str], targets: Sequence[str], echo: Echo
+    tree: Path,
+    commit: str,
+    chosen_flags: Sequence[str],
+    targets: Sequence[str],
+    echo: Echo,
+    added: Mapping[str, Path] | None = None,
 ) -> Iterator[Path]:
     """Build ``targets`` of the source folder ``tree``; yields the folder that holds libraries and programs.
+
+    ``added``: folders that are laid into the tree, by their path in it.
 
     The folder changes with the next tree: copy out of it before leaving the context, which holds its lock.
     Raises PatchError with the first error of the compiler, the linker or cmake when it fails.
@@ -126,6 +133,8 @@ def compiled(
     with _locked(workspace / "lock", echo) as lock:
         with disk_full_explained(workspace):
             copy_changed(tree, workspace / "src")
+            for path, folder in (added or {}).items():
+                copy_changed(folder, workspace / "src" / path)
             (workspace / "tree").write_text(tree.name)
         log = workspace / "log.txt"
         configure = [toolchain.cmake, "-S", "src", "-B", "out", "-G", "Ninja"]
