@@ -125,6 +125,8 @@ def rounded(floats: np.ndarray, cache_type: CacheType) -> np.ndarray:
     ggml_quantize_chunk would not do: for iq4_nl it looks for better scales than the cache has.
     """
     floats = np.ascontiguousarray(floats, np.float32)
+    if cache_type == F16:
+        return floats.astype("<f2").astype(np.float32)
     n_rows, n = floats.shape
     blocks = np.empty((n_rows, n // cache_type.block * cache_type.bytes_per_block), np.uint8)
     quantize = getattr(library.load(), f"quantize_row_{cache_type.name}_ref")
