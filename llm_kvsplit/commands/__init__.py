@@ -22,6 +22,7 @@ COMMANDS = {
     "remove": "Take a model out of the registry.",
     "rpc-server": "Let another machine compute here: hold layers of its model, and their cache.",
     "sessions": "See and remove the KV states that follow-up questions start from.",
+    "tune": "Choose the types of keys and values for each layer of a model.",
     "watch": "Watch the memory of the same prompt under two caches.",
 }
 

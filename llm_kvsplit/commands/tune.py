@@ -1,0 +1,220 @@
+"""``llm kvsplit tune``: the types of keys and values for each layer, by measurement."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import fit, machine, paths, registry
+from ..bench import jobs
+from ..bench import subject as subjects
+from ..builds import choice
+from ..errors import KvsplitError
+from ..kvtypes import Q8_0, CachePair, LayerMap
+from ..units import size
+from .parameters import text, threads
+
+if TYPE_CHECKING:
+    from ..tune.search import Figures, Outcome
+
+#: Tokens of a window.
+_N_CTX = 512
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--budget", help="How large: 41% of the f16 cache, 6.5bits a value, or 72MiB (default: as large as K8V4)."
+)
+@click.option("--limit", type=float, help="Instead, the smallest with surely at most so much damage, in nats.")
+@text
+@click.option("--export", type=click.Path(path_type=Path), help="Write the map with its figures to a file.")
+@click.option(
+    "--import", "taken", type=click.Path(path_type=Path), help="Measure nothing: take the map of such a file."
+)
+@click.option("--dry-run", is_flag=True, help="Show the map, and leave the model as it is.")
+@threads
+def command(
+    model: str,
+    budget: str | None,
+    limit: float | None,
+    text: Path | None,
+    export: Path | None,
+    taken: Path | None,
+    dry_run: bool,
+    threads: int | None,
+) -> None:
+    """Choose the types of keys and values for each layer of MODEL, and store them with it.
+
+    MODEL is a registered name or a GGUF file. What was measured is kept: after Ctrl-C the same command goes on where it
+    stopped, and another budget measures only what it needs besides.
+    """
+    subject = subjects.named(model)
+    _refuse(subject)
+    if taken:
+        if budget or limit is not None or text or export:
+            raise KvsplitError("--import measures nothing: leave out --budget, --limit, --text and --export.")
+        layer_map = _imported(subject, taken)
+    else:
+        layer_map = _tuned(subject, budget, limit, text, export, threads or machine.physical_cores())
+    click.echo(f"\n    -o kv_layers {layer_map}\n")
+    _store(subject, layer_map, dry_run)
+
+
+def _refuse(subject: subjects.Subject) -> None:
+    """Raise KvsplitError for a model or a library that cannot take a map."""
+    from ..engine import layer_types
+    from ..tune import sides
+
+    name, header = subject.name, subject.header
+    subjects.refuse_unmeasurable(subject, [])
+    if header.n_layer < 2:
+        raise KvsplitError(f"{name} has one layer, so there is nothing to choose by layer: see 'llm kvsplit compare'.")
+    if header.mla:
+        raise KvsplitError(
+            f"{name} has latent attention, whose keys and values must have the same type: see 'llm kvsplit compare'."
+        )
+    if not layer_types.supported():
+        library_name = choice.describe(choice.current())
+        raise KvsplitError(
+            f"{library_name} cannot give layers types of their own ({layer_types.FEATURE} of the patch series): get a build "
+            "that can with 'llm kvsplit backend install'."
+        )
+    with fit.simulation(subject.load_options()) as weights:
+        # llama.cpp knows which models it cannot do this for, and says so.
+        fit.footprint(weights, LayerMap.of([CachePair(Q8_0, Q8_0)] * header.n_layer), _N_CTX)
+        if not sides.of_model(weights, _N_CTX):
+            raise KvsplitError(f"{name} has no KV cache by layer, so there is nothing to choose.")
+
+
+def _imported(subject: subjects.Subject, file: Path) -> LayerMap:
+    from ..engine import library
+    from ..tune import recipe
+
+    layer_map = recipe.map_for(recipe.read(file), file, subject.header, subject.name)
+    if names := library.lacking(layer_map):
+        raise KvsplitError(
+            f"The map in {file} cannot be used: this library has no {names}. Get a build of the patch series with 'llm kvsplit "
+            "backend install', or tune the model here."
+        )
+    return layer_map
+
+
+def _tuned(
+    subject: subjects.Subject,
+    budget: str | None,
+    limit: float | None,
+    text: Path | None,
+    export: Path | None,
+    threads: int,
+) -> LayerMap:
+    from ..bench import about, results, summary
+    from ..engine.weights import Weights
+    from ..tune import goal, recipe, runs, sides
+    from ..tune.prediction import Plan
+    from ..tune.search import Search
+
+    n_ctx = min(_N_CTX, subject.header.n_ctx_train or _N_CTX)
+    entry = registry.get(subject.name) if subject.registered else None
+    n_cells = (entry and entry.n_ctx) or subject.header.n_ctx_train or _N_CTX
+    with fit.simulation(subject.load_options()) as weights:
+        runs.windows(subjects.text_tokens(weights, subjects.read_text(text)), n_ctx)
+        jobs.refuse_unless_side_by_side(weights, [], n_ctx, fit.device_memory()[0])
+        every_side = sides.of_model(weights, n_cells)
+    weights = Weights(subject.load_options())
+    try:
+        types = sides.usable_types(weights, threads)
+        asked = goal.of(budget, limit, every_side, types)
+        facts = about.describe(subject, text, threads, seed=0)
+        tokens = subjects.text_tokens(weights, subjects.read_text(text))
+        kept = results.open_folder(_folder(subject, facts, n_ctx), facts)
+        if kept.runs:
+            click.echo(f"{len(kept.runs)} measurements are there already.", err=True)
+        measured = runs.Runs(weights, kept, runs.windows(tokens, n_ctx), threads)
+        search = Search(measured, Plan(subject.header.n_layer, tuple(every_side), types))
+        outcome = search.outcome(asked)
+    finally:
+        weights.close()
+    if export:
+        recipe.write(export, subject.header, outcome, facts)
+    click.echo(f"{summary.caption(kept)}; windows of {n_ctx} tokens.\n")
+    _show(outcome, n_cells)
+    return outcome.layer_map
+
+
+def _folder(subject: subjects.Subject, facts: dict[str, Any], n_ctx: int) -> Path:
+    """Where what was measured of this model, with this library on this text, is kept."""
+    from ..tune import recipe, runs
+
+    key = [facts, recipe.content_sha256(subject.header), n_ctx, runs.COUNTS]
+    return paths.cache_dir() / "tune" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _show(outcome: Outcome, n_cells: int) -> None:
+    from ..bench import summary
+
+    head = (
+        f"cache of {n_cells} tokens",
+        "bytes",
+        "bits",
+        "of f16",
+        "damage: predicted",
+        "measured",
+        "held out",
+        "99.9 % KL",
+    )
+    rows = [_row(each, outcome) for each in (outcome.tuned, *outcome.pairs)]
+    click.echo(summary.plain([head, *rows]))
+    click.echo(
+        f"\nThe map was chosen for {outcome.goal.text}. Damage is in nats, ± half a 95 % interval, as in 'llm kvsplit compare'; "
+        "the map was\nchosen on windows of the text's first half, and those held out are of its second half."
+    )
+
+
+def _row(figures: Figures, outcome: Outcome) -> tuple[str, ...]:
+    share = figures.bytes / outcome.f16_bytes
+    return (
+        "tuned" if figures is outcome.tuned else str(figures.cache),
+        size(figures.bytes),
+        f"{16 * share:.2f}",
+        f"{share:.1%}",
+        f"{figures.predicted:.5f}",
+        _plus_minus(figures.chosen),
+        _plus_minus(figures.held),
+        f"{figures.kl_999[0]:.3f} ({figures.kl_999[1]:.3f}-{figures.kl_999[2]:.3f})",
+    )
+
+
+def _plus_minus(interval: list[float]) -> str:
+    return f"{interval[0]:.5f} ± {(interval[2] - interval[1]) / 2:.5f}"
+
+
+def _store(subject: subjects.Subject, layer_map: LayerMap, dry_run: bool) -> None:
+    name = subject.name
+    if dry_run:
+        click.echo("Nothing was stored.")
+    elif not subject.registered:
+        click.echo(f"Register it with: llm kvsplit add {shlex.quote(str(subject.path))} --kv-layers {layer_map}")
+    elif name == registry.DEMO:
+        click.echo(f"Keep it with: llm models options set {name} kv_layers {layer_map}")
+    else:
+        registry.set_layers(name, str(layer_map))
+        click.echo(f"Stored: llm -m {name} uses it from now on.")
+        _warn_of_options(name)
+
+
+def _warn_of_options(name: str) -> None:
+    """What llm keeps as options goes before what a model is registered with."""
+    from llm.cli import get_model_options
+
+    said = sorted(key for key in get_model_options(name) if key.startswith("kv_"))
+    if said:
+        click.echo(
+            f"Note: llm's own options for {name} say {', '.join(said)}, and go before it: 'llm models options clear {name}' removes them.",
+            err=True,
+        )
