@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: The parts of a text: what the map is chosen on, and what shows whether it holds. They have no window in common.
 CHOSEN, HELD = "chosen", "held"
 #: Windows of each. What is measured of one side is small, and its share of the whole is wanted within a fifth or so.
-COUNTS = {CHOSEN: 3, HELD: 8}
+COUNTS = {CHOSEN: 2, HELD: 4}
 
 
 def windows(tokens: list[int], n_ctx: int) -> dict[str, list[list[int]]]:
