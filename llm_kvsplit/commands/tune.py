@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .. import fit, machine, paths, registry
-from ..bench import jobs
+from .. import machine, registry
 from ..bench import subject as subjects
 from ..builds import choice
 from ..errors import KvsplitError
-from ..kvtypes import Q8_0, CachePair, LayerMap
+from ..kvtypes import LayerMap
 from ..units import size
 from .parameters import text, threads
 
@@ -69,7 +66,6 @@ def command(
 def _refuse(subject: subjects.Subject) -> None:
     """Raise KvsplitError for a model or a library that cannot take a map."""
     from ..engine import layer_types
-    from ..tune import sides
 
     name, header = subject.name, subject.header
     subjects.refuse_unmeasurable(subject, [])
@@ -85,11 +81,6 @@ def _refuse(subject: subjects.Subject) -> None:
             f"{library_name} cannot give layers types of their own ({layer_types.FEATURE} of the patch series): get a build "
             "that can with 'llm kvsplit backend install'."
         )
-    with fit.simulation(subject.load_options()) as weights:
-        # llama.cpp knows which models it cannot do this for, and says so.
-        fit.footprint(weights, LayerMap.of([CachePair(Q8_0, Q8_0)] * header.n_layer), _N_CTX)
-        if not sides.of_model(weights, _N_CTX):
-            raise KvsplitError(f"{name} has no KV cache by layer, so there is nothing to choose.")
 
 
 def _imported(subject: subjects.Subject, file: Path) -> LayerMap:
@@ -113,46 +104,20 @@ def _tuned(
     export: Path | None,
     threads: int,
 ) -> LayerMap:
-    from ..bench import about, results, summary
-    from ..engine.weights import Weights
-    from ..tune import goal, recipe, runs, sides
-    from ..tune.prediction import Plan
-    from ..tune.search import Search
+    from ..bench import summary
+    from ..tune import goal, opening, recipe
 
-    n_ctx = min(_N_CTX, subject.header.n_ctx_train or _N_CTX)
-    entry = registry.get(subject.name) if subject.registered else None
-    n_cells = (entry and entry.n_ctx) or subject.header.n_ctx_train or _N_CTX
-    with fit.simulation(subject.load_options()) as weights:
-        runs.windows(subjects.text_tokens(weights, subjects.read_text(text)), n_ctx)
-        jobs.refuse_unless_side_by_side(weights, [], n_ctx, fit.device_memory()[0])
-        every_side = sides.of_model(weights, n_cells)
-    weights = Weights(subject.load_options())
-    try:
-        types = sides.usable_types(weights, threads)
-        asked = goal.of(budget, limit, every_side, types)
-        facts = about.describe(subject, text, threads, seed=0)
-        tokens = subjects.text_tokens(weights, subjects.read_text(text))
-        kept = results.open_folder(_folder(subject, facts, n_ctx), facts)
+    with opening.opened(subject, text, threads) as opened:
+        plan, kept = opened.search.plan, opened.search.runs.results
+        asked = goal.of(budget, limit, plan.sides, plan.types)
         if kept.runs:
             click.echo(f"{len(kept.runs)} measurements are there already.", err=True)
-        measured = runs.Runs(weights, kept, runs.windows(tokens, n_ctx), threads)
-        search = Search(measured, Plan(subject.header.n_layer, tuple(every_side), types))
-        outcome = search.outcome(asked)
-    finally:
-        weights.close()
+        outcome = opened.search.outcome(asked)
     if export:
-        recipe.write(export, subject.header, outcome, facts)
-    click.echo(f"{summary.caption(kept)}; windows of {n_ctx} tokens.\n")
-    _show(outcome, n_cells)
+        recipe.write(export, subject.header, outcome, kept.about)
+    click.echo(f"{summary.caption(kept)}; windows of {opened.n_ctx} tokens.\n")
+    _show(outcome, opened.cells)
     return outcome.layer_map
-
-
-def _folder(subject: subjects.Subject, facts: dict[str, Any], n_ctx: int) -> Path:
-    """Where what was measured of this model, with this library on this text, is kept."""
-    from ..tune import recipe, runs
-
-    key = [facts, recipe.content_sha256(subject.header), n_ctx, runs.COUNTS]
-    return paths.cache_dir() / "tune" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def _show(outcome: Outcome, n_cells: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,9 +53,12 @@ class Search:
 
     def __init__(self, runs: Runs, plan: Plan) -> None:
         self.runs, self.plan = runs, plan
-        runs.measure(CHOSEN, plan.caches(), "each layer's keys and values")
-        errors = prediction.squared_errors(plan.types)
-        self.damages = prediction.damages(plan, lambda cache: runs.damage(CHOSEN, cache)[0], errors)
+
+    @functools.cached_property
+    def damages(self) -> list[dict[CacheType, float]]:
+        """Of each side what each type does, in nats: measured on first use."""
+        self.runs.measure(CHOSEN, self.plan.caches(), "each layer's keys and values")
+        return prediction.damages(self.plan, self._measured, prediction.squared_errors(self.plan.types))
 
     def outcome(self, goal: Goal) -> Outcome:
         """Choose the map and compare it on the text that was held out. Raises KvsplitError where nothing fits."""
@@ -137,7 +141,3 @@ class Search:
             held["kl_mean"],
             held["kl_999"],
         )
-
-    def table(self) -> dict[tuple[int, str], dict[CacheType, float]]:
-        """Damage by layer and side ("k" or "v")."""
-        return {(side.layer, side.name): row for side, row in zip(self.plan.sides, self.damages)}
