@@ -56,12 +56,15 @@ def opened(subject: Subject, text: Path | None, threads: int) -> Iterator[Opened
     facts = about.describe(subject, text, threads, seed=0)
     with closing(Weights(subject.load_options())) as weights:
         types = sides.usable_types(weights, threads)
-        kept = results.open_folder(_folder(subject, facts, n_ctx), facts)
+        kept = _kept(subject, facts, n_ctx)
         plan = Plan(subject.header.n_layer, tuple(every_side), types)
         yield Opened(Search(runs.Runs(weights, kept, windows, threads), plan), n_ctx, cells)
 
 
-def _folder(subject: Subject, facts: dict[str, Any], n_ctx: int) -> Path:
-    """Where what was measured of this model, with this library on this text, is kept."""
-    key = [facts, recipe.content_sha256(subject.header), n_ctx, runs.COUNTS]
-    return paths.cache_dir() / "tune" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+def _kept(subject: Subject, facts: dict[str, Any], n_ctx: int) -> results.Results:
+    """What was measured of this model, whatever its name, with this library on this text. Raises KvsplitError."""
+    parts = [facts["made_by"], facts["text"]["sha256"], facts["machine"]["cpu"], facts["backend"], facts["settings"]]
+    key = json.dumps([recipe.content_sha256(subject.header), *parts, n_ctx, runs.COUNTS], sort_keys=True)
+    kept = results.open_folder(paths.cache_dir() / "tune" / hashlib.sha256(key.encode()).hexdigest()[:20], facts)
+    kept.about = facts
+    return kept
