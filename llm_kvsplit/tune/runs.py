@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,14 @@ class Runs:
         ]
         runner.run(self.results, [job for job in jobs if job.name not in self.results.runs], self._run)
         self._reference = None
+
+    @contextmanager
+    def evaluated(self) -> Iterator[Context]:
+        """An f16 cache with the first window in it."""
+        with closing(Context(self.weights, self._options(F16))) as context:
+            context.evaluate(self.windows[CHOSEN][0])
+            context.synchronize()
+            yield context
 
     def _run(self, order: dict[str, Any], progress: Progress) -> dict[str, Any]:
         part, at, cache = order["part"], order["window"], kvtypes.parse(order["cache"])

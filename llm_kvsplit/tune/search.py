@@ -58,7 +58,9 @@ class Search:
     def damages(self) -> list[dict[CacheType, float]]:
         """Of each side what each type does, in nats: measured on first use."""
         self.runs.measure(CHOSEN, self.plan.caches(), "each layer's keys and values")
-        return prediction.damages(self.plan, self._measured, prediction.squared_errors(self.plan.types))
+        with self.runs.evaluated() as context:
+            errors = prediction.row_errors(context, self.plan)
+        return prediction.damages(self.plan, self._measured, errors)
 
     def outcome(self, goal: Goal) -> Outcome:
         """Choose the map and compare it on the text that was held out. Raises KvsplitError where nothing fits."""

@@ -158,7 +158,7 @@ def test_prediction_is_the_share_of_a_side_times_what_all_do():
     per_side = {(0, "k"): 0.03, (1, "k"): 0.01, (0, "v"): 0.001, (1, "v"): 0.001}
     whole = {("k", IQ4_NL): 0.016, ("k", Q3_NL): 0.1, ("v", IQ4_NL): 0.004, ("v", Q3_NL): 0.01}
     assert plan().probe is Q3_NL and plan().finer is IQ4_NL
-    first, values, second, _ = prediction.damages(plan(), measured_of(per_side, whole), ERRORS)
+    first, values, second, _ = prediction.damages(plan(), measured_of(per_side, whole), [ERRORS] * 4)
     assert first[Q3_NL] + second[Q3_NL] == pytest.approx(0.1) and first[Q3_NL] == pytest.approx(0.075)
     # Finer types follow the squared error from the finer of the two that were measured.
     assert first[IQ4_NL] == pytest.approx(0.012) and first[Q5_1] == pytest.approx(0.003)
@@ -166,10 +166,20 @@ def test_prediction_is_the_share_of_a_side_times_what_all_do():
     assert values[Q3_NL] == pytest.approx(0.005)
 
 
+def test_rows_that_bear_a_type_worse_than_others():
+    """Values of layer 0 that 3 bits suit badly: what 4 bits do to them is less than their share in 3 bits says."""
+    per_side = {(0, "k"): 0.01, (1, "k"): 0.01, (0, "v"): 0.003, (1, "v"): 0.001}
+    whole = {("k", IQ4_NL): 0.01, ("k", Q3_NL): 0.04, ("v", IQ4_NL): 0.001, ("v", Q3_NL): 0.004}
+    errors = [ERRORS, {**ERRORS, Q3_NL: 192.0}, ERRORS, ERRORS]
+    _, first, _, second = prediction.damages(plan(), measured_of(per_side, whole), errors)
+    assert (first[Q3_NL], second[Q3_NL]) == (pytest.approx(0.003), pytest.approx(0.001))
+    assert first[IQ4_NL] == pytest.approx(second[IQ4_NL]) == pytest.approx(0.0005)
+
+
 def test_a_side_whose_damage_drowned_in_noise_is_not_free():
     per_side = {(0, "k"): 0.03, (1, "k"): -0.001, (0, "v"): -0.001, (1, "v"): 0.0}
     whole = {("k", IQ4_NL): 0.016, ("k", Q3_NL): 0.1, ("v", IQ4_NL): -0.002, ("v", Q3_NL): 0.01}
-    first, values, second, others = prediction.damages(plan(), measured_of(per_side, whole), ERRORS)
+    first, values, second, others = prediction.damages(plan(), measured_of(per_side, whole), [ERRORS] * 4)
     assert 0 < second[Q3_NL] < first[Q3_NL] and second[Q3_NL] + first[Q3_NL] == pytest.approx(0.1)
     assert values[Q3_NL] == others[Q3_NL] == pytest.approx(0.005)
     assert values[Q8_0] >= 0
