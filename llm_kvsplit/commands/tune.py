@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -74,6 +74,11 @@ def _refuse(subject: subjects.Subject) -> None:
     if header.mla:
         raise KvsplitError(
             f"{name} has latent attention, whose keys and values must have the same type: see 'llm kvsplit compare'."
+        )
+    if subject.registered and str(_options_of_llm(name).get("flash_attn")).lower() in ("false", "0"):
+        raise KvsplitError(
+            f"llm's own options turn flash attention off for {name}, and quantized values need it: run 'llm models options clear "
+            f"{name} flash_attn' first."
         )
     if not layer_types.supported():
         library_name = choice.describe(choice.current())
@@ -175,11 +180,16 @@ def _store(subject: subjects.Subject, layer_map: LayerMap, dry_run: bool) -> Non
 
 def _warn_of_options(name: str) -> None:
     """What llm keeps as options goes before what a model is registered with."""
-    from llm.cli import get_model_options
-
-    said = sorted(key for key in get_model_options(name) if key.startswith("kv_"))
+    said = sorted(key for key in _options_of_llm(name) if key.startswith("kv_"))
     if said:
         click.echo(
-            f"Note: llm's own options for {name} say {', '.join(said)}, and go before it: 'llm models options clear {name}' removes them.",
+            f"Note: llm's own options for {name} say {', '.join(said)}, and go before it: 'llm models options clear {name}' "
+            "removes them.",
             err=True,
         )
+
+
+def _options_of_llm(name: str) -> dict[str, Any]:
+    from llm.cli import get_model_options
+
+    return get_model_options(name)

@@ -14,6 +14,8 @@ from .. import fit, paths, registry
 from ..bench import about, jobs, results
 from ..bench import subject as subjects
 from ..bench.subject import Subject
+from ..engine import layer_types
+from ..engine.context import ContextError
 from ..engine.weights import Weights
 from ..errors import KvsplitError
 from ..kvtypes import Q8_0, CachePair, LayerMap
@@ -48,8 +50,7 @@ def opened(subject: Subject, text: Path | None, threads: int) -> Iterator[Opened
     with fit.simulation(subject.load_options()) as weights:
         windows = runs.windows(subjects.text_tokens(weights, subjects.read_text(text)), n_ctx)
         jobs.refuse_unless_side_by_side(weights, [], n_ctx, fit.device_memory()[0])
-        # llama.cpp knows which models it cannot give a map, and says so.
-        fit.footprint(weights, LayerMap.of([CachePair(Q8_0, Q8_0)] * subject.header.n_layer), n_ctx)
+        _try_map(subject, weights, n_ctx)
         every_side = sides.of_model(weights, cells)
     if not every_side:
         raise KvsplitError(f"{subject.name} keeps no keys and values, so there is nothing to choose.")
@@ -59,6 +60,16 @@ def opened(subject: Subject, text: Path | None, threads: int) -> Iterator[Opened
         kept = _kept(subject, facts, n_ctx)
         plan = Plan(subject.header.n_layer, tuple(every_side), types)
         yield Opened(Search(runs.Runs(weights, kept, windows, threads), plan), n_ctx, cells)
+
+
+def _try_map(subject: Subject, weights: Weights, n_ctx: int) -> None:
+    """Raise KvsplitError where llama.cpp refuses: it knows which models it cannot give a map."""
+    try:
+        fit.footprint(weights, LayerMap.of([CachePair(Q8_0, Q8_0)] * subject.header.n_layer), n_ctx)
+    except (layer_types.Refused, ContextError) as error:
+        raise KvsplitError(
+            f"{subject.name} cannot be given types by layer: {error.cause.rstrip('.')}; see 'llm kvsplit compare'."
+        ) from None
 
 
 def _kept(subject: Subject, facts: dict[str, Any], n_ctx: int) -> results.Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ class Runs:
             progress.describe("f16")
             with closing(Context(self.weights, self._options(F16))) as context:
                 self._reference = (part, at), list(quality.predictions(context, tokens))
-        progress.describe("f16 nudged" if cache == F16 else str(cache))
+        progress.describe("f16 nudged" if cache == F16 else textwrap.shorten(str(cache).replace(",", ", "), 34))
         with closing(self._context(cache)) as context:
             parts = quality.predictions(context, tokens, progress)
             rows = quality.compared(parts, self._reference[1], tokens)

@@ -167,7 +167,7 @@ MODELS = {
     "no cache": (lambda path: write_mamba(path), "has no KV cache"),
     "heads of 16 values": (
         lambda path: write_llama(path, n_embd=64, n_head=4, n_head_kv=2),
-        "nothing to choose by layer",
+        "does not divide the head size 16",
     ),
 }
 
@@ -192,6 +192,11 @@ def test_what_cannot_be_asked(tune, tmp_path):
         (("m", "--import", "nowhere.json"), "cannot be read"),
     ):
         assert words in one_sentence(tune(*arguments, code=1))
+
+
+def test_flash_attention_turned_off(tune, llm):
+    llm("models", "options", "set", "m", "flash_attn", "false")
+    assert "'llm models options clear m flash_attn'" in one_sentence(tune("m", code=1))
 
 
 def test_a_window_takes_fewer_cells(tmp_path, monkeypatch, measured, llm, user_path):
