@@ -75,7 +75,7 @@ def _try_map(subject: Subject, weights: Weights, n_ctx: int) -> None:
 def _kept(subject: Subject, facts: dict[str, Any], n_ctx: int) -> results.Results:
     """What was measured of this model, whatever its name, with this library on this text. Raises KvsplitError."""
     parts = [facts["made_by"], facts["text"]["sha256"], facts["machine"]["cpu"], facts["backend"], facts["settings"]]
-    key = json.dumps([recipe.content_sha256(subject.header), *parts, n_ctx, runs.COUNTS], sort_keys=True)
+    key = json.dumps([recipe.content_sha256(subject.header), *parts, n_ctx], sort_keys=True)
     kept = results.open_folder(paths.cache_dir() / "tune" / hashlib.sha256(key.encode()).hexdigest()[:20], facts)
     kept.about = facts
     return kept

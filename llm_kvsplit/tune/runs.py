@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 #: The parts of a text: what the map is chosen on, and what shows whether it holds. They have no window in common.
 CHOSEN, HELD = "chosen", "held"
 #: Windows of each. What is measured of one side is small, and its share of the whole is wanted within a fifth or so.
-COUNTS = {CHOSEN: 2, HELD: 4}
+COUNTS = {CHOSEN: 2, HELD: 8}
 
 
-def windows(tokens: list[int], n_ctx: int) -> dict[str, list[list[int]]]:
-    """Of each part of the text its windows of ``n_ctx`` tokens: the first half's, and the second half's, spread evenly.
+def windows(tokens: list[int], n_ctx: int) -> dict[str, dict[int, list[int]]]:
+    """Of each part of the text its windows of ``n_ctx`` tokens by their place: in the first half, and in the second.
+
+    They are spread evenly.
 
     Raises KvsplitError when the text is shorter than all of them.
     """
@@ -42,7 +44,7 @@ def windows(tokens: list[int], n_ctx: int) -> dict[str, list[list[int]]]:
     border = max(COUNTS[CHOSEN], min(count - COUNTS[HELD], count // 2))
     parts = {CHOSEN: range(border), HELD: range(border, count)}
     return {
-        part: [tokens[at * n_ctx : (at + 1) * n_ctx] for at in spread(places, COUNTS[part])]
+        part: {at: tokens[at * n_ctx : (at + 1) * n_ctx] for at in spread(places, COUNTS[part])}
         for part, places in parts.items()
     }
 
@@ -58,9 +60,9 @@ class Runs:
 
     weights: Weights
     results: Results
-    windows: dict[str, list[list[int]]]
+    windows: dict[str, dict[int, list[int]]]
     threads: int
-    #: The part and number of the window whose predictions are kept, and they.
+    #: The part and place of the window whose predictions are kept, and they.
     _reference: tuple[tuple[str, int], list[np.ndarray]] | None = field(default=None, init=False)
 
     def measure(self, part: str, caches: Iterable[Cache], words: str) -> None:
@@ -70,7 +72,7 @@ class Runs:
         """
         jobs = [
             Job(_name(part, at, cache), {"part": part, "window": at, "cache": str(cache)}, len(window), words)
-            for at, window in enumerate(self.windows[part])
+            for at, window in self.windows[part].items()
             for cache in dict.fromkeys([F16, *caches])
         ]
         runner.run(self.results, [job for job in jobs if job.name not in self.results.runs], self._run)
@@ -80,7 +82,7 @@ class Runs:
     def evaluated(self) -> Iterator[Context]:
         """An f16 cache with the first window in it."""
         with closing(Context(self.weights, self._options(F16))) as context:
-            context.evaluate(self.windows[CHOSEN][0])
+            context.evaluate(self._first)
             context.synchronize()
             yield context
 
@@ -110,12 +112,16 @@ class Runs:
         return ContextOptions(cache, self._n_ctx, self.threads)
 
     @property
+    def _first(self) -> list[int]:
+        return next(iter(self.windows[CHOSEN].values()))
+
+    @property
     def _n_ctx(self) -> int:
-        return len(self.windows[CHOSEN][0])
+        return len(self._first)
 
     def summary(self, part: str, cache: Cache) -> dict[str, Any]:
         """``quality``'s figures of a measured cache over all windows of ``part``, those that were kept."""
-        runs = [self.results.runs[_name(part, at, cache)] for at in range(len(self.windows[part]))]
+        runs = [self.results.runs[_name(part, at, cache)] for at in self.windows[part]]
         blocks = [block for run in runs for block in run["kl_blocks"]]
         mean = float(np.mean([run["kl_mean"][0] for run in runs]))
         figures: dict[str, Any] = {"kl_mean": quality.with_interval(mean, np.array(blocks)), "kl_blocks": blocks}

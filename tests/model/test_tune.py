@@ -18,6 +18,8 @@ from llm_kvsplit.kvtypes import CachePair, LayerMap
 from tests.support.ggufs import write_deepseek2, write_gemma2, write_llama, write_mamba
 from tests.support.library import BUILD
 
+#: A thread: two that wait for each other beside other work take several times as long.
+ONE = ("--threads", "1")
 #: The context whose bytes a budget is of.
 N_CTX = 1024
 
@@ -36,7 +38,7 @@ def tune(llm, measured, monkeypatch):
         registry.add(registry.Entry(name, demo.MODEL, n_ctx=N_CTX))
 
     def run(*arguments, **kwargs):
-        return llm("kvsplit", "tune", *map(str, arguments), **kwargs)
+        return llm("kvsplit", "tune", *map(str, arguments), *ONE, **kwargs)
 
     return run
 
@@ -203,7 +205,7 @@ def test_a_window_takes_fewer_cells(tmp_path, monkeypatch, measured, llm, user_p
     """gemma2: every other layer holds a window alone, and llama.cpp says how many bytes a map then takes."""
     monkeypatch.setenv("KVSPLIT_CACHE", str(measured))
     write_gemma2(tmp_path / "windows.gguf", window=64)
-    done = llm("kvsplit", "tune", "windows.gguf", "--budget", "7bits", "--export", "r.json")
+    done = llm("kvsplit", "tune", "windows.gguf", "--budget", "7bits", "--export", "r.json", *ONE)
     whole = recipe_of(tmp_path / "r.json")
     weights = Weights(LoadOptions(tmp_path / "windows.gguf"))
     context = Context(
@@ -216,7 +218,7 @@ def test_a_window_takes_fewer_cells(tmp_path, monkeypatch, measured, llm, user_p
 
 def start(folder, cache):
     return subprocess.Popen(
-        [sys.executable, "-m", "llm", "kvsplit", "tune", "m", "--export", str(folder / "r.json")],
+        [sys.executable, "-m", "llm", "kvsplit", "tune", "m", "--export", str(folder / "r.json"), *ONE],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
