@@ -147,6 +147,8 @@ def _show(outcome: Outcome, n_cells: int) -> None:
 
 
 def _row(figures: Figures, outcome: Outcome) -> tuple[str, ...]:
+    from ..bench import summary
+
     share = figures.bytes / outcome.f16_bytes
     return (
         "tuned" if figures is outcome.tuned else str(figures.cache),
@@ -154,14 +156,10 @@ def _row(figures: Figures, outcome: Outcome) -> tuple[str, ...]:
         f"{16 * share:.2f}",
         f"{share:.1%}",
         f"{figures.predicted:.5f}",
-        _plus_minus(figures.chosen),
-        _plus_minus(figures.held),
+        summary.plus_minus(figures.chosen),
+        summary.plus_minus(figures.held),
         f"{figures.kl_999[0]:.3f} ({figures.kl_999[1]:.3f}-{figures.kl_999[2]:.3f})",
     )
-
-
-def _plus_minus(interval: list[float]) -> str:
-    return f"{interval[0]:.5f} ± {(interval[2] - interval[1]) / 2:.5f}"
 
 
 def _store(subject: subjects.Subject, layer_map: LayerMap, dry_run: bool) -> None:
