@@ -97,9 +97,11 @@ class Search:
             if not predicted > 0 or high <= 0:
                 break
             factor = high / predicted
+        passing = [each for each in passing if each.quantized]
         if not passing:
             raise KvsplitError(
-                f"None of {_TRIES} maps keeps the damage surely below {limit:g} nats: give a larger --limit, or a --budget."
+                f"No smaller cache than f16 was found whose damage is surely at most {limit:g} nats: give a larger --limit, or a "
+                "--budget."
             )
         return min(passing, key=self.bytes)
 
