@@ -85,12 +85,12 @@ def test_a_map_is_chosen_stored_and_used(tune, llm, logged, tmp_path):
 
 
 def test_another_budget_measures_little(tune, measured, tmp_path):
-    (folder,) = (measured / "tune").iterdir()
-    before = json.loads((folder / "results.json").read_text())["runs"]
+    tune("m", "--dry-run")
+    before = dict(runs(measured))
     done = tune("m", "--budget", "4.5bits", "--dry-run", "--export", "r.json")
     assert "Nothing was stored." in done.stdout and registry.get("m").kv_layers is None
     assert f"{len(before)} measurements are there already." in done.stderr
-    after = json.loads((folder / "results.json").read_text())["runs"]
+    after = dict(runs(measured))
     assert {name: after[name] for name in before} == before and len(after) - len(before) < len(before)
     whole = recipe_of(tmp_path / "r.json")
     assert allocated(layer_map(done.stdout)) <= 4.5 / 16 * whole["f16_bytes"]
@@ -230,7 +230,8 @@ def start(folder, cache):
 
 def runs(cache):
     """What was measured; never half a file."""
-    return [run for file in cache.glob("tune/*/results.json") for run in json.loads(file.read_text())["runs"].items()]
+    every = [json.loads(file.read_text()) for file in cache.glob("tune/*/results.json")]
+    return [run for each in every if each["model"]["sha256"] == demo.MODEL_SHA256 for run in each["runs"].items()]
 
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
@@ -259,6 +260,7 @@ def test_interrupted_and_resumed_is_the_same_map(tune, user_path, tmp_path, kill
 
 
 def test_what_was_measured_and_then_spoilt_is_one_sentence(tune, tmp_path, monkeypatch, measured):
+    tune("m", "--dry-run")
     cache = tmp_path / "cache"
     shutil.copytree(measured / "tune", cache / "tune")
     monkeypatch.setenv("KVSPLIT_CACHE", str(cache))
