@@ -55,13 +55,13 @@ def measure(model: str, bits: list[float], threads: int) -> dict[str, Any]:
     with opening.opened(subjects.named(model), None, threads) as opened:
         search = opened.search
         plan = search.plan
+        search.runs.measure(CHOSEN, PAIRS, "pairs")
+        search.runs.measure(HELD, PAIRS, "pairs on the text that was held out")
         tuned = {}
         for each in bits:
             asked = goal.of(f"{each:g}bits", None, plan.sides, plan.types)
             outcome = search.outcome(asked)
             tuned[f"{each:g}"] = {"map": str(outcome.layer_map), **row(search, outcome.tuned)}
-        search.runs.measure(CHOSEN, PAIRS, "pairs")
-        search.runs.measure(HELD, PAIRS, "pairs on the text that was held out")
         sides = [
             {"layer": side.layer, "side": side.name, plan.probe.name: search.runs.damage(CHOSEN, plan.of_side(side))}
             for side in plan.sides
