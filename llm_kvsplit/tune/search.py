@@ -62,9 +62,13 @@ class Search:
             errors = prediction.row_errors(context, self.plan)
         return prediction.damages(self.plan, self._measured, errors)
 
+    def choose(self, goal: Goal) -> Cache:
+        """The map, or the pair where none is better. Raises KvsplitError where nothing reaches the goal."""
+        return self._within_limit(goal.limit) if goal.limit is not None else self._within_budget(goal.budget or 0)
+
     def outcome(self, goal: Goal) -> Outcome:
-        """Choose the map and compare it on the text that was held out. Raises KvsplitError where nothing fits."""
-        chosen = self._within_limit(goal.limit) if goal.limit is not None else self._within_budget(goal.budget or 0)
+        """Choose, and compare on the text that was held out. Raises KvsplitError where nothing reaches the goal."""
+        chosen = self.choose(goal)
         within, named = self._pairs(self.bytes(chosen)), [goal.pair] if goal.pair else []
         self.runs.measure(CHOSEN, [*within, *named], "pairs of the same bytes")
         best = sorted(within, key=self._measured)[:1]
