@@ -28,7 +28,7 @@ BITS = (6.5, 6, 5.5, 5, 4.5, 4)
 PAIRS = tuple(
     map(
         CachePair.parse,
-        ("8/q4_0", "6/6", "6/5", "6/q4_0", "6/iq4_nl", "5/q4_0", "6/3", "q4_0/q4_0", "iq4_nl/iq4_nl"),
+        ("8/q4_0", "6/6", "6/5", "6/q4_0", "6/iq4_nl", "5/q4_0", "6/3", "q5_0/3", "q4_0/q4_0", "iq4_nl/iq4_nl"),
     )
 )
 
@@ -57,11 +57,10 @@ def measure(model: str, bits: list[float], threads: int) -> dict[str, Any]:
         plan = search.plan
         goals = {f"{each:g}": goal.of(f"{each:g}bits", None, plan.sides, plan.types) for each in bits}
         search.runs.measure(CHOSEN, PAIRS, "pairs")
-        maps = [search.choose(each) for each in goals.values()]
+        maps = {name: search.choose(each) for name, each in goals.items()}
         # At once, so that f16's predictions of each window are computed once.
-        search.runs.measure(HELD, [*PAIRS, *maps], "text that was held out")
-        outcomes = {name: search.outcome(each) for name, each in goals.items()}
-        tuned = {name: {"map": str(each.layer_map), **row(search, each.tuned)} for name, each in outcomes.items()}
+        search.runs.measure(HELD, [*PAIRS, *maps.values()], "text that was held out")
+        tuned = {name: {"map": str(each), **row(search, search.figures(each))} for name, each in maps.items()}
         sides = [
             {"layer": side.layer, "side": side.name, plan.probe.name: search.runs.damage(CHOSEN, plan.of_side(side))}
             for side in plan.sides
