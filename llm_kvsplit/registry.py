@@ -7,7 +7,7 @@ something is written.
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from . import files
@@ -101,6 +101,17 @@ def remove(name: str) -> Entry:
 
     _update(change)
     return removed[0]
+
+
+def set_layers(name: str, kv_layers: str) -> None:
+    """Store a layer map with the model of that name. Raises KvsplitError for one that is not registered."""
+
+    def change(entries: dict[str, Entry]) -> None:
+        if name not in entries:
+            raise KvsplitError(f"No model is called {name}: 'llm kvsplit models' lists them.")
+        entries[name] = replace(entries[name], kv_layers=kv_layers)
+
+    _update(change)
 
 
 def check_name(name: str) -> None:

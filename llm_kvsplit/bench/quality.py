@@ -70,8 +70,8 @@ class Divergence:
             "ppl_change": [float(np.expm1(each)) for each in change],
             "kl_mean": _interval(self.kl),
             "kl_blocks": [float(each) for each in _blocks(self.kl)],
-            "kl_999": _quantile(self.kl, 0.999),
-            "moved_999": _quantile(self.moved, 0.999),
+            "kl_999": quantile(self.kl, 0.999),
+            "moved_999": quantile(self.moved, 0.999),
             "same_top": _interval(self.same_top.astype(np.float64)),
         }
 
@@ -97,12 +97,12 @@ def damage(cache: dict[str, Any], nudged: dict[str, Any]) -> list[float]:
     Both are against the same f16 cache on the same text, so the 95 % interval comes from the differences of blocks.
     """
     mean = cache["kl_mean"][0] - nudged["kl_mean"][0]
-    return _with_interval(mean, np.subtract(cache["kl_blocks"], nudged["kl_blocks"]))
+    return with_interval(mean, np.subtract(cache["kl_blocks"], nudged["kl_blocks"]))
 
 
 def _interval(values: np.ndarray) -> list[float]:
     """The mean with its 95 % interval, from the spread of the means of blocks."""
-    return _with_interval(float(values.mean()), _blocks(values))
+    return with_interval(float(values.mean()), _blocks(values))
 
 
 def _blocks(values: np.ndarray) -> np.ndarray:
@@ -110,7 +110,7 @@ def _blocks(values: np.ndarray) -> np.ndarray:
     return values[: n_blocks * BLOCK].reshape(n_blocks, BLOCK).mean(axis=1)
 
 
-def _with_interval(mean: float, blocks: np.ndarray) -> list[float]:
+def with_interval(mean: float, blocks: np.ndarray) -> list[float]:
     n = len(blocks)
     if n < _FEWEST_BLOCKS:
         return [mean, float("-inf"), float("inf")]
@@ -121,7 +121,7 @@ def _with_interval(mean: float, blocks: np.ndarray) -> list[float]:
     return [mean, mean - error, mean + error]
 
 
-def _quantile(values: np.ndarray, share: float) -> list[float]:
+def quantile(values: np.ndarray, share: float) -> list[float]:
     """A quantile with its 95 % interval: the values whose ranks lie so far to either side."""
     ordered, n = np.sort(values), len(values)
     error = _WIDTH * (n * share * (1 - share)) ** 0.5
@@ -214,6 +214,35 @@ def window(
             else:
                 rows[pair].append(_compare(log_p, log_q, np.array(tokens[start + 1 : stop + 1])))
     return {pair: joined(parts) for pair, parts in rows.items()}
+
+
+def predictions(
+    context: Context, tokens: list[int], done: Callable[[int], None] = lambda tokens: None
+) -> Iterator[np.ndarray]:
+    """Log-probabilities of what ``window`` compares, in parts of shape (tokens, n_vocab): to be kept for ``compared``.
+
+    ``done`` gets the number of tokens after each evaluation.
+    """
+    weights, half = context.weights, len(tokens) // 2
+    if weights.bos_id is not None:
+        tokens = [weights.bos_id, *tokens[1:]]
+    context.clear()
+    context.evaluate(tokens[:half], done=done)
+    for start, stop, _ in _stretches(half, len(tokens) - 1, weights.n_vocab, 0):
+        logits = context.logits(tokens[start:stop])
+        if context.tap and context.tap.error:
+            raise context.tap.error
+        done(stop - start)
+        yield log_softmax(logits.astype(np.float32))
+
+
+def compared(parts: Iterable[np.ndarray], reference: Iterable[np.ndarray], tokens: list[int]) -> Divergence:
+    """One cache's ``predictions`` of a window against the f16 cache's."""
+    rows, at = [], len(tokens) // 2 + 1
+    for log_p, log_q in zip(parts, reference, strict=True):
+        rows.append(_compare(log_p, log_q, np.array(tokens[at : at + len(log_p)])))
+        at += len(log_p)
+    return joined(rows)
 
 
 def _stretches(start: int, stop: int, n_vocab: int, one_by_one: int) -> Iterator[tuple[int, int, str]]:

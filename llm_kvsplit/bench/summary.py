@@ -38,8 +38,8 @@ def _row(cell: dict[str, Any], f16_bytes: int | None, judged: bool) -> tuple[str
         _rate(cell.get("prompt_tps")),
         _rate(cell.get("generation_tps")),
         "reference" if reference and judged else _change(cell.get("ppl_change")),
-        _plus_minus(cell.get("damage")),
-        _plus_minus(cell.get("kl_mean")),
+        plus_minus(cell.get("damage")),
+        plus_minus(cell.get("kl_mean")),
         f"{cell['kl_999'][0]:.3f}" if "kl_999" in cell else "",
         _share(cell.get("same_top")),
     )
@@ -57,7 +57,8 @@ def _change(interval: list[float] | None) -> str:
     return f"{100 * interval[0]:+.2f} ± {50 * (interval[2] - interval[1]):.2f} %" if interval else ""
 
 
-def _plus_minus(interval: list[float] | None) -> str:
+def plus_minus(interval: list[float] | None) -> str:
+    """A value with half its interval; empty for none."""
     return f"{interval[0]:.5f} ± {(interval[2] - interval[1]) / 2:.5f}" if interval else ""
 
 
@@ -75,7 +76,7 @@ def beside(results: Results, other: Results, n_ctx: int) -> Rows:
             for key in ("prompt_tps", "generation_tps")
         )
         change = "reference" if pair == "f16" else _change(cell.get("ppl_change"))
-        table.append((pair, size(cell["kv_bytes"]), *rates, change, _plus_minus(cell.get("damage"))))
+        table.append((pair, size(cell["kv_bytes"]), *rates, change, plus_minus(cell.get("damage"))))
     return table
 
 
@@ -148,7 +149,7 @@ def advice(results: Results, n_ctx: int) -> str:
         ]
     for cell in sorted(smaller, key=_by_size):
         words.append(
-            f"{cell['pair']} is smaller still, and its damage ({_plus_minus(cell['damage'])}) too near the limit to tell: "
+            f"{cell['pair']} is smaller still, and its damage ({plus_minus(cell['damage'])}) too near the limit to tell: "
             "'llm kvsplit bench' measures more places."
         )
     return "\n".join(words)

@@ -23,6 +23,7 @@ COMMANDS = {
     "rpc-server": "Let another machine compute here: hold layers of its model, and their cache.",
     "serve": "Serve models with llama.cpp's own server: web page and OpenAI API.",
     "sessions": "See and remove the KV states that follow-up questions start from.",
+    "tune": "Choose the types of keys and values for each layer of a model.",
     "watch": "Watch the memory of the same prompt under two caches.",
 }
 

@@ -19,7 +19,7 @@ EVIDENCE = ROOT / "docs" / "evidence"
 PAGES = {"cpu": "cpu", "sessions": "sessions", "chat": "chat_page", "rpc": "rpc", "serve": "serve"}
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, "tune"])
 def test_help_is_the_docstring(name):
     command = [sys.executable, BENCHMARKS / f"{name}.py", "--help"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -32,6 +32,12 @@ def test_the_page_is_what_the_results_make(name, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     results = json.loads((EVIDENCE / f"{name}.json").read_text())
     assert import_module(PAGES[name]).markdown(results) == (EVIDENCE / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("file", sorted((EVIDENCE / "tune").glob("*.json")), ids=lambda file: file.stem)
+def test_the_page_of_maps_is_what_the_results_make(file, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    assert import_module("tune").markdown(json.loads(file.read_text())) == file.with_suffix(".md").read_text()
 
 
 def test_the_arithmetic_of_a_stored_state_is_within_its_file(monkeypatch):

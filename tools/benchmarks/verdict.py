@@ -33,6 +33,8 @@ PAIRS = tuple(CachePair.from_bits(*bits) for bits in ((8, 8), (8, 4), (5, 8), (5
 NUDGES = (1e-5, 1e-4, 1e-3, 1e-2)
 #: A bf16 cache's error is about a fifth of q8_0's.
 BF16 = CacheType("bf16", 30, 16, 2, block=1)
+#: enum llama_ftype in llama.h; a build's own definitions hold only what the plugin uses.
+FTYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7, "Q4_K_M": 15}
 N_CTX, WINDOWS = 1024, 2
 #: One, since threads that wait for each other lose most of their time on a machine that does other things too.
 THREADS = 1
@@ -78,7 +80,7 @@ def variants(model: Path, folder: Path) -> dict[str, Path]:
 def convert(source: Path, target: Path, ftype: str) -> None:
     lib = library.load()
     params = lib.llama_model_quantize_default_params()
-    params.ftype, params.allow_requantize = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{ftype}"), True
+    params.ftype, params.allow_requantize = FTYPES[ftype], True
     part = target.with_suffix(".part")
     with library.log.capture() as lines:
         if lib.llama_model_quantize(str(source).encode(), str(part).encode(), params):

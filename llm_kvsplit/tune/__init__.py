@@ -1,0 +1,1 @@
+"""The types of keys and values for each layer of a model, chosen by measurement."""
