@@ -1,4 +1,8 @@
 #include "set-rows-kv.cuh"
+
+// Only for NVIDIA: the code counts on warps of 32.
+#if !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)
+
 #include "../ggml-kv-types.h"
 
 #define SET_ROWS_KV_TYPES(X) X(Q8_0) X(Q6_0) X(Q5_1) X(Q5_0) X(Q4_1) X(Q4_0) X(IQ4_NL) X(Q3_NL)
@@ -225,17 +229,8 @@ static void set_rows_kv_launch(ggml_backend_cuda_context & ctx, ggml_tensor * ds
     CUDA_CHECK(cudaGetLastError());
 }
 
-// AMD's warps may have 64 lanes
-static constexpr bool set_rows_kv_available() {
-#if defined(GGML_USE_HIP) || defined(GGML_USE_MUSA)
-    return false;
-#else
-    return true;
-#endif // defined(GGML_USE_HIP) || defined(GGML_USE_MUSA)
-}
-
 bool ggml_cuda_set_rows_kv_supported(const ggml_tensor * dst) {
-    if (!set_rows_kv_available() || dst->src[0]->type != GGML_TYPE_F32) {
+    if (dst->src[0]->type != GGML_TYPE_F32) {
         return false;
     }
     switch ((int) dst->type) {
@@ -270,3 +265,17 @@ void ggml_cuda_set_rows_kv(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
         default: GGML_ABORT("fatal error");
     }
 }
+
+#else // !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)
+
+bool ggml_cuda_set_rows_kv_supported(const ggml_tensor * dst) {
+    GGML_UNUSED(dst);
+    return false;
+}
+
+void ggml_cuda_set_rows_kv(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
+    GGML_UNUSED_VARS(ctx, dst);
+    GGML_ABORT("fatal error");
+}
+
+#endif // !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)

@@ -1,11 +1,11 @@
-#include "common.cuh"
+#include "fattn-quant.cuh"
+
+#ifdef FATTN_QUANT_AVAILABLE
+
 #include "cp-async.cuh"
 #include "fattn-common.cuh"
 #include "fattn-quant-load.cuh"
-#include "fattn-quant.cuh"
 #include "mma.cuh"
-
-#ifdef FATTN_QUANT_AVAILABLE
 
 using namespace ggml_cuda_mma;
 
