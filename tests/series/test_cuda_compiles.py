@@ -25,7 +25,7 @@ PAIRS = [f"-DGGML_CUDA_FA_{k}_{v}={int(k == v and k in ('F16', 'BF16', 'Q4_0', '
 @pytest.fixture(scope="session")
 def toolkit() -> Path:
     """The folder with ``bin/nvcc``, in the cache of tests."""
-    folder = paths.cache_dir() / "tools" / f"cuda-{VERSION}"
+    folder = paths.cache_dir() / "compilers" / f"cuda-{VERSION}"
     if not (folder / "whole").exists():
         _unpack(folder)
     return folder / "nvidia/cu13"

@@ -3,8 +3,6 @@
 // Only for NVIDIA: the code counts on warps of 32.
 #if !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)
 
-#include "../ggml-kv-types.h"
-
 #define SET_ROWS_KV_TYPES(X) X(Q8_0) X(Q6_0) X(Q5_1) X(Q5_0) X(Q4_1) X(Q4_0) X(IQ4_NL) X(Q3_NL)
 
 // The value with the largest magnitude, of equal ones that of the lowest lane.
@@ -136,7 +134,7 @@ static __device__ __forceinline__ void set_rows_kv_block(const float x, const in
         y->qh[lane] = qh;
     }
     if (lane == 0) {
-        y->d = __half_as_ushort(d16);
+        y->d = d16;
     }
 }
 
