@@ -13,6 +13,7 @@ from llm_kvsplit.engine import loaded
 from llm_kvsplit.engine.context import Context, ContextOptions
 from llm_kvsplit.engine.projector import Projector, ProjectorOptions
 from llm_kvsplit.engine.weights import LoadOptions, Weights
+from llm_kvsplit.kvtypes import CachePair
 from tests.support import library, sighted
 from tests.support.media import JPEG, OTHER_PNG, PNG, tone
 from tests.support.projectors import write_llava
