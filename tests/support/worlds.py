@@ -142,7 +142,7 @@ def git(folder, *arguments) -> str:
 def drop(project, name):
     """Take a patch out of the checkout's series, the way a maintainer does."""
     names = project / "patchset" / "series"
-    names.write_text(names.read_text().replace(f"{name}.patch\n", ""))
+    names.write_text("".join(line for line in names.read_text().splitlines(True) if line != f"{name}.patch\n"))
     (project / "patchset" / f"{name}.patch").unlink()
     for resolution in (project / "patchset" / "resolutions").glob(f"*/{name}.diff"):
         resolution.unlink()

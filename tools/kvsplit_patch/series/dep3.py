@@ -22,6 +22,7 @@ class Header:
     ``changes_numerics``: the caches (``f16``, ``K8V4``, …, or ``all``) whose results the patch means to change;
     ``smoke`` holds every other one to the unpatched build's bits.
     ``needs``: files of upstream's without which there is nothing to patch; a commit that lacks one is out of range.
+    ``stands_on``: patches before it without which it does not compile, although it may apply.
     """
 
     description: str
@@ -35,6 +36,7 @@ class Header:
     watch_for: tuple[str, ...] = ()
     changes_numerics: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    stands_on: tuple[str, ...] = ()
 
 
 _FIELDS = {
@@ -49,6 +51,7 @@ _FIELDS = {
     "Watch-For": "watch_for",
     "Changes-Numerics": "changes_numerics",
     "Needs": "needs",
+    "Stands-On": "stands_on",
 }
 
 
@@ -78,7 +81,7 @@ def parse_header(text: str, name: str) -> Header:
         raise PatchError(
             f"{name}.patch: Last-Update is {fields['last_update']!r}, not a date like 2026-10-01."
         ) from None
-    for key in ("watch", "watch_for", "changes_numerics", "needs"):
+    for key in ("watch", "watch_for", "changes_numerics", "needs", "stands_on"):
         fields[key] = tuple(sorted(item.strip() for item in fields.get(key, "").split(",") if item.strip()))
     return Header(**fields)
 

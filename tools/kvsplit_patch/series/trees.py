@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..upstream import source_folders, store
-from . import applying, patchset, targets
+from . import applying, patchset, replay, targets
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,26 @@ def patched(target: str | None = None, without: Sequence[str] = ()) -> SourceTre
 
 
 def exact(target: str | None = None) -> SourceTree | None:
-    """The series without the patches that say they change every result, and without what stands on files of theirs.
+    """The series without the patches that say they change every result, and without what stands on them.
 
+    That is what changes files that they bring, what says so (Stands-On), and what cannot be applied without them.
     None where there is no such patch.
     """
+    loaded = patchset.load()
     without: list[str] = []
     theirs: set[str] = set()
-    for patch in patchset.load().patches:
-        if "all" in patch.header.changes_numerics or not theirs.isdisjoint(patch.touched()):
+    for patch in loaded.patches:
+        stands = not theirs.isdisjoint(patch.touched()) or not set(without).isdisjoint(patch.header.stands_on)
+        if "all" in patch.header.changes_numerics or stands:
             without.append(patch.name)
             theirs |= patch.files.keys()
-    return patched(target, without) if without else None
+    if not without:
+        return None
+    targets.ensure(loaded)
+    steps = [step for step in applying.at_base(loaded) if step.name not in without]
+    outcomes = replay.onto(store.open_store(), steps, loaded.lock.base_tree, {})
+    without += [step.name for step, _, outcome in outcomes if outcome.state not in replay.DONE]
+    return patched(target, without)
 
 
 def through(name: str) -> SourceTree:
