@@ -68,7 +68,7 @@ def figures(printed):
 
 
 def test_a_map_of_one_pair_prints_that_pairs_figures(tools, base):
-    pair = llama_perplexity.output(tools, [*base, "-ctk", "q8_0", "-ctv", "q4_0", "--kl-divergence"])
+    pair = llama_perplexity.output(tools, [*base, "-ctk", "q8_0", "-ctv", "iq4_nl", "--kl-divergence"])
     mapped = llama_perplexity.output(tools, [*base, "--kvq-layers", "0-5:8/4", "--kl-divergence"])
     assert figures(mapped) == figures(pair)
 
