@@ -108,11 +108,13 @@ def _schema_rows(part: dict[str, Any]) -> Rows:
 def _answer_rows(part: dict[str, Any]) -> Rows:
     for model, each in part.items():
         if model != "date":
+            faults = "; ".join(result["fault"] for result in each["wrong"].values() if result.get("fault"))
             yield (
                 f"finished answers of {model} that validate",
                 "all",
-                f"{each['valid']} of {each['finished']} (of {each['asked']} asked for, {each.get('cut', 0)} were cut at 200 tokens)",
-                "schemas above that compile, taken at random; jsonschema with formats",
+                f"{each['valid']} of {each['finished']} (of {each['asked']} asked for, {each.get('cut', 0)} were cut at 200 tokens)"
+                + (f"; {faults}" if faults else ""),
+                "schemas above that compile, taken at random; jsonschema with formats, and with the years of Python's calendar",
             )
 
 
