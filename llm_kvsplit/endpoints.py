@@ -1,8 +1,9 @@
-"""Other machines that compute (``llm kvsplit rpc-server``): how a person names them."""
+"""Other machines that compute (``llm kvsplit rpc-server``): how a person names them, and where one can listen."""
 
 from __future__ import annotations
 
 import re
+import socket
 
 #: Where a server listens unless it is told otherwise; llama.cpp's own rpc-server does, too.
 PORT = 50052
@@ -29,3 +30,13 @@ def _endpoint(part: str) -> str:
     if parts is None or not 0 < int(parts[2] or PORT) < 1 << 16:
         raise ValueError(f"{part!r} is no host:port")
     return f"{parts[1]}:{int(parts[2] or PORT)}"
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, or any free one for 0. Raises OSError where nothing can listen there."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind(address)
+        trial.listen()
+        return trial.getsockname()[1]

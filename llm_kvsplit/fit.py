@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from . import gguf
 from .errors import KvsplitError
-from .kvtypes import Cache, CachePair
+from .kvtypes import Cache, CachePair, LayerMap
 from .units import size
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def device_memory(endpoints: Sequence[str] = ()) -> tuple[int, str]:
 
     if endpoints:
         here, where = device_memory()
-        there = sum(device.free for device in servers.devices(endpoints))
-        return here + there, f"{where} and {' and '.join(endpoints)}"
+        return here + servers.free_bytes(endpoints), f"{where} and {' and '.join(endpoints)}"
     for device in library.devices():
         if device["type"] in ("gpu", "igpu") and device["total_bytes"]:
             return device["free_bytes"] or device["total_bytes"], device["description"]
@@ -75,6 +74,8 @@ def device_memory(endpoints: Sequence[str] = ()) -> tuple[int, str]:
 
 #: Tokens of context that layers are spread over machines for, unless a person says how many there will be.
 _SPREAD_FOR = 8192
+#: Pairs to propose where memory is short.
+SMALLER = tuple(CachePair.from_bits(*bits) for bits in ((8, 8), (8, 4), (4, 4)))
 #: What a server keeps free for buffers, and for what its system needs.
 _SPARE = 0.1
 
@@ -89,18 +90,16 @@ def layers_on_servers(model: Path, endpoints: tuple[str, ...], cache: Cache, n_c
 
     header = gguf.read(model)
     here = sum(device["free_bytes"] for device in library.devices() if device["type"] in ("gpu", "igpu"))
-    free = (1 - _SPARE) * (here + sum(device.free for device in servers.devices(endpoints)))
+    free = (1 - _SPARE) * (here + servers.free_bytes(endpoints))
     needed = header.size + _cache_bytes(header, cache, n_ctx or min(header.n_ctx_train or _SPREAD_FOR, _SPREAD_FOR))
     return -1 if needed <= free else max(1, int((header.n_layer + 1) * free / needed))
 
 
-def _cache_bytes(header: gguf.Gguf, cache: Cache, n_ctx: int) -> float:
+def _cache_bytes(header: gguf.Gguf, cache: Cache, n_ctx: int) -> int:
     """Bytes of a cache that keeps all tokens: sliding windows and latent attention take less."""
     heads = max(header.n_head_kv, default=0)
-    return n_ctx * sum(
-        heads * (header.head_dim_k * pair.k.bits_per_value + header.head_dim_v * pair.v.bits_per_value) / 8
-        for pair in cache.pairs(header.n_layer)
-    )
+    values = [heads * header.head_dim_k] * header.n_layer, [heads * header.head_dim_v] * header.n_layer
+    return LayerMap.of(cache.pairs(header.n_layer)).bytes(n_ctx, values)
 
 
 @contextmanager
@@ -177,13 +176,10 @@ def refuse_unless_it_fits(model: Path, cache: Cache, n_ctx: int, endpoints: Sequ
     llama.cpp asks the system for the memory and then writes to all of it: where the system promises more than it
     has (Linux does), that ends with the process killed.
     """
+    from .engine import servers
     from .engine.weights import LoadOptions
 
-    memory = memory_bytes()
-    if endpoints:
-        from .engine import servers
-
-        memory += sum(device.free for device in servers.devices(endpoints))
+    memory = memory_bytes() + servers.free_bytes(endpoints)
     # Asking takes as long as reading the vocabulary: half a second for a large one. Most caches are far from any limit.
     if _largest_cache(gguf.read(model), n_ctx) < memory:
         return
@@ -212,9 +208,9 @@ def _smaller_choice(weights: Weights, cache: Cache, n_ctx: int, memory: int) -> 
     header = weights.header
     pairs = cache.pairs(header.n_layer)
     smaller = [
-        CachePair.from_bits(key_bits, value_bits)
-        for key_bits, value_bits in ((8, 8), (8, 4), (4, 4))
-        if any(key_bits <= pair.k.bits and value_bits <= pair.v.bits for pair in pairs)
+        candidate
+        for candidate in SMALLER
+        if any(candidate.k.bits <= pair.k.bits and candidate.v.bits <= pair.v.bits for pair in pairs)
     ]
     for candidate in smaller:
         if gguf.refusal(header, candidate):

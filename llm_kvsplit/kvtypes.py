@@ -209,6 +209,11 @@ class LayerMap:
 Cache = CachePair | LayerMap
 
 
+def label(cache: Cache) -> str:
+    """A word for it where a map would be too long."""
+    return "map" if isinstance(cache, LayerMap) else str(cache)
+
+
 def parse(text: str) -> Cache:
     """What ``str()`` of a pair or of a layer map gives, and all that either's ``parse`` takes. Raises ValueError."""
     return LayerMap.parse(text) if ":" in text else CachePair.parse(text)

@@ -10,7 +10,7 @@ import click
 from .. import fit, gguf
 from ..bench import subject as subjects
 from ..errors import KvsplitError
-from ..kvtypes import LADDER, Cache, CachePair, LayerMap
+from ..kvtypes import LADDER, Cache, CachePair, label
 from ..options import layer_map, rpc_servers
 from ..units import parse_size, size
 from .add import require_language_model
@@ -76,7 +76,7 @@ def _print_largest(weights: Weights, caches: list[Cache], budget: int) -> None:
     for cache in caches:
         footprint = fit.largest(weights, cache, budget)
         if footprint is None:
-            click.echo(f"  {_label(cache):6}{'none':>20}")
+            click.echo(f"  {label(cache):6}{'none':>20}")
             continue
         # The cache is padded to whole blocks of cells; a person cannot use more than the model was trained for.
         whole = footprint.n_ctx >= weights.n_ctx_train
@@ -126,8 +126,6 @@ def _print_spread(weights: Weights, endpoints: tuple[str, ...]) -> None:
 
 
 def _row(cache: Cache, first: str, footprint: fit.Footprint) -> str:
-    return f"  {_label(cache):6}{first:>20}{size(footprint.kv):>14}{size(footprint.buffers):>14}{size(footprint.total):>14}"
-
-
-def _label(cache: Cache) -> str:
-    return "map" if isinstance(cache, LayerMap) else str(cache)
+    return (
+        f"  {label(cache):6}{first:>20}{size(footprint.kv):>14}{size(footprint.buffers):>14}{size(footprint.total):>14}"
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
-import socket
 import sys
 import threading
 from typing import Any
@@ -31,7 +30,7 @@ def command(host: str, port: int, threads: int | None, cache: bool) -> None:
     what it is sent. Listen on a private network, or on 127.0.0.1 with a tunnel (ssh -L).
     """
     _refuse_unless_free(host, port)
-    from ..engine import library, servers
+    from ..engine import servers
 
     if not servers.supported():
         raise KvsplitError("This library cannot serve other machines: 'llm kvsplit backend install' gets one that can.")
@@ -39,9 +38,7 @@ def command(host: str, port: int, threads: int | None, cache: bool) -> None:
         click.echo(f"Warning: whoever reaches {host}:{port} can use this machine: private networks only.", err=True)
     folder = _folder() if cache else None
     count = threads or machine.physical_cores()
-    devices = library.devices()
-    gpus = [device for device in devices if device["type"] in ("gpu", "igpu")]
-    served = gpus or [device for device in devices if device["type"] == "cpu"]
+    served = servers.served().values()
     memory = sum(device["total_bytes"] for device in served)
     click.echo(
         f"Listening on {host}:{port} with {size(memory)} of memory ({', '.join(each['description'] for each in served)}); "
@@ -59,16 +56,14 @@ def _refuse_unless_free(host: str, port: int) -> None:
         raise KvsplitError(
             f"--host {host} is no IPv4 address: give one of this machine's, or 0.0.0.0 for all."
         ) from None
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise KvsplitError(f"Port {port} of {host} is taken: end what listens there, or use --port.") from None
-            raise KvsplitError(
-                f"{host}:{port} cannot be listened on ({error.strerror}): check --host and --port."
-            ) from None
+    try:
+        endpoints.free_port(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise KvsplitError(f"Port {port} of {host} is taken: end what listens there, or use --port.") from None
+        raise KvsplitError(
+            f"{host}:{port} cannot be listened on ({error.strerror}): check --host and --port."
+        ) from None
 
 
 def _folder() -> str:

@@ -19,9 +19,6 @@ from .parameters import text, threads
 if TYPE_CHECKING:
     from ..tune.search import Figures, Outcome
 
-#: Tokens of a window.
-_N_CTX = 512
-
 
 @click.command()
 @click.argument("model")

@@ -7,6 +7,7 @@ fail what goes through it; without that patch llama.cpp ends the process, so a l
 from __future__ import annotations
 
 import ctypes
+import functools
 import signal
 import threading
 import time
@@ -70,6 +71,11 @@ def devices(endpoints: Sequence[str]) -> list[Device]:
         return [device for _, device in _devices(endpoints)]
 
 
+def free_bytes(endpoints: Sequence[str]) -> int:
+    """What all their devices have free together. Raises KvsplitError for one that cannot be used."""
+    return sum(device.free for device in devices(endpoints)) if endpoints else 0
+
+
 def pointers(endpoints: Sequence[str]) -> Any:
     """The servers' devices and this machine's GPUs, as ``llama_model_params.devices`` wants them: NULL behind the last.
 
@@ -90,7 +96,7 @@ def _devices(endpoints: Sequence[str]) -> Iterator[tuple[Any, Device]]:
             "patch series that can, or leave out -o rpc."
         )
     lib = library.load()
-    _install(lib)
+    _installed()
     for endpoint in endpoints:
         with library.log.capture() as lines:
             registry = lib.ggml_backend_rpc_add_server(endpoint.encode())
@@ -201,21 +207,26 @@ def interruptible() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
-def _install(lib: Any) -> None:
-    """Have llama.cpp ask ``_patience``; ctypes keeps no reference of its own."""
-    if not hasattr(_install, "callback"):
-        _install.callback = lib.ggml_abort_callback(_patience.ended)  # type: ignore[attr-defined]
-        lib.ggml_backend_rpc_set_abort_callback(_install.callback, None)  # type: ignore[attr-defined]
+@functools.cache
+def _installed() -> Any:
+    """Have llama.cpp ask ``_patience``. The callback is kept here, since ctypes keeps no reference of its own."""
+    lib = library.load()
+    callback = lib.ggml_abort_callback(_patience.ended)
+    lib.ggml_backend_rpc_set_abort_callback(callback, None)
+    return callback
+
+
+def served() -> dict[int, dict[str, Any]]:
+    """This machine's GPUs, or its CPU where it has none: as ``library.devices`` lists them, by their place there."""
+    listed = dict(enumerate(library.devices()))
+    gpus = {index: device for index, device in listed.items() if device["type"] in ("gpu", "igpu")}
+    return gpus or {index: device for index, device in listed.items() if device["type"] == "cpu"}
 
 
 def serve(endpoint: str, threads: int, cache: str | None) -> None:
-    """Serve this machine's GPUs, or its CPU where it has none, until the process ends. Returns only where it cannot."""
+    """Serve what ``served`` lists until the process ends. Returns only where it cannot."""
     lib = library.load()
-    everything = [lib.ggml_backend_dev_get(index) for index in range(lib.ggml_backend_dev_count())]
-    processors = (lib.GGML_BACKEND_DEVICE_TYPE_CPU, lib.GGML_BACKEND_DEVICE_TYPE_ACCEL)
-    gpus = [pointer for pointer in everything if lib.ggml_backend_dev_type(pointer) not in processors]
-    cpu = [each for each in everything if lib.ggml_backend_dev_type(each) == lib.GGML_BACKEND_DEVICE_TYPE_CPU]
-    served = gpus or cpu
-    array = (ctypes.c_void_p * len(served))(*served)
+    pointers = [lib.ggml_backend_dev_get(index) for index in served()]
+    array = (ctypes.c_void_p * len(pointers))(*pointers)
     folder = cache.encode() if cache else None
-    lib.ggml_backend_rpc_start_server(endpoint.encode(), folder, threads, len(served), array)
+    lib.ggml_backend_rpc_start_server(endpoint.encode(), folder, threads, len(pointers), array)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .. import files, machine
+from .. import endpoints, files, machine
 from ..errors import KvsplitError
 from ..kvtypes import Cache, CachePair, LayerMap
 from ..options import rpc_servers
@@ -59,12 +58,7 @@ class Settings:
 def free_port(host: str, port: int) -> int:
     """The port, or any free one for 0. Raises KvsplitError where nothing can listen there."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(address)
-            trial.listen()
-            return trial.getsockname()[1]
+        return endpoints.free_port(host, port)
     except OSError as error:
         raise KvsplitError(
             f"Nothing can listen on port {port} of {host} ({error.strerror}): choose another --port or --host."

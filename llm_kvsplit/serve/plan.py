@@ -8,15 +8,13 @@ from pathlib import Path
 
 from .. import fit, gguf, registry
 from ..errors import KvsplitError
-from ..kvtypes import Cache, CachePair, LayerMap
+from ..kvtypes import Cache, CachePair, label
 from ..options import Options, effective_settings, rpc_servers
 from ..registry import Entry
 from ..units import size
 
 #: Tokens for each user where neither the model's registration nor the command says how many.
 USUAL = 8192
-#: Caches to propose where memory is short.
-_SMALLER = tuple(CachePair.from_bits(*bits) for bits in ((8, 8), (8, 4), (4, 4)))
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def served(models: Sequence[str], caches: Sequence[Cache], users: int, n_ctx: in
     planned = []
     for entry in entries:
         for cache in caches or [effective_settings(Options(), entry).cache]:
-            name = f"{entry.name}-{_label(cache)}" if len(caches) > 1 else entry.name
+            name = f"{entry.name}-{label(cache)}" if len(caches) > 1 else entry.name
             planned.append(_plan(entry, cache, name, users, n_ctx))
     names = [each.name for each in planned]
     if double := next((name for name in names if names.count(name) > 1), None):
@@ -61,8 +59,8 @@ def memory_bytes(planned: Sequence[Served]) -> int:
     from ..engine import servers
 
     endpoints = dict.fromkeys(server for each in planned for server in rpc_servers(each.entry.rpc))
-    elsewhere = sum(device.free for device in servers.devices(tuple(endpoints))) if endpoints else 0
-    return max(fit.memory_bytes(), fit.device_memory()[0]) + elsewhere  # what a GPU lacks may lie in the system's
+    here = max(fit.memory_bytes(), fit.device_memory()[0])  # what a GPU lacks may lie in the system's
+    return here + servers.free_bytes(tuple(endpoints))
 
 
 def refuse_unless_they_fit(planned: Sequence[Served], memory: int) -> None:
@@ -117,7 +115,7 @@ def _with_footprint(planned: Served) -> Served:
 
 def _fitting(planned: Sequence[Served], memory: int) -> str:
     """What to write instead."""
-    for pair in _SMALLER:
+    for pair in fit.SMALLER:
         smaller = [_with_footprint(replace(each, cache=pair)) for each in planned if not _refused(each, pair)]
         saved = all(new.footprint.kv < old.footprint.kv for new, old in zip(smaller, planned))
         if len(smaller) == len(planned) and saved and sum(each.footprint.total for each in smaller) <= memory:
@@ -132,7 +130,3 @@ def _fitting(planned: Sequence[Served], memory: int) -> str:
 
 def _refused(planned: Served, pair: CachePair) -> bool:
     return bool(gguf.refusal(gguf.read(planned.entry.path), pair))
-
-
-def _label(cache: Cache) -> str:
-    return "map" if isinstance(cache, LayerMap) else str(cache)

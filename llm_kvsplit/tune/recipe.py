@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import files, gguf
 from ..errors import KvsplitError
 from ..kvtypes import LayerMap
+from ..models.place import printable
 from ..sessions import fingerprint
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def map_for(recipe: Recipe, file: Path, model: gguf.Gguf, name: str) -> LayerMap
     """The recipe's map. Raises KvsplitError where it is another model's, or names what this model lacks."""
     if content_sha256(model) != recipe.model_sha256:
         raise KvsplitError(
-            f"{file} is for another model: {name} has other bytes than the {_shown(recipe.model_name)} it was made with; "
+            f"{file} is for another model: {name} has other bytes than the {printable(recipe.model_name[:80])} it was made with; "
             f"tune {name} itself."
         )
     try:
@@ -109,8 +110,3 @@ def map_for(recipe: Recipe, file: Path, model: gguf.Gguf, name: str) -> LayerMap
     if reason := gguf.refusal(model, layer_map):
         raise KvsplitError(f"The map in {file} cannot be used: {name} {reason}.")
     return layer_map
-
-
-def _shown(text: str) -> str:
-    """Without what could steer a terminal."""
-    return "".join(each if each.isprintable() else " " for each in text[:80])

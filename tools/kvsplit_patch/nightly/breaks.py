@@ -78,13 +78,11 @@ def _roots(loaded: Series, stopping: Sequence[str]) -> dict[str, list[str]]:
 
     A patch stands on another when it cannot be applied without it, where upstream is what the series was made on.
     """
-    repo, steps = store.open_store(), applying.at_base(loaded)
+    steps = applying.at_base(loaded)
     roots: dict[str, list[str]] = {}
 
     def stops(name: str, without: Collection[str]) -> bool:
-        left = [step for step in steps if step.name not in without]
-        outcomes = {step.name: outcome for step, _, outcome in replay.onto(repo, left, loaded.lock.base_tree, {})}
-        return outcomes[name].state not in replay.DONE
+        return name in applying.stopping(loaded, [step for step in steps if step.name not in without])
 
     for name in stopping:
         if not stops(name, roots):

@@ -17,6 +17,12 @@ def at_base(loaded: Series) -> list[Step]:
     return steps
 
 
+def stopping(loaded: Series, steps: Sequence[Step]) -> list[str]:
+    """Those of ``steps`` that cannot be applied where the series was made, since others are not among them."""
+    outcomes = replay.onto(store.open_store(), steps, loaded.lock.base_tree, {})
+    return [step.name for step, _, outcome in outcomes if outcome.state not in replay.DONE]
+
+
 def as_edited(loaded: Series) -> tuple[list[Step], list[Step]]:
     """The patches as they are now: those that follow one on another, and those to be replayed onto them.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..upstream import source_folders, store
-from . import applying, patchset, replay, targets
+from . import applying, patchset, targets
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ def exact(target: str | None = None) -> SourceTree | None:
         return None
     targets.ensure(loaded)
     steps = [step for step in applying.at_base(loaded) if step.name not in without]
-    outcomes = replay.onto(store.open_store(), steps, loaded.lock.base_tree, {})
-    without += [step.name for step, _, outcome in outcomes if outcome.state not in replay.DONE]
-    return patched(target, without)
+    return patched(target, without + applying.stopping(loaded, steps))
 
 
 def through(name: str) -> SourceTree:
