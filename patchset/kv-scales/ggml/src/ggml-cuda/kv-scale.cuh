@@ -2,26 +2,18 @@
 
 #include "common.cuh"
 
-// The scale of a block of a KV cache, searched as in ggml-kv-types-impl.h, which says how.
+// The scale of a block of a KV cache, searched as in ggml-kv-types-impl.h, which says how. Divisions are rounded as there, so
+// that of two scales that are nearly as good both take the same. Loops over scales stay loops: the code is run a few times
+// by each of many kernels, and reading it took longer than running it.
 
-// The number of the level that is nearest to x, of n in rising order, and the level.
-template <int n>
-static __device__ __forceinline__ int kv_level(const float x, const int8_t (&levels)[n], float & level) {
-    int u = 0;
-    level = levels[0];
-#pragma unroll
-    for (int l = 0; l < n - 1; ++l) {
-        const bool above = x > 0.5f*(levels[l] + levels[l + 1]);
-        u    += above;
-        level = above ? levels[l + 1] : level;
-    }
-    return u;
+static __device__ __forceinline__ float kv_inverse(const float d) {
+    return d != 0.0f ? __frcp_rn(d) : 0.0f;
 }
 
 // Integers from first to first + n - 1. Returns the number of the one that is nearest to x/d, and the integer.
 template <int first, int n>
 static __device__ __forceinline__ int kv_nearest_int(const float x, const float d, float & level) {
-    const float t = x*(d != 0.0f ? 1.0f/d : 0.0f) + (0.5f - first);
+    const float t = x*kv_inverse(d) + (0.5f - first);
     const int   u = (int) fminf(fmaxf(t, 0.0f), n - 1.0f);
     level = u + first;
     return u;
@@ -57,7 +49,17 @@ struct kv_levels_iq4_nl {
     }
     static __device__ __forceinline__ int nearest(const float x, const float d, float & level) {
         constexpr int8_t levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-        return kv_level(x*(d != 0.0f ? 1.0f/d : 0.0f), levels, level);
+        const float t = x*kv_inverse(d);
+        int u = 0;
+#pragma unroll
+        for (int l = 0; l < 15; ++l) {
+            u += t > 0.5f*(levels[l] + levels[l + 1]);
+        }
+        // the level from four registers of levels
+        const int lower = __byte_perm(0xBFAD9881, 0xF6EADDCF, u & 7);
+        const int upper = __byte_perm(0x26190D01, 0x71594535, u & 7);
+        level = (int8_t) (u < 8 ? lower : upper);
+        return u;
     }
 };
 
@@ -66,22 +68,24 @@ template <typename levels_t, typename sum_t, int n>
 static __device__ __forceinline__ half kv_search_scale(const float (&x)[n], const float max) {
     float best = 0.0f;
     float d    = 0.0f;
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < levels_t::n_ends; ++i) {
+        const float scale = __fdiv_rn(max, levels_t::end(i));
         float xq[n];
         float qq[n];
 #pragma unroll
         for (int j = 0; j < n; ++j) {
             float q;
-            levels_t::nearest(x[j], max/levels_t::end(i), q);
+            levels_t::nearest(x[j], scale, q);
             xq[j] = x[j]*q;
             qq[j] = q*q;
         }
         const float c = sum_t::sum(xq);
         const float m = sum_t::sum(qq);
-        if (m > 0.0f && c*c/m > best) {
-            best = c*c/m;
-            d    = c/m;
+        const float gain = m > 0.0f ? __fdiv_rn(c*c, m) : 0.0f;
+        if (gain > best) {
+            best = gain;
+            d    = __fdiv_rn(c, m);
         }
     }
     return __float2half(d);
