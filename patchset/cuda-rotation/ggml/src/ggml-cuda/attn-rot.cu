@@ -342,7 +342,7 @@ static int attn_rot_add(const ggml_cgraph * cgraph, attn_rot_chains & c, int i, 
     if (chain->rope) {
         c.D = chain->rope->ne[0];
     }
-    return attn_rot_get_D(c) != 0 && attn_rot_independent(c) ? i : -1;
+    return attn_rot_get_D(c) != 0 ? i : -1;
 }
 
 static attn_rot_job attn_rot_get_job(const attn_rot_chain & c, const int D) {
@@ -404,21 +404,26 @@ static int attn_rot_try_fuse_chains(ggml_backend_cuda_context & ctx, const ggml_
     // on a stream beside others there is one of Q, K and V
     const int max_chains = ctx.curr_stream_no == 0 ? ATTN_ROT_MAX_CHAINS : 1;
 
+    // as many nodes as can be computed at once: what one chain writes may be stored elsewhere by its next node
     attn_rot_chains c;
-    int last    = node_idx - 1;
-    int n_nodes = 0;
+    attn_rot_chains longer;
+    int last     = node_idx;
+    int n_nodes  = 0;
+    int n_longer = 0;
     for (int i = node_idx; i < cgraph->n_nodes; ++i) {
         if (attn_rot_is_noop(cgraph->nodes[i])) {
             continue;
         }
-        attn_rot_chains with_node = c;
-        const int i_added = cgraph->nodes[i]->flags & GGML_TENSOR_FLAG_COMPUTE ? attn_rot_add(cgraph, with_node, i, max_chains) : -1;
-        if (i_added < 0) {
+        i = cgraph->nodes[i]->flags & GGML_TENSOR_FLAG_COMPUTE ? attn_rot_add(cgraph, longer, i, max_chains) : -1;
+        if (i < 0) {
             break;
         }
-        c = with_node;
-        i = last = i_added;
-        n_nodes++;
+        n_longer++;
+        if (attn_rot_independent(longer)) {
+            c       = longer;
+            last    = i;
+            n_nodes = n_longer;
+        }
     }
 
     bool has_rot = false;
