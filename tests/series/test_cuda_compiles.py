@@ -15,7 +15,7 @@ from tests.support.release import HERE, fetch
 VERSION = "13.0"
 #: The compiler and its headers. Of cuBLAS (400 MB) only the headers are kept.
 PACKAGES = ["cuda-nvcc", "nvvm", "cuda-crt", "cuda-runtime", "cuda-cccl", "cublas"]
-SOURCES = ["fattn-quant.cu", "fattn.cu", "set-rows-kv.cu", "set-rows.cu"]
+SOURCES = ["attn-rot.cu", "fattn-quant.cu", "fattn.cu", "set-rows-kv.cu", "set-rows.cu"]
 TYPES = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 #: As upstream's build files compile the backend, with the vector kernels of the default.
 FLAGS = ["-std=c++17", "-O3", "-use_fast_math", "-extended-lambda", "-Xcompiler", "-fPIC", "-Xptxas", "-v"]

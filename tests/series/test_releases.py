@@ -44,7 +44,18 @@ def test_the_series_reaches_another_release(project, version):
     fetch(HERE)
     commit = fetch(version)
     # The newest patches change lines that are others there, and the test cases of kv-types stand beside those of Metal.
-    newest = ("cuda-kv-store", "cuda-mixed-kv", "rpc-kv-types", "rpc-errors", "kv-4-bits", "metal-kv-types", "kv-types")
+    newest = (
+        "cuda-softcap",
+        "kv-scales",
+        "cuda-rotation",
+        "cuda-kv-store",
+        "cuda-mixed-kv",
+        "rpc-kv-types",
+        "rpc-errors",
+        "kv-4-bits",
+        "metal-kv-types",
+        "kv-types",
+    )
     for name in (*newest, *METAL, "kv-layers"):
         drop(project, name)
     before = patchset.load(project / "patchset")

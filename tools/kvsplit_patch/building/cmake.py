@@ -107,6 +107,9 @@ _FIXED = (
     "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON",
     # Upstream asks git, which would answer for whatever checkout lies around the workspace.
     "-DLLAMA_BUILD_NUMBER=0",
+    # Some compilers link libstdc++.a into each library. In Python, which has no libstdc++ of its own, a library then took
+    # parts of another one's copy, and crashed.
+    *(["-DCMAKE_SHARED_LINKER_FLAGS_INIT=-Wl,--exclude-libs,libstdc++.a"] if sys.platform == "linux" else []),
 )
 
 

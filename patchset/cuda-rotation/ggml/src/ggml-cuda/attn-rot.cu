@@ -10,6 +10,7 @@
 #include "set-rows-kv.cuh"
 #include "set-rows-kv-block.cuh"
 
+#include <algorithm>
 #include <unordered_set>
 #include <vector>
 
@@ -41,6 +42,8 @@ struct attn_rot_job {
 
 struct attn_rot_params {
     attn_rot_job jobs[ATTN_ROT_MAX_CHAINS];
+    unsigned int * counters; // for the attention that follows, are set to 0
+    int n_counters;
 };
 
 // As in rope.cu.
@@ -80,6 +83,12 @@ static __global__ void attn_rot(const attn_rot_params p) {
     int buffer = 0;
 
     ggml_cuda_pdl_sync();
+
+    if (blockIdx.x == 0) {
+        for (int k = e; k < p.n_counters; k += blockDim.x) {
+            p.counters[k] = 0;
+        }
+    }
 
     float x = ((const float *) (job.x + token_head.x*job.nb2 + token_head.y*job.nb1))[e];
 
@@ -342,7 +351,7 @@ static int attn_rot_add(const ggml_cgraph * cgraph, attn_rot_chains & c, int i, 
     if (chain->rope) {
         c.D = chain->rope->ne[0];
     }
-    return attn_rot_get_D(c) != 0 && attn_rot_independent(c) ? i : -1;
+    return attn_rot_get_D(c) != 0 ? i : -1;
 }
 
 static attn_rot_job attn_rot_get_job(const attn_rot_chain & c, const int D) {
@@ -400,25 +409,68 @@ static attn_rot_job attn_rot_get_job(const attn_rot_chain & c, const int D) {
     return job;
 }
 
-static int attn_rot_try_fuse_chains(ggml_backend_cuda_context & ctx, const ggml_cgraph * cgraph, const int node_idx) {
-    // on a stream beside others there is one of Q, K and V
-    const int max_chains = ctx.curr_stream_no == 0 ? ATTN_ROT_MAX_CHAINS : 1;
+// The index of the next node that computes something, -1 if there is none.
+static int attn_rot_next(const ggml_cgraph * cgraph, int i) {
+    do {
+        i++;
+    } while (i < cgraph->n_nodes && attn_rot_is_noop(cgraph->nodes[i]));
+    return i < cgraph->n_nodes && (cgraph->nodes[i]->flags & GGML_TENSOR_FLAG_COMPUTE) ? i : -1;
+}
 
-    attn_rot_chains c;
-    int last    = node_idx - 1;
-    int n_nodes = 0;
-    for (int i = node_idx; i < cgraph->n_nodes; ++i) {
-        if (attn_rot_is_noop(cgraph->nodes[i])) {
-            continue;
+static bool attn_rot_takes_attention(const int device, const ggml_tensor * node) {
+    return node->op == GGML_OP_FLASH_ATTN_EXT && ggml_cuda_flash_attn_ext_quant_supported(device, node);
+}
+
+// The index of the rotation of the result of the attention that is node i, if nothing else uses that. -1 if there is none.
+static int attn_rot_find_result(const ggml_cgraph * cgraph, const int i) {
+    const int i_rot = attn_rot_next(cgraph, i);
+    if (i_rot < 0) {
+        return -1;
+    }
+    const ggml_tensor * rot = cgraph->nodes[i_rot];
+    return attn_rot_is_rotation(rot) && rot->ne[0] <= 128 && cgraph->nodes[i]->ne[0] % rot->ne[0] == 0 &&
+        attn_rot_producer(cgraph, rot->src[1]) == cgraph->nodes[i] ? i_rot : -1;
+}
+
+// Computes the attention that is node i and the rotation of its result, if there is one. Returns the index of the last node computed.
+static int attn_rot_attention(ggml_backend_cuda_context & ctx, const ggml_cgraph * cgraph, const int i, unsigned int * counters) {
+    ggml_tensor * attn = cgraph->nodes[i];
+    int i_rot = attn_rot_find_result(cgraph, i);
+    for (int j = 0; j < GGML_MAX_SRC; ++j) {
+        if (i_rot >= 0 && attn->src[j] && attn_rot_overlap(cgraph->nodes[i_rot], attn->src[j])) {
+            i_rot = -1;
         }
-        attn_rot_chains with_node = c;
-        const int i_added = cgraph->nodes[i]->flags & GGML_TENSOR_FLAG_COMPUTE ? attn_rot_add(cgraph, with_node, i, max_chains) : -1;
-        if (i_added < 0) {
+    }
+    if (i_rot < 0 && !counters) {
+        return i - 1;
+    }
+    ggml_cuda_flash_attn_ext_quant(ctx, attn, i_rot < 0 ? nullptr : cgraph->nodes[i_rot], counters);
+    return i_rot < 0 ? i : i_rot;
+}
+
+// Returns the index of the last node computed.
+static int attn_rot_compute_chains(ggml_backend_cuda_context & ctx, const ggml_cgraph * cgraph, const int node_idx) {
+    // on a stream beside others there is one of Q, K and V
+    const bool is_alone   = ctx.curr_stream_no == 0;
+    const int  max_chains = is_alone ? ATTN_ROT_MAX_CHAINS : 1;
+
+    // as many nodes as can be computed at once: what one chain writes may be stored elsewhere by its next node
+    attn_rot_chains c;
+    attn_rot_chains longer;
+    int last     = node_idx;
+    int n_nodes  = 0;
+    int n_longer = 0;
+    for (int i = node_idx; i >= 0; i = attn_rot_next(cgraph, i)) {
+        i = attn_rot_add(cgraph, longer, i, max_chains);
+        if (i < 0) {
             break;
         }
-        c = with_node;
-        i = last = i_added;
-        n_nodes++;
+        n_longer++;
+        if (attn_rot_independent(longer)) {
+            c       = longer;
+            last    = i;
+            n_nodes = n_longer;
+        }
     }
 
     bool has_rot = false;
@@ -426,7 +478,7 @@ static int attn_rot_try_fuse_chains(ggml_backend_cuda_context & ctx, const ggml_
         has_rot = has_rot || c.chains[i].rot;
     }
     if (!has_rot || n_nodes < 2) {
-        return 0;
+        return node_idx - 1;
     }
 
     attn_rot_params p = {};
@@ -437,54 +489,38 @@ static int attn_rot_try_fuse_chains(ggml_backend_cuda_context & ctx, const ggml_
         n_rows += p.jobs[i].n_rows;
     }
     if (n_rows > INT_MAX) {
-        return 0;
+        return node_idx - 1;
     }
+
+    const int  i_attn   = attn_rot_next(cgraph, last);
+    const bool has_attn = is_alone && i_attn >= 0 && attn_rot_takes_attention(ctx.device, cgraph->nodes[i_attn]);
+    ggml_cuda_pool_alloc<unsigned int> counters(ctx.pool());
+    if (has_attn) {
+        p.n_counters = ggml_cuda_flash_attn_ext_quant_max_counters(cgraph->nodes[i_attn]);
+        p.counters   = counters.alloc(p.n_counters);
+    }
+
     const ggml_cuda_kernel_launch_params launch_params = ggml_cuda_kernel_launch_params(dim3(n_rows, 1, 1), dim3(D, 1, 1), 0, ctx.stream());
     ggml_cuda_kernel_launch(attn_rot, launch_params, p);
     CUDA_CHECK(cudaGetLastError());
-    return last - node_idx;
-}
 
-// The rotation of the result of the attention at node_idx, if that is all that uses it. -1 if there is none.
-static int attn_rot_find_result(const int device, const ggml_cgraph * cgraph, const int node_idx) {
-    const ggml_tensor * attn = cgraph->nodes[node_idx];
-    int i = node_idx + 1;
-    while (i < cgraph->n_nodes && attn_rot_is_noop(cgraph->nodes[i])) {
-        i++;
-    }
-    if (i == cgraph->n_nodes) {
-        return -1;
-    }
-    const ggml_tensor * rot = cgraph->nodes[i];
-    const bool ok = (rot->flags & GGML_TENSOR_FLAG_COMPUTE) && attn_rot_is_rotation(rot) &&
-        rot->ne[0] <= 128 && attn->ne[0] % rot->ne[0] == 0 && attn_rot_producer(cgraph, rot->src[1]) == attn &&
-        ggml_cuda_flash_attn_ext_quant_supported(device, attn);
-    return ok ? i : -1;
+    return has_attn ? attn_rot_attention(ctx, cgraph, i_attn, p.counters) : last;
 }
 
 int ggml_cuda_try_fuse_attn_rot(ggml_backend_cuda_context & ctx, const ggml_cgraph * cgraph, const int node_idx) {
-    ggml_tensor * node = cgraph->nodes[node_idx];
+    const ggml_tensor * node = cgraph->nodes[node_idx];
 
     switch (node->op) {
         case GGML_OP_RMS_NORM:
         case GGML_OP_ROPE:
         case GGML_OP_MUL_MAT:
         case GGML_OP_SET_ROWS:
-            return attn_rot_try_fuse_chains(ctx, cgraph, node_idx);
-        case GGML_OP_FLASH_ATTN_EXT: {
-            const int i = attn_rot_find_result(ctx.device, cgraph, node_idx);
-            if (i < 0) {
+            return std::max(attn_rot_compute_chains(ctx, cgraph, node_idx) - node_idx, 0);
+        case GGML_OP_FLASH_ATTN_EXT:
+            if (!attn_rot_takes_attention(ctx.device, node)) {
                 return 0;
             }
-            ggml_tensor * rot = cgraph->nodes[i];
-            for (int j = 0; j < GGML_MAX_SRC; ++j) {
-                if (node->src[j] && attn_rot_overlap(rot, node->src[j])) {
-                    return 0;
-                }
-            }
-            ggml_cuda_flash_attn_ext_quant(ctx, node, rot);
-            return i - node_idx;
-        }
+            return std::max(attn_rot_attention(ctx, cgraph, node_idx, nullptr) - node_idx, 0);
         default:
             return 0;
     }
@@ -584,8 +620,8 @@ void ggml_cuda_attn_rot_optimize(const int device, ggml_cgraph * cgraph, const g
         attn_rot_gather(cgraph, begin, i);
         begin = i + 1;
 
-        const int i_rot = attn_rot_find_result(device, cgraph, i);
-        if (i_rot >= 0) {
+        const int i_rot = attn_rot_find_result(cgraph, i);
+        if (i_rot >= 0 && attn_rot_takes_attention(device, attn)) {
             params->add_alloc_dep(params->user_data, attn->src[0], cgraph->nodes[i_rot]);
         }
     }
