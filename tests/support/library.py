@@ -14,8 +14,10 @@ from llm_kvsplit.paths import cache_dir
 # A clone whose first question was answered has compiled it already, and it is copied from there.
 _series = trees.patched()
 os.environ["KVSPLIT_BUILDS"] = str(cache_dir() / "test-builds" / _series.tree)
-#: The folder of that build, named by its id.
-BUILD = artifacts.build(_series, cmake.flags(), lambda line: print(line, file=sys.stderr))
+#: The folder of that build, named by its id. KVSPLIT_TESTS=cuda: the one that uses NVIDIA's GPUs.
+BUILD = artifacts.build(
+    _series, cmake.flags(cuda=os.environ.get("KVSPLIT_TESTS") == "cuda"), lambda line: print(line, file=sys.stderr)
+)
 
 
 @pytest.fixture(scope="session")
