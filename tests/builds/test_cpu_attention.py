@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import platform
 import re
 import subprocess
 
@@ -87,7 +88,8 @@ def test_a_rung_changes_only_the_results_that_it_says():
         assert before.keys() == after.keys() and len(before) > 250 + 4 * GRANTED
         changed = {case.partition(" ")[0] for case in before if before[case] != after[case]}
         assert "f16-f16" not in changed, rung.name
-        assert rung.header.changes_numerics or not changed, rung.name
+        elsewhere = rung.name == "cpu-attention-arm" and platform.machine().lower() in ("x86_64", "amd64")
+        assert (rung.header.changes_numerics and not elsewhere) or not changed, rung.name
 
 
 @pytest.mark.build

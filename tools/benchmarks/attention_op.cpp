@@ -21,6 +21,10 @@
 #include <string>
 #include <vector>
 
+#ifndef COPIES
+#define COPIES 256 // at most
+#endif
+
 static constexpr size_t BYTES_DECODE  = 600u << 20; // of all copies
 static constexpr size_t BYTES_PREFILL = 40u << 20;
 
@@ -65,7 +69,7 @@ int main(int argc, char ** argv) {
         const int64_t KV = atoi(argv[arg + 2]), H = atoi(argv[arg + 3]), HKV = atoi(argv[arg + 4]);
         const int64_t D  = atoi(argv[arg + 5]), N = atoi(argv[arg + 6]);
         const size_t  bytes  = KV*HKV*(ggml_row_size(tk, D) + ggml_row_size(tv, D));
-        const int64_t copies = std::max<int64_t>(2, std::min<int64_t>(256, (N > 1 ? BYTES_PREFILL : BYTES_DECODE)/bytes));
+        const int64_t copies = std::max<int64_t>(2, std::min<int64_t>(COPIES, (N > 1 ? BYTES_PREFILL : BYTES_DECODE)/bytes));
         const int64_t rows   = (N + 63)/64*64; // of the mask, which ik_llama.cpp wants padded
 
         ggml_init_params params = {

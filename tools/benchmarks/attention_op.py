@@ -15,8 +15,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+PROGRAM = Path(__file__).with_suffix(".cpp")
 #: K, V, keys, heads, KV heads, head size, tokens.
 DECODE = [
     ("q8_0", "q4_0", 8192, 32, 4, 64, 1),
@@ -34,27 +36,39 @@ PREFILL = [
     ("f16", "f16", 8192, 32, 4, 64, 512),
     ("q8_0", "q4_0", 8192, 32, 8, 128, 512),
 ]
+#: On a Mac, what computes attention elsewhere than on the CPU; its compiler has no OpenMP.
+MAC = ["METAL", "BLAS", "ACCELERATE", "OPENMP"]
 AVX2 = ["NATIVE=OFF", "SSE42=ON", "AVX=ON", "AVX2=ON", "FMA=ON", "F16C=ON", "BMI2=ON"]
 #: ik_llama.cpp leaves most pairs out unless asked, and needs C++20 for what is no attention.
 IK = ["-DGGML_IQK_FA_ALL_QUANTS=ON", "-DGGML_IQK_FLASH_ATTENTION=ON", "-DCMAKE_CXX_STANDARD=20"]
 
 
-def compiled(sources: Path, folder: Path, avx2: bool) -> Path:
-    """The program of ``attention_op.cpp`` over the ggml in ``sources``."""
-    (sources / "ggml.pc.in").touch()  # sdists leave it out, and cmake wants it
-    flags = [f"-DGGML_{flag}" for flag in AVX2] if avx2 else []
+def compiled(
+    sources: Path, folder: Path, flags: Sequence[str], compiler: Sequence[str], program: Path = PROGRAM
+) -> Path:
+    """A program, by its one source file, over the ggml in ``sources``, made in ``folder``.
+
+    ``flags`` go to cmake; ``compiler`` compiles the program. Raises SystemExit with the last lines of what failed.
+    """
+    if not (sources / "ggml.pc.in").exists():  # sdists leave it out, and cmake wants it
+        (sources / "ggml.pc.in").touch()
+    off = ["BUILD_TESTS", "BUILD_EXAMPLES", "CCACHE", *(MAC if sys.platform == "darwin" else [])]
+    flags = [*flags, "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", *(f"-DGGML_{name}=OFF" for name in off)]
     flags += IK if (sources / "src" / "iqk").is_dir() else []
-    off = ["BUILD_TESTS", "BUILD_EXAMPLES", "CCACHE"]
-    flags += ["-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", *(f"-DGGML_{name}=OFF" for name in off)]
-    run = ["cmake", "-S", str(sources), "-B", str(folder), "-G", "Ninja", *flags]
-    subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(["ninja", "-C", str(folder), "ggml"], check=True, stdout=subprocess.DEVNULL)
-    libraries = [str(library) for library in folder.rglob("libggml*.a")]
-    program = folder / "attention_op"
-    command = ["c++", "-O2", f"-I{sources / 'include'}", str(Path(__file__).with_suffix(".cpp")), "-o", str(program)]
-    command += ["-Wl,--start-group", *libraries, "-Wl,--end-group", "-fopenmp", "-lpthread", "-ldl", "-lm"]
-    subprocess.run(command, check=True)
-    return program
+    _run("cmake", "-S", sources, "-B", folder, "-G", "Ninja", *flags)
+    _run("ninja", "-C", folder, "ggml")
+    libraries = sorted(folder.rglob("libggml*.a"))
+    if sys.platform != "darwin":  # whose linker reads them until nothing is missing
+        libraries = ["-Wl,--start-group", *libraries, "-Wl,--end-group", "-ldl"]
+    made = folder / program.stem
+    _run(*compiler, "-std=c++17", "-O2", "-I", sources / "include", program, "-o", made, *libraries, "-lpthread", "-lm")
+    return made
+
+
+def _run(*command: object) -> None:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{command[0]} failed:\n{(done.stdout + done.stderr)[-3000:]}")
 
 
 def measured(program: Path, threads: int, cases: list[tuple], repeats: int) -> list[dict]:
@@ -74,7 +88,9 @@ def main() -> None:
     cases = [*DECODE, *PREFILL]
     times: dict[str, list[list[float]]] = {name: [[] for _ in cases] for name in folders}
     with tempfile.TemporaryDirectory() as scratch:
-        programs = {n: compiled(Path(f).resolve(), Path(scratch) / n, options.avx2) for n, f in folders.items()}
+        flags = [f"-DGGML_{flag}" for flag in AVX2] if options.avx2 else []
+        compiler = ["c++"] if sys.platform == "darwin" else ["c++", "-fopenmp"]
+        programs = {n: compiled(Path(f).resolve(), Path(scratch) / n, flags, compiler) for n, f in folders.items()}
         for turn in range(options.turns):
             for name in list(folders) if turn % 2 else reversed(folders):
                 print(f"turn {turn + 1}: {name}", file=sys.stderr)

@@ -286,10 +286,10 @@ def measure(tools: dict[str, Path], threads: int, depth: int, minutes: float) ->
 
 def this_machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    names, flags = re.findall(r"model name\s*: (.*)", info), re.findall(r"flags\s*: (.*)", info)
-    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+    names, flags = re.findall(r"model name\s*: (.*)", info), re.findall(r"(?:flags|Features)\s*: (.*)", info)
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimddp", "i8mm", "bf16", "sve")
     return {
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "features": [name for name in known if flags and name in flags[0].split()],
         "compiler": _run(os.environ.get("CXX", "c++"), "--version").partition("\n")[0],

@@ -1,37 +1,14 @@
 #pragma once
 
-// Products of bytes
+// Products of bytes by AVX-512 VNNI, a lane a key, or a value
 
-#include "decode.h"
+#include "decode-bytes.h"
 
 namespace {
 
-// one side of a product of bytes has to be unsigned
 template <typename T>
 inline __m512i fattn_unsigned(__m512i ints) {
     return T::has_m ? ints : _mm512_xor_si512(ints, _mm512_set1_epi8((char) 0x80));
-}
-
-// how often at least these kernels call tick() for a tile of a KV head, which they multiply in so many passes
-inline int64_t fattn_int_ticks(int64_t D, int64_t passes) {
-    return D/32*(KEYS/16)*(1 + passes);
-}
-
-constexpr int ROWS_INT = 8; // of scores at a time
-
-inline void fattn_quantize(const fattn_query & q, int64_t D) {
-    for (int64_t b = 0; b < D/32; ++b) {
-        const __m512  x0   = _mm512_loadu_ps(q.f + b*32);
-        const __m512  x1   = _mm512_loadu_ps(q.f + b*32 + 16);
-        const float   amax = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
-        const __m512  inv  = _mm512_set1_ps(amax > 0.0f ? 127.0f/amax : 0.0f);
-        const __m512i i0   = _mm512_cvtps_epi32(_mm512_mul_ps(x0, inv));
-        const __m512i i1   = _mm512_cvtps_epi32(_mm512_mul_ps(x1, inv));
-        _mm_storeu_si128((__m128i *) (q.i + b*8),     _mm512_cvtepi32_epi8(i0));
-        _mm_storeu_si128((__m128i *) (q.i + b*8 + 4), _mm512_cvtepi32_epi8(i1));
-        q.d[b]   = amax/127.0f;
-        q.sum[b] = _mm512_reduce_add_epi32(_mm512_add_epi32(i0, i1));
-    }
 }
 
 //
@@ -105,18 +82,7 @@ void fattn_scores_int(fattn_tile k, int64_t D, const fattn_query * q, float * s,
 // o[r][..] += sum over i of p[r][i] * row i of V
 //
 
-// what the bytes of V are more than its ints
-template <typename T>
-constexpr int fattn_zero = T::has_m ? 0 : T::nibbles ? 8 : 128;
-
-// The same block of each row of a tile, side by side
-struct fattn_column {
-    alignas(64) int8_t ints[KEYS*32]; // nibbles stay together
-    alignas(64) float  d[KEYS];
-    alignas(64) float  m[KEYS];
-};
-
-// the first B blocks of each row
+// nibbles stay together
 template <typename T, int B>
 void fattn_columns(fattn_tile v, fattn_column * c, fattn_ahead & ahead) {
     for (int i = 0; i < KEYS; i += 16, v.data += 16*v.stride) {
@@ -160,42 +126,6 @@ inline void fattn_bytes_by_value(const fattn_column & column, int i, __m512i * y
     }
 }
 
-// p times d of a column in 16 bits, as two bytes for the products: p*d = scale*(256*hi + lo)
-struct fattn_weights {
-    static constexpr float MAX = 127*256 + 127;
-    alignas(64) int8_t bytes[KEYS/4][16]; // lo of 4 keys, hi of them, nothing
-    float scale;
-    float rest; // of each sum: of m, or what fattn_zero is too much
-
-    template <typename T>
-    void set(const float * p, const fattn_column & column) {
-        __m512 pd[KEYS/16];
-        __m512 most = _mm512_setzero_ps();
-        __m512 pm   = _mm512_setzero_ps();
-        for (int i = 0; i < KEYS/16; ++i) {
-            const __m512 pi = _mm512_load_ps(p + i*16);
-            pd[i] = _mm512_mul_ps(pi, _mm512_load_ps(column.d + i*16));
-            most  = _mm512_max_ps(most, _mm512_abs_ps(pd[i]));
-            if constexpr (T::has_m) {
-                pm = _mm512_fmadd_ps(pi, _mm512_load_ps(column.m + i*16), pm);
-            }
-        }
-        const float  max = _mm512_reduce_max_ps(most);
-        const __m512 inv = _mm512_set1_ps(max > 0.0f ? MAX/max : 0.0f);
-        const __m512i by_byte  = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, -1, -1, -1, -1, -1, -1, -1, -1));
-        const __m512i less_128 = _mm512_broadcast_i32x4(_mm_setr_epi32((int) 0x80808080, 0, 0, 0)); // of lo
-        __m512i sum = _mm512_setzero_si512();
-        for (int i = 0; i < KEYS/16; ++i) {
-            const __m512i w = _mm512_cvtps_epi32(_mm512_mul_ps(pd[i], inv));
-            const __m512i z = _mm512_shuffle_epi8(_mm512_add_epi32(w, _mm512_set1_epi32(128)), by_byte);
-            _mm512_store_si512(bytes[i*4], _mm512_xor_si512(z, less_128));
-            sum = _mm512_add_epi32(sum, w);
-        }
-        scale = max/MAX;
-        rest  = T::has_m ? _mm512_reduce_add_ps(pm) : -fattn_zero<T>*scale*_mm512_reduce_add_epi32(sum);
-    }
-};
-
 inline __m512i fattn_four(const int8_t * bytes) {
     int32_t four;
     memcpy(&four, bytes, sizeof(four));
@@ -203,11 +133,7 @@ inline __m512i fattn_four(const int8_t * bytes) {
 }
 
 template <typename T, int R>
-void fattn_sums_column(const fattn_column & column, const float * p, float * o, size_t ldo, fattn_ahead & ahead) {
-    fattn_weights w[R];
-    for (int r = 0; r < R; ++r) {
-        w[r].template set<T>(p + r*KEYS, column);
-    }
+void fattn_sums_column(const fattn_column & column, const fattn_weights * w, float * o, size_t ldo, fattn_ahead & ahead) {
     __m512i lo[R][2];
     __m512i hi[R][2];
     for (int r = 0; r < R; ++r) {
@@ -241,25 +167,6 @@ void fattn_sums_column(const fattn_column & column, const float * p, float * o, 
             const __m512 had = _mm512_add_ps(_mm512_loadu_ps(x), _mm512_set1_ps(w[r].rest));
             _mm512_storeu_ps(x, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[h]), _mm512_set1_ps(w[r].scale), had));
         }
-    }
-}
-
-template <typename T>
-void fattn_sums_int(fattn_tile v, int64_t D, const float * p, int rows, float * o, size_t ldo, fattn_ahead & ahead) {
-    fattn_column c[2];
-    // two blocks at a time, since finding a row costs as much as reading one
-    for (int64_t b = 0; b < D/32; b += 2, v.data += 2*sizeof(T)) {
-        const int n = b + 1 < D/32 ? 2 : 1;
-        if (n == 2) {
-            fattn_columns<T, 2>(v, c, ahead);
-        } else {
-            fattn_columns<T, 1>(v, c, ahead);
-        }
-        fattn_each_rows<ROWS_REG>(rows, [&](auto R, int r) {
-            for (int i = 0; i < n; ++i) {
-                fattn_sums_column<T, R>(c[i], p + r*KEYS, o + r*ldo + (b + i)*32, ldo, ahead);
-            }
-        });
     }
 }
 
