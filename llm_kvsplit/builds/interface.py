@@ -107,6 +107,9 @@ OPTIONAL = {
     "llama_kvsplit_set_layers": "char*(llama_model*, enum32*, enum32*, int32)",
     "llama_kvsplit_type_4_bits": "enum32()",
     **{name: kind for each in TYPES if each.feature for name, kind in _rows(each.name).items()},
+    # Blocks as a cache of the series stores them; their scale is searched.
+    "quantize_row_kv_iq4_nl_ref": "void(float32*, void*, int64)",
+    "quantize_row_kv_q5_0_ref": "void(float32*, void*, int64)",
 }
 CALLBACKS = {
     "ggml_abort_callback": "bool(void*)",

@@ -122,14 +122,15 @@ def values(rows: Rows) -> np.ndarray:
 def rounded(floats: np.ndarray, cache_type: CacheType) -> np.ndarray:
     """What is left of float32 rows that were stored as ``cache_type``, as a cache stores them; same shape.
 
-    ggml_quantize_chunk would not do: for iq4_nl it looks for better scales than the cache has.
+    ggml_quantize_chunk would not do: it rounds as files of weights are rounded.
     """
     floats = np.ascontiguousarray(floats, np.float32)
     if cache_type == F16:
         return floats.astype("<f2").astype(np.float32)
     n_rows, n = floats.shape
     blocks = np.empty((n_rows, n // cache_type.block * cache_type.bytes_per_block), np.uint8)
-    quantize = getattr(library.load(), f"quantize_row_{cache_type.name}_ref")
+    lib, name = library.load(), cache_type.name
+    quantize = getattr(lib, f"quantize_row_kv_{name}_ref", None) or getattr(lib, f"quantize_row_{name}_ref")
     quantize(_floats(floats), blocks.ctypes.data, floats.size)
     return values(Rows(cache_type, blocks))
 

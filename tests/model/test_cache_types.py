@@ -9,7 +9,7 @@ import pytest
 from llm_kvsplit import files
 from llm_kvsplit.builds import shelf
 from llm_kvsplit.engine import rows
-from llm_kvsplit.kvtypes import Q3_NL, Q5_1, Q6_0, Q8_0
+from llm_kvsplit.kvtypes import IQ4_NL, Q3_NL, Q5_0, Q5_1, Q6_0, Q8_0
 from tests.support.library import BUILD
 
 ANSWER = ("-m", "kvsplit-demo", "-o", "temperature", "0", "-o", "max_tokens", "8", "def f(")
@@ -26,7 +26,9 @@ def normal():
 
 
 #: What tools/benchmarks/cache_types.py computes for the same blocks with numpy.
-@pytest.mark.parametrize(("cache_type", "share"), [(Q6_0, 0.00041), (Q3_NL, 0.0245)])
+@pytest.mark.parametrize(
+    ("cache_type", "share"), [(Q6_0, 0.00041), (Q5_0, 0.00166), (IQ4_NL, 0.00557), (Q3_NL, 0.0245)]
+)
 @pytest.mark.parametrize("factor", [1e-3, 1, 1e3])
 def test_what_is_left_of_normal_values(normal, cache_type, share, factor):
     assert error(factor * normal, cache_type) == pytest.approx(share, rel=0.02)
@@ -38,7 +40,7 @@ def test_more_bits_keep_more(normal):
     assert errors == sorted(errors)
 
 
-@pytest.mark.parametrize("cache_type", [Q6_0, Q3_NL])
+@pytest.mark.parametrize("cache_type", [Q6_0, Q5_0, IQ4_NL, Q3_NL])
 def test_blocks_at_the_ends(cache_type):
     """Nothing at all, one value alone, equal ones, and such as the scale cannot hold."""
     blocks = np.zeros((5, 32), np.float32)

@@ -87,6 +87,8 @@ def portable(chosen_flags: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted([*kept, "-DGGML_NATIVE=OFF", "-DGGML_OPENMP=OFF"]))
 
 
+_LINUX = sys.platform == "linux"
+
 #: What never changes a library: which targets exist, where they find each other, and no network while configuring.
 _FIXED = (
     "-DLLAMA_BUILD_COMMON=ON",
@@ -108,8 +110,8 @@ _FIXED = (
     # Upstream asks git, which would answer for whatever checkout lies around the workspace.
     "-DLLAMA_BUILD_NUMBER=0",
     # Some compilers link libstdc++.a into each library. In Python, which has no libstdc++ of its own, a library then took
-    # parts of another one's copy, and crashed.
-    *(["-DCMAKE_SHARED_LINKER_FLAGS_INIT=-Wl,--exclude-libs,libstdc++.a"] if sys.platform == "linux" else []),
+    # functions from another one's copy, or templates that use it, and crashed.
+    *(["-DCMAKE_SHARED_LINKER_FLAGS_INIT=-Wl,--exclude-libs,libstdc++.a,-Bsymbolic-functions"] if _LINUX else []),
 )
 
 

@@ -30,6 +30,8 @@ from .programs.llama_perplexity import CacheResult, Windows
 CACHES = tuple(map(str, USUAL))
 #: What else is measured where the build has the types: what 4 bits are in a build of the series, and its own types.
 OTHERS = tuple(map(CachePair.parse, ("K8Viq4_nl", "K6V5", "K6V4", "K6V3")))
+#: What upstream has and the series stores otherwise: its own build is no measure of it.
+STORED_BY = {"K8Viq4_nl": frozenset({"kv-scales"})}
 #: From least to most damage, in mean KL divergence.
 ORDER = CACHES[1:]
 
@@ -97,9 +99,9 @@ def check(
 
 
 def caches(source: SourceTree) -> tuple[CachePair, ...]:
-    """Those that a build of ``source`` has the types of."""
+    """Those that a build of ``source`` has the types of, and stores as the series does."""
     carried = {patch["name"] for patch in source.patches}
-    return (*USUAL, *(pair for pair in OTHERS if pair.features <= carried))
+    return (*USUAL, *(pair for pair in OTHERS if pair.features | STORED_BY.get(str(pair), frozenset()) <= carried))
 
 
 def measured(source: SourceTree, flags: Sequence[str], model: Path, text: Path, echo: Echo) -> Measurement:

@@ -3,8 +3,7 @@
 #include "common.cuh"
 
 // The scale of a block of a KV cache, searched as in ggml-kv-types-impl.h, which says how. Divisions are rounded as there, so
-// that of two scales that are nearly as good both take the same. Loops over scales stay loops: the code is run a few times
-// by each of many kernels, and reading it took longer than running it.
+// that of two scales that are nearly as good both take the same.
 
 static __device__ __forceinline__ float kv_inverse(const float d) {
     return d != 0.0f ? __frcp_rn(d) : 0.0f;
