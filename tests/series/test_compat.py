@@ -25,7 +25,7 @@ COUNT, AT = 100, 67
 #: The patches that change these lines.
 THERE = ("kvq-args", "kv-layers", "kv-types")
 #: Those, and what stands on them.
-STOPPED = (*THERE, "metal-kv-types", "kv-4-bits")
+STOPPED = (*THERE, "metal-kv-types", "kv-4-bits", "kv-scales")
 
 
 @pytest.fixture
