@@ -87,7 +87,9 @@ def test_a_conflict_is_one_issue_from_first_night_to_last(make):
     assert not json.loads(searched.read_text())["by_tags"], "the history came, although the newest tag had come without"
     (issue,) = here.hub.issues
     assert issue["title"] == f"kvq-args: replay fails since {planted[:9]} (arg : sort the includes)"
-    assert "kv-layers, kv-types, metal-kv-types, kv-4-bits and kv-scales stand on it, and stop with it." in issue["body"]
+    assert (
+        "kv-layers, kv-types, metal-kv-types, kv-4-bits and kv-scales stand on it, and stop with it." in issue["body"]
+    )
     assert here.hub.writes == [("POST", "issues")]
 
     here.night(*QUICK, code=1)
