@@ -44,6 +44,6 @@ def test_actions_are_pinned_and_scripts_are_there(file):
         assert "\npermissions: {}\n" in text and "\nconcurrency:\n" in text
 
 
-@pytest.mark.parametrize("script", ["arm", "backends", "lint", "metal", "nightly", "quick_tests"])
+@pytest.mark.parametrize("script", ["arm", "backends", "cuda", "lint", "metal", "nightly", "quick_tests"])
 def test_scripts_parse(script):
     subprocess.run(["bash", "-n", ROOT / "ci" / script], check=True)
