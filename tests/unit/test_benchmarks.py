@@ -16,7 +16,7 @@ EVIDENCE = ROOT / "docs" / "evidence"
 
 
 #: The module that makes each page.
-PAGES = {"cpu": "cpu", "sessions": "sessions", "chat": "chat_page", "rpc": "rpc", "serve": "serve"}
+PAGES = {"cpu": "cpu", "sessions": "sessions", "chat": "chat_page", "rivals": "rivals", "rpc": "rpc", "serve": "serve"}
 
 
 @pytest.mark.parametrize("name", [*PAGES, "tune"])

@@ -57,11 +57,16 @@ def compiled(
     flags += IK if (sources / "src" / "iqk").is_dir() else []
     _run("cmake", "-S", sources, "-B", folder, "-G", "Ninja", *flags)
     _run("ninja", "-C", folder, "ggml")
-    libraries = sorted(folder.rglob("libggml*.a"))
+    return linked(sources, folder, folder / program.stem, compiler, program)
+
+
+def linked(sources: Path, folder: Path, made: Path, compiler: Sequence[str], program: Path = PROGRAM) -> Path:
+    """A program over the ggml of ``sources`` that was compiled in ``folder`` or below, as libraries of either kind."""
+    libraries: list[object] = sorted(folder.rglob("libggml*.a")) or sorted(folder.rglob("libggml*.so"))
     if sys.platform != "darwin":  # whose linker reads them until nothing is missing
         libraries = ["-Wl,--start-group", *libraries, "-Wl,--end-group", "-ldl"]
-    made = folder / program.stem
-    _run(*compiler, "-std=c++17", "-O2", "-I", sources / "include", program, "-o", made, *libraries, "-lpthread", "-lm")
+    libraries += [f"-Wl,-rpath,{folder}", "-lpthread", "-lm"]
+    _run(*compiler, "-std=c++17", "-O2", "-I", sources / "include", program, "-o", made, *libraries)
     return made
 
 
