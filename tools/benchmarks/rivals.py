@@ -125,8 +125,9 @@ def built(
 
 def version(ik_sources: Path) -> str:
     """Of the sdist that the sources are from."""
-    facts = ik_sources.resolve().parents[1] / "PKG-INFO"
-    names = re.findall("^(?:Name|Version): (.+)$", facts.read_text(), re.MULTILINE) if facts.is_file() else []
+    facts = [folder / "PKG-INFO" for folder in ik_sources.resolve().parents[:2]]
+    text = next((file.read_text() for file in facts if file.is_file()), "")
+    names = re.findall("^(?:Name|Version): (.+)$", text, re.MULTILINE)
     return f"that of the sdist {' '.join(names)}" if names else "of unknown version"
 
 
