@@ -4,6 +4,7 @@
 #if !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)
 
 #include "fattn-quant.cuh"
+#include "fwht-block.cuh"
 #include "fwht.cuh"
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"
@@ -126,21 +127,8 @@ static __global__ void attn_rot(const attn_rot_params p) {
         buffer ^= 1;
     }
 
-    // In the order of fwht.cu.
     if (job.n_rot) {
-        x *= job.rot_scale;
-#pragma unroll
-        for (int h = 1; h < WARP_SIZE; h *= 2) {
-            const float other = __shfl_xor_sync(0xFFFFFFFF, x, h, WARP_SIZE);
-            x = e & h ? other - x : x + other;
-        }
-        for (int h = WARP_SIZE; h < job.n_rot; h *= 2) {
-            shared[buffer][e] = x;
-            __syncthreads();
-            const float other = shared[buffer][e ^ h];
-            x = e & h ? other - x : x + other;
-            buffer ^= 1;
-        }
+        x = fwht_block(x, e, job.n_rot, job.rot_scale, shared[0], ATTN_ROT_MAX_D, buffer);
     }
 
     int64_t token_dst = token_head.x;
