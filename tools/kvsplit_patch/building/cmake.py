@@ -25,6 +25,7 @@ from ..echo import Echo
 from ..errors import PatchError, Unable
 from ..failures import build_error
 from ..paths import cache_dir
+from . import libstdcxx
 
 #: The libraries that a build is made of, with what they need; and upstream's programs that prove a build.
 LIBRARIES = ("llama", "mtmd")
@@ -40,6 +41,7 @@ _CUDA_PAIRS = "q4_0-q4_0;q8_0-q8_0;f16-f16;bf16-bf16;q8_0-q4_0;q4_0-q8_0"
 class Toolchain:
     cmake: str
     ninja: str
+    cxx: str
     #: First line of ``c++ --version``: another compiler makes another build.
     compiler: str
 
@@ -60,7 +62,7 @@ def find_toolchain() -> Toolchain:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True)
     if version.returncode:
         raise Unable(f"The C++ compiler {compiler} does not run: {version.stderr.strip() or 'no message'}.")
-    return Toolchain(_program("cmake"), _program("ninja"), version.stdout.partition("\n")[0])
+    return Toolchain(_program("cmake"), _program("ninja"), compiler, version.stdout.partition("\n")[0])
 
 
 def flags(*, cuda: bool = False, vulkan: bool = False) -> tuple[str, ...]:
@@ -109,8 +111,8 @@ _FIXED = (
     "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON",
     # Upstream asks git, which would answer for whatever checkout lies around the workspace.
     "-DLLAMA_BUILD_NUMBER=0",
-    # Some compilers link libstdc++.a into each library. In Python, which has no libstdc++ of its own, a library then took
-    # functions from another one's copy, or templates that use it, and crashed.
+    # Some compilers link parts of libstdc++.a into each library (see libstdcxx). In Python, which has no libstdc++ of its
+    # own, a library then took functions from another one's copy, or templates that use it, and crashed.
     *(["-DCMAKE_SHARED_LINKER_FLAGS_INIT=-Wl,--exclude-libs,libstdc++.a,-Bsymbolic-functions"] if _LINUX else []),
 )
 
@@ -148,7 +150,7 @@ def compiled(
         configure.append("-DCMAKE_EXPORT_COMPILE_COMMANDS=ON")  # for an editor; see compile_database
         if not shutil.which("ccache"):
             configure.append("-DGGML_CCACHE=OFF")  # cmake also finds one that is not on the PATH, and ninja does not
-        _run([*configure, *_FIXED, *chosen_flags], workspace, log, echo, lock)
+        _run([*configure, *_FIXED, *libstdcxx.flags(toolchain.cxx), *chosen_flags], workspace, log, echo, lock)
         _run([toolchain.ninja, "-C", "out", *targets], workspace, log, echo, lock)
         yield workspace / "out" / "bin"
 
