@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import gguf
 from .errors import KvsplitError
@@ -58,7 +59,7 @@ def memory_bytes() -> int:
 def device_memory(endpoints: Sequence[str] = ()) -> tuple[int, str]:
     """Bytes that models may take where they run, and where that is.
 
-    The free memory of the first GPU, which on a Mac is Metal's recommended working set; without one, ``memory_bytes``.
+    The free memory of all GPUs, which on a Mac is Metal's recommended working set; without one, ``memory_bytes``.
     With ``endpoints``, what those servers have free comes to it.
     """
     from .engine import library, servers
@@ -66,10 +67,22 @@ def device_memory(endpoints: Sequence[str] = ()) -> tuple[int, str]:
     if endpoints:
         here, where = device_memory()
         return here + servers.free_bytes(endpoints), f"{where} and {' and '.join(endpoints)}"
-    for device in library.devices():
-        if device["type"] in ("gpu", "igpu") and device["total_bytes"]:
-            return device["free_bytes"] or device["total_bytes"], device["description"]
-    return memory_bytes(), "this machine"
+    return memory_of_gpus(library.devices()) or (memory_bytes(), "this machine")
+
+
+def memory_of_gpus(devices: Sequence[dict[str, Any]]) -> tuple[int, str] | None:
+    """Free bytes of those of ggml's ``devices`` that llama.cpp spreads layers over, and their names; None without a GPU.
+
+    Those are all GPUs; without one, the first that is part of a processor (llama_model_load_from_file_impl in llama.cpp).
+    """
+    usable = [device for device in devices if device["total_bytes"]]
+    gpus = [device for device in usable if device["type"] == "gpu"]
+    gpus = gpus or [device for device in usable if device["type"] == "igpu"][:1]
+    if not gpus:
+        return None
+    names = Counter(device["description"] for device in gpus)
+    where = " and ".join(name if count == 1 else f"{count} {name}" for name, count in names.items())
+    return sum(device["free_bytes"] or device["total_bytes"] for device in gpus), where
 
 
 #: Tokens of context that layers are spread over machines for, unless a person says how many there will be.
@@ -89,7 +102,7 @@ def layers_on_servers(model: Path, endpoints: tuple[str, ...], cache: Cache, n_c
     from .engine import library, servers
 
     header = gguf.read(model)
-    here = sum(device["free_bytes"] for device in library.devices() if device["type"] in ("gpu", "igpu"))
+    here, _ = memory_of_gpus(library.devices()) or (0, "")
     free = (1 - _SPARE) * (here + servers.free_bytes(endpoints))
     needed = header.size + _cache_bytes(header, cache, n_ctx or min(header.n_ctx_train or _SPREAD_FOR, _SPREAD_FOR))
     return -1 if needed <= free else max(1, int((header.n_layer + 1) * free / needed))

@@ -196,9 +196,9 @@ def graph_splits(lines: list[str]) -> int | None:
 def attention_place(parts: list[CachePart] | None, splits: int | None) -> str | None:
     """Where attention runs: "GPU", "CPU", or None when the log does not settle it (or there is no attention).
 
-    The scheduler cuts the graph wherever the next step runs on another device (ggml_backend_sched_split_graph). One cut
-    is always there on a GPU: embeddings are looked up on the host. Attention that falls back to the CPU is two cuts for
-    each layer whose cache lies on the GPU, there and back. In between, something else falls back.
+    The scheduler cuts the graph wherever the next step runs on another device (ggml_backend_sched_split_graph). One part
+    is the host's, where embeddings are looked up, and each GPU has one. Attention that falls back to the CPU is two cuts
+    for each layer whose cache lies on a GPU, there and back. In between, something else falls back.
     """
     devices = [device for part in parts or [] for device in part.devices.values()]
     if not devices:
@@ -208,7 +208,7 @@ def attention_place(parts: list[CachePart] | None, splits: int | None) -> str | 
         return "CPU"
     if splits is None or on_gpu < len(devices):
         return None
-    if splits <= 2:
+    if splits <= 1 + len(set(devices)):
         return "GPU"
     return "CPU" if splits > 2 * on_gpu else None
 

@@ -38,6 +38,9 @@ def part(*devices):
         (["CUDA0"] * 6, None, None),  # never a yes
         (["CUDA0"] * 6, 5, None),  # something else falls back
         (["CPU"] * 3 + ["CUDA0"] * 3, 2, None),  # here and there
+        (["CUDA0"] * 3 + ["CUDA1"] * 3, 3, "GPU"),  # a part for each GPU
+        (["CUDA0"] * 3 + ["CUDA1"] * 3, 4, None),
+        (["CUDA0"] * 3 + ["CUDA1"] * 3, 15, "CPU"),
         ([], 2, None),  # no attention
     ],
 )
