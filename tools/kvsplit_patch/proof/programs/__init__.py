@@ -20,7 +20,7 @@ def run(command: Sequence[Any], environment: Mapping[str, str] | None = None) ->
     Raises PatchError when it cannot be started; how it ended is in the result.
     """
     words = [str(word) for word in command]
-    patient = {**(os.environ if environment is None else environment), **_PATIENT}
+    patient = {**_PATIENT, **(os.environ if environment is None else environment)}
     try:
         return subprocess.run(words, capture_output=True, text=True, errors="replace", env=patient)
     except OSError as error:
