@@ -6,10 +6,11 @@ from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
 FEATURES = README.parent / "docs" / "use" / "features.md"
+KEYS = README.parent / "docs" / "evidence" / "keys.md"
 
 
 def test_the_tables_are_made_from_code_and_tests():
-    subprocess.run([sys.executable, "-m", "cogapp", "--check", str(README), str(FEATURES)], check=True)
+    subprocess.run([sys.executable, "-m", "cogapp", "--check", str(README), str(FEATURES), str(KEYS)], check=True)
 
 
 def test_the_two_commands_are_there_word_for_word():

@@ -211,7 +211,9 @@ def write_diff(repo, old_tree: str, new_tree: str, name: str) -> tuple[bytes, di
     from pygit2.enums import DeltaStatus, DiffOption
 
     # No attribute file reaches the store, and a NUL would make libgit2 leave the lines out.
-    diff = repo.diff(repo[old_tree], repo[new_tree], flags=DiffOption.FORCE_TEXT)
+    # Where two diffs say the same, the one that git itself shows.
+    flags = DiffOption.FORCE_TEXT | DiffOption.INDENT_HEURISTIC
+    diff = repo.diff(repo[old_tree], repo[new_tree], flags=flags)
     sections, files = [], {}
     for patch in diff:
         old, new = patch.delta.old_file, patch.delta.new_file
