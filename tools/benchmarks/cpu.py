@@ -304,25 +304,18 @@ def markdown(data: dict) -> str:
     by = {(row["what"], row["depth"], row["cache"], row["build"]): row for row in data["rows"]}
 
     def cell(what: str, depth: int, pair: str, build: str) -> str:
-        row = by.get((what, depth, pair, build))
-        if not row:
-            return "–"
-        low, high = min(row["samples"]), max(row["samples"])
-        return f"{row['median']:.0f}" + (f" ({low:.0f}–{high:.0f})" if len(row["samples"]) > 1 else "")
+        return evidence.spread(by.get((what, depth, pair, build), {}).get("samples", []))
 
     def ratio(a: tuple, b: tuple) -> str:
-        if not (a in by and b in by):
-            return "–"
-        return f"{statistics.median(x / y for x, y in zip(by[a]['samples'], by[b]['samples'])):.2f}x"
+        return evidence.ratio(*(by.get(each, {}).get("samples", []) for each in (a, b)))
 
     def of_limit(read: float, seconds: float) -> str:
         return f"{read / seconds / data['read_gb_s'] / 1e9:.0%}"
 
-    m = data["machine"]
     lines = [
         "# Attention on a CPU",
         "",
-        f"{m['cpu']}, {m['cores']} cores ({', '.join(m['features'])}), {data['threads']} threads, read bandwidth "
+        f"{evidence.machine(data['machine'], data['threads'])}, read bandwidth "
         f"{data['read_gb_s']:.1f} GB/s, or {data['read_two_places_gb_s']:.1f} if each reads from two places in turn. Random "
         f"llama of 28M parameters: {N_LAYER} layers, {N_HEAD} heads, {N_HEAD_KV} KV heads x {HEAD_DIM}, f16 weights. llama.cpp "
         f"{data['commit'][:12]}, {data['date']}. Medians (least–greatest) in tokens/s, runs of both builds "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,23 @@ def write(folder: Path, name: str, results: dict[str, Any], page: str) -> None:
     files.write_whole(folder / f"{name}.json", json.dumps(results, indent=1) + "\n")
     if page:
         files.write_whole(folder / f"{name}.md", page)
+
+
+def machine(about: dict[str, Any], threads: int) -> str:
+    """The machine of ``cpu.this_machine`` in words."""
+    return f"{about['cpu']}, {about['cores']} cores ({', '.join(about['features'])}), {threads} threads"
+
+
+def spread(samples: Sequence[float]) -> str:
+    """Their median, and the least and greatest of several."""
+    span = f" ({min(samples):.0f}–{max(samples):.0f})" if len(samples) > 1 else ""
+    return f"{statistics.median(samples):.0f}{span}" if samples else "–"
+
+
+def ratio(samples: Sequence[float], others: Sequence[float]) -> str:
+    """The median of each turn's."""
+    turns = [a / b for a, b in zip(samples, others)]
+    return f"{statistics.median(turns):.2f}x" if turns else "–"
 
 
 def cache_bytes(pair: CachePair, tokens: int, *, n_layer: int, n_head_kv: int, head_dim: int) -> float:

@@ -194,11 +194,10 @@ def measure_attention(data: dict[str, Any], programs: dict[str, Path], threads: 
 
 
 def markdown(data: dict[str, Any]) -> str:
-    m = data["machine"]
     lines = [
         "# Whole models on a CPU, beside ik_llama.cpp",
         "",
-        f"{m['cpu']}, {m['cores']} cores ({', '.join(m['features'])}), {data['threads']} threads, {data['date']}. llama-bench of "
+        f"{evidence.machine(data['machine'], data['threads'])}, {data['date']}. llama-bench of "
         f"each, taking turns, -fa 1; ik_llama.cpp is {data['ik']}, with GGML_IQK_FA_ALL_QUANTS. Medians (least–greatest) in "
         "tokens/s; ratios are medians of each turn's. Threads wait awake (OMP_WAIT_POLICY=active). Made by "
         "`tools/benchmarks/rivals.py`.",
@@ -243,22 +242,10 @@ def _speeds(rows: list[dict[str, Any]], threads: int) -> list[str]:
         keys = {key[:3] for key in by if key[0] == what}
         for _, cache, tokens in sorted(keys, key=lambda key: (key[2], caches.index(key[1]))):
             samples = [by.get((what, cache, tokens, program), []) for program in (OURS, IK, REPACKED, STOCK)]
-            cells = [_cell(values) for values in samples]
-            cells += [_ratio(samples[0], rival) for rival in samples[1:3]]
+            cells = [evidence.spread(values) for values in samples]
+            cells += [evidence.ratio(samples[0], rival) for rival in samples[1:3]]
             lines.append(f"| {tokens} | {cache} | {' | '.join(cells)} |")
     return lines
-
-
-def _ratio(samples: list[float], others: list[float]) -> str:
-    pairs = list(zip(samples, others))
-    return f"{statistics.median(a / b for a, b in pairs):.2f}x" if pairs else "–"
-
-
-def _cell(samples: list[float]) -> str:
-    if not samples:
-        return "–"
-    span = f" ({min(samples):.0f}–{max(samples):.0f})" if len(samples) > 1 else ""
-    return f"{statistics.median(samples):.0f}{span}"
 
 
 def _read_rates(of_model: dict[str, Any], read_gb_s: dict[str, float]) -> list[str]:
