@@ -17,6 +17,8 @@ NOBODY = tempfile.TemporaryDirectory(prefix="llm-kvsplit-tests-")
 os.environ["LLM_USER_PATH"] = NOBODY.name
 # Threads of a linear algebra that is hardly used would wait, spinning, beside those of the model.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# So would a model's own, beside the threads of another worker's model: a file of tests took twice as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # llm starts anew in many tests; without compiled bytecode each start costs a second.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

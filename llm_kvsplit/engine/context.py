@@ -12,7 +12,7 @@ from .. import machine
 from ..builds import pair_speed
 from ..errors import KvsplitError
 from ..kvtypes import Cache, LayerMap
-from . import layer_types, library, log_lines, servers
+from . import interrupts, layer_types, library, log_lines, servers
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -184,30 +184,38 @@ class Context:
             if stopped is not None and stopped():
                 return
             part = tokens[start : start + size]
-            array = (ctypes.c_int32 * len(part))(*part)
-            batch = self.lib.llama_batch_get_one(array, len(part))
-            first = self.position(len(self.tokens))
-            if first != len(self.tokens):  # llama.cpp counts cells
-                batch.pos = (ctypes.c_int32 * len(part))(*range(first, first + len(part)))
-            with library.log.capture() as lines, self._stopping(stopped if len(part) > 1 else None):
-                status = self.lib.llama_decode(self.pointer, batch)
-                if self._far and start + size >= len(tokens):
-                    self.synchronize()  # only then is a server known to have done its share
-            if self._far and servers.given_up(self._far):
+            with interrupts.held():  # a batch that is in the cache is counted, too
+                appended = self._append(part, stopped, last=start + size >= len(tokens))
+            if not appended:
                 return
-            servers.check(self._far)
-            if status != 0:
-                self._drop_unfinished()
-            if status == _ABORTED:
-                return
-            if status != 0:
-                cause = library.error_text(lines) or f"status {status}"
-                raise KvsplitError(
-                    f"llama.cpp could not evaluate {len(part)} tokens after {len(self.tokens)} in a context of "
-                    f"{self.n_ctx}: {cause}."
-                )
-            self.tokens += part
             done(len(part))
+
+    def _append(self, part: list[int], stopped: Callable[[], bool] | None, last: bool) -> bool:
+        """Append a batch. False, and nothing appended, when it was stopped. Raises KvsplitError when llama.cpp refuses."""
+        array = (ctypes.c_int32 * len(part))(*part)
+        batch = self.lib.llama_batch_get_one(array, len(part))
+        first = self.position(len(self.tokens))
+        if first != len(self.tokens):  # llama.cpp counts cells
+            batch.pos = (ctypes.c_int32 * len(part))(*range(first, first + len(part)))
+        with library.log.capture() as lines, self._stopping(stopped if len(part) > 1 else None):
+            status = self.lib.llama_decode(self.pointer, batch)
+            if self._far and last:
+                self.synchronize()  # only then is a server known to have done its share
+        if self._far and servers.given_up(self._far):
+            return False
+        servers.check(self._far)
+        if status != 0:
+            self._drop_unfinished()
+        if status == _ABORTED:
+            return False
+        if status != 0:
+            cause = library.error_text(lines) or f"status {status}"
+            raise KvsplitError(
+                f"llama.cpp could not evaluate {len(part)} tokens after {len(self.tokens)} in a context of "
+                f"{self.n_ctx}: {cause}."
+            )
+        self.tokens += part
+        return True
 
     @contextmanager
     def _stopping(self, stopped: Callable[[], bool] | None) -> Iterator[None]:

@@ -22,7 +22,7 @@ from ..builds import choice, definitions, interface
 from ..builds.shelf import CUSTOM, Build, bindings_version, library_file, stock_folder
 from ..errors import KvsplitError
 from ..kvtypes import IQ4_NL, Q4_0, Cache, on_library
-from . import bindings, unbound
+from . import bindings, interrupts, unbound
 
 # enum ggml_log_level in ggml.h
 _WARN, _ERROR, _CONTINUE = 3, 4, 5
@@ -49,13 +49,14 @@ class Log:
 
     @contextmanager
     def capture(self) -> Iterator[list[tuple[int, str]]]:
-        """The lines received inside the ``with`` block; complete when it ends."""
+        """The lines received inside the ``with`` block; complete when it ends. Ctrl-C is raised then."""
         captured: list[tuple[int, str]] = []
         self.lines.clear()
-        try:
-            yield captured
-        finally:
-            captured.extend(self.lines)
+        with interrupts.held():
+            try:
+                yield captured
+            finally:
+                captured.extend(self.lines)
 
 
 log = Log()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from typing import Any
 
 from ..builds import choice, pair_speed
 from ..errors import KvsplitError
-from . import library
+from . import interrupts, library
 
 # enum ggml_status in ggml.h
 _SUCCESS, _ABORTED = 0, 1
@@ -189,22 +187,10 @@ def stopped() -> bool:
 def interruptible() -> Iterator[None]:
     """Within the block, Ctrl-C ends what waits for a server, and is raised when the block ends.
 
-    Where Ctrl-C has a meaning already (an answer's), that one stays. Python's own handler would raise within the function
-    that llama.cpp calls, where ctypes takes no exception.
+    Where Ctrl-C has a meaning already (an answer's), that one stays.
     """
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not usual or threading.current_thread() is not threading.main_thread():
+    with interrupts.held() as pressed, waiting_until(pressed or _patience.stopped):
         yield
-        return
-    pressed = threading.Event()
-    signal.signal(signal.SIGINT, lambda _number, _frame: pressed.set())
-    try:
-        with waiting_until(pressed.is_set):
-            yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if pressed.is_set():
-            raise KeyboardInterrupt
 
 
 @functools.cache
