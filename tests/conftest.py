@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ os.environ["LLM_USER_PATH"] = NOBODY.name
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # So would a model's own, beside the threads of another worker's model: a file of tests took twice as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A shell's background job is started deaf to Ctrl-C, and what such tests start would be, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # llm starts anew in many tests; without compiled bytecode each start costs a second.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

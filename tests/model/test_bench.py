@@ -91,8 +91,6 @@ def start(*arguments, **env):
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **env},
-        # A test run in the background of a shell ignores Ctrl-C, and its children would too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         start_new_session=True,
     )
 

@@ -31,8 +31,6 @@ def test_ctrl_c_keeps_what_came_and_the_same_command_goes_on(web, user_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background job is started deaf to Ctrl-C, and these tests may run in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     folder = user_path / "kvsplit" / "models" / f"127.0.0.1_{web.server.server_port}"
     deadline = time.monotonic() + 60

@@ -22,15 +22,6 @@ def weights():
     weights.close()
 
 
-@pytest.fixture(autouse=True)
-def a_person_at_the_keyboard():
-    """pytest itself may have been started deaf to Ctrl-C, by a shell's "&"."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
-
-
 def pressed(values):
     signal.raise_signal(signal.SIGINT)
     return values

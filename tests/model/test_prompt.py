@@ -157,8 +157,6 @@ def test_ctrl_c_leaves_the_partial_answer_logged(llm, logged, user_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,  # communicate() would leave out what lies in Python's buffer
-        # A shell's background job is started deaf to Ctrl-C, and these tests may run in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     shown = process.stdout.read(20)  # the answer has begun
     process.send_signal(signal.SIGINT)

@@ -103,8 +103,6 @@ def test_ctrl_c_leaves_what_came_in_the_log(logged, smol):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
-        # A shell's background job is started deaf to Ctrl-C, and these tests may run in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     shown = process.stdout.read(20)  # the answer has begun
     process.send_signal(signal.SIGINT)

@@ -223,7 +223,6 @@ def start(folder, cache):
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "KVSPLIT_CACHE": str(cache)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         start_new_session=True,
     )
 

@@ -1,10 +1,12 @@
 """What is read from the output of upstream's programs. Their real output is read in the tests that need --build."""
 
 import shutil
+import sys
 
 import pytest
 
 from kvsplit_patch import failures
+from kvsplit_patch.building import cmake
 from kvsplit_patch.errors import PatchError
 from kvsplit_patch.proof.programs import backend_ops, llama_bench, llama_perplexity
 from llm_kvsplit.kvtypes import CachePair
@@ -130,3 +132,20 @@ def test_the_first_error_is_told_or_the_last_line():
 )
 def test_of_a_build_the_reason_is_quoted(printed, quoted):
     assert failures.build_error(printed) == quoted
+
+
+@pytest.mark.parametrize(
+    "said, needs",
+    [  # With Debian 12's headers, and without any; as GCC, CMake 3.25 and Ninja print it.
+        ("../src/ggml/src/ggml-vulkan/ggml-vulkan.cpp:5214:21: error: 'LayerSettingEXT' is not a member of 'vk'", "Vulkan SDK"),
+        ("CMake Error at Find.cmake:230 (message):\n  Could NOT find Vulkan (missing: Vulkan_LIBRARY glslc)", "VULKAN_SDK"),
+        ("CMake Error at CMakeLists.txt:274 (message):\n  CUDA Toolkit not found", "nvcc on the PATH"),
+        ("../src/src/llama.cpp:1:1: error: 'x' does not name a type", ""),
+    ],
+)
+def test_what_a_backend_needs_is_said_where_it_is_missing(tmp_path, said, needs):
+    command = [sys.executable, "-c", f"print({said!r}); raise SystemExit(1)"]
+    with pytest.raises(PatchError) as caught, open(tmp_path / "lock", "w") as lock:
+        cmake._run(command, tmp_path, tmp_path / "log.txt", print, lock.fileno())
+    last = str(caught.value).split("log.txt.")[1]
+    assert needs in last and bool(last) == bool(needs)

@@ -288,7 +288,19 @@ def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) 
     text = log.read_text(errors="replace")
     if "No space left on device" in text:
         raise Unable(_disk_full(workspace))
-    raise PatchError(f"{Path(command[0]).name} failed: {build_error(text)}; all of its output is in {log}.")
+    error = build_error(text)
+    needs = next((f" {needs}" for backend, needs in _NEEDS.items() if backend in error.lower()), "")
+    raise PatchError(f"{Path(command[0]).name} failed: {error}; all of its output is in {log}.{needs}")
+
+
+#: What a backend needs beside a C++ compiler, by the word that its errors have in common.
+_NEEDS = {
+    "vulkan": (
+        "The Vulkan backend needs glslc, SPIRV-Headers and Vulkan's headers, and those of Debian 12 (1.3.239) are too old: "
+        "LunarG's Vulkan SDK has them all, with its folder in VULKAN_SDK."
+    ),
+    "cuda": "The CUDA backend needs NVIDIA's CUDA toolkit, with its nvcc on the PATH.",
+}
 
 
 def _left(seconds: float, done: int, total: int) -> str:
