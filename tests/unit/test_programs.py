@@ -137,8 +137,14 @@ def test_of_a_build_the_reason_is_quoted(printed, quoted):
 @pytest.mark.parametrize(
     "said, needs",
     [  # With Debian 12's headers, and without any; as GCC, CMake 3.25 and Ninja print it.
-        ("../src/ggml/src/ggml-vulkan/ggml-vulkan.cpp:5214:21: error: 'LayerSettingEXT' is not a member of 'vk'", "Vulkan SDK"),
-        ("CMake Error at Find.cmake:230 (message):\n  Could NOT find Vulkan (missing: Vulkan_LIBRARY glslc)", "VULKAN_SDK"),
+        (
+            "../src/ggml/src/ggml-vulkan/ggml-vulkan.cpp:5214:21: error: 'LayerSettingEXT' is not a member of 'vk'",
+            "Vulkan SDK",
+        ),
+        (
+            "CMake Error at Find.cmake:230 (message):\n  Could NOT find Vulkan (missing: Vulkan_LIBRARY glslc)",
+            "VULKAN_SDK",
+        ),
         ("CMake Error at CMakeLists.txt:274 (message):\n  CUDA Toolkit not found", "nvcc on the PATH"),
         ("../src/src/llama.cpp:1:1: error: 'x' does not name a type", ""),
     ],
