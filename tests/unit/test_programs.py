@@ -146,6 +146,7 @@ def test_of_a_build_the_reason_is_quoted(printed, quoted):
             "VULKAN_SDK",
         ),
         ("CMake Error at CMakeLists.txt:274 (message):\n  CUDA Toolkit not found", "nvcc on the PATH"),
+        ('../src/ggml/src/ggml-cuda/fattn.cu(12): error: identifier "x" is undefined', ""),
         ("../src/src/llama.cpp:1:1: error: 'x' does not name a type", ""),
     ],
 )

@@ -257,6 +257,19 @@ def _locked(file: Path, echo: Echo) -> Iterator[int]:
         os.close(descriptor)
 
 
+#: What a backend needs beside a C++ compiler, by what is said where it is missing. With CUDA that is CMake's word alone: an
+#: error in one of the kernels comes of a toolkit that is there. Vulkan's headers are found missing by the compiler, too.
+_NEEDS = {
+    "vulkan": (
+        "The Vulkan backend needs glslc, SPIRV-Headers and Vulkan's headers, and those of Debian 12 (1.3.239) are too old: "
+        "LunarG's Vulkan SDK has them all, with its folder in VULKAN_SDK."
+    ),
+    "cuda toolkit|cmake_cuda_compiler|find nvcc": (
+        "The CUDA backend needs NVIDIA's CUDA toolkit, with its nvcc on the PATH."
+    ),
+}
+
+
 def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) -> None:
     """Run in the workspace, everything into ``log``, ninja's steps to ``echo``; raises PatchError on failure."""
     began = time.monotonic()
@@ -289,18 +302,8 @@ def _run(command: list[str], workspace: Path, log: Path, echo: Echo, lock: int) 
     if "No space left on device" in text:
         raise Unable(_disk_full(workspace))
     error = build_error(text)
-    needs = next((f" {needs}" for backend, needs in _NEEDS.items() if backend in error.lower()), "")
+    needs = next((f" {needs}" for lacking, needs in _NEEDS.items() if re.search(lacking, error, re.IGNORECASE)), "")
     raise PatchError(f"{Path(command[0]).name} failed: {error}; all of its output is in {log}.{needs}")
-
-
-#: What a backend needs beside a C++ compiler, by the word that its errors have in common.
-_NEEDS = {
-    "vulkan": (
-        "The Vulkan backend needs glslc, SPIRV-Headers and Vulkan's headers, and those of Debian 12 (1.3.239) are too old: "
-        "LunarG's Vulkan SDK has them all, with its folder in VULKAN_SDK."
-    ),
-    "cuda": "The CUDA backend needs NVIDIA's CUDA toolkit, with its nvcc on the PATH.",
-}
 
 
 def _left(seconds: float, done: int, total: int) -> str:
