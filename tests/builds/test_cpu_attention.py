@@ -15,7 +15,7 @@ from tests.support.release import HERE, fetch
 
 PROGRAM = "test-flash-attn-cpu"
 
-#: Every so manieth of the program's 2064 cases: some 300, with each pair of types and each head size among them.
+#: Every so manieth of the program's 2064 cases, and of 810 with masked ends: some 400, with each pair and each head size.
 EVERY = 7
 
 #: It runs all of its cases with fewer threads than planned: so many for each of two pairs, a few queries and many.
@@ -87,7 +87,7 @@ def test_a_rung_changes_only_the_results_that_it_says():
     assert [rung.header.changes_numerics for rung in rungs[:2]] == [("all",), ("all",)]
     for rung in rungs[2:]:
         before, after = hashes(series[series.index(rung) - 1].name), hashes(rung.name)
-        assert before.keys() == after.keys() and len(before) > 250 + 4 * GRANTED
+        assert before.keys() <= after.keys() and len(before) > 250 + 4 * GRANTED  # a patch may add cases
         changed = {case.partition(" ")[0] for case in before if before[case] != after[case]}
         assert "f16-f16" not in changed, rung.name
         elsewhere = rung.name == "cpu-attention-arm" and platform.machine().lower() in ("x86_64", "amd64")
