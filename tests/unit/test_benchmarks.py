@@ -16,7 +16,10 @@ EVIDENCE = ROOT / "docs" / "evidence"
 
 
 #: The module that makes each page.
-PAGES = {"cpu": "cpu", "sessions": "sessions", "chat": "chat_page", "rivals": "rivals", "rpc": "rpc", "serve": "serve"}
+PAGES = {
+    "chat": "chat_page",
+    **{name: name for name in ("cpu", "depths", "rivals", "rpc", "serve", "sessions")},
+}
 
 
 @pytest.mark.parametrize("name", [*PAGES, "tune"])

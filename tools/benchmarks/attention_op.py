@@ -60,9 +60,20 @@ def compiled(
     return linked(sources, folder, folder / program.stem, compiler, program)
 
 
-def linked(sources: Path, folder: Path, made: Path, compiler: Sequence[str], program: Path = PROGRAM) -> Path:
-    """A program over the ggml of ``sources`` that was compiled in ``folder`` or below, as libraries of either kind."""
-    libraries: list[object] = sorted(folder.rglob("libggml*.a")) or sorted(folder.rglob("libggml*.so"))
+def linked(
+    sources: Path,
+    folder: Path,
+    made: Path,
+    compiler: Sequence[str],
+    program: Path = PROGRAM,
+    names: Sequence[str] = ("ggml*",),
+) -> Path:
+    """A program over libraries that were compiled in ``folder`` or below, of either kind; their headers are in ``sources``.
+
+    ``names``: of the libraries, without lib.
+    """
+    found = [[file for name in names for file in sorted(folder.rglob(f"lib{name}{kind}"))] for kind in (".a", ".so")]
+    libraries: list[object] = [*(found[0] or found[1])]
     if sys.platform != "darwin":  # whose linker reads them until nothing is missing
         libraries = ["-Wl,--start-group", *libraries, "-Wl,--end-group", "-ldl"]
     libraries += [f"-Wl,-rpath,{folder}", "-lpthread", "-lm"]

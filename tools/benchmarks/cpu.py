@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -35,9 +36,25 @@ from kvsplit_patch.proof.programs import llama_bench
 from llm_kvsplit import machine
 from llm_kvsplit.kvtypes import CachePair
 
-#: A llama of 28M parameters. Its weights (random, f16) are small beside a long cache.
-N_LAYER, N_EMBD, N_HEAD, N_HEAD_KV, N_FF, N_VOCAB = 8, 512, 8, 4, 1408, 4096
-HEAD_DIM = N_EMBD // N_HEAD
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a llama: layers, and the sizes of what is in them."""
+
+    n_layer: int
+    n_embd: int
+    n_head: int
+    n_head_kv: int
+    n_ff: int
+    n_vocab: int
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+
+#: 28M parameters. Its weights are small beside a long cache.
+SHAPE = Shape(n_layer=8, n_embd=512, n_head=8, n_head_kv=4, n_ff=1408, n_vocab=4096)
 
 #: Depth -> how many of the runs there time a prompt, too; stock takes long for one.
 DEPTHS = {0: 7, 2048: 7, 8192: 3, 32768: 3}
@@ -49,48 +66,56 @@ WHOLE_OF_STOCK = ("f16", "K8V4")
 TOO_SLOW = {(32768, pair) for pair in ("K8V8", "K8V4", "K4V4")}
 
 
-def write_model(path: Path) -> int:
-    """The model as a GGUF file; returns the bytes of weights that one decode step reads."""
+def write_model(path: Path, shape: Shape = SHAPE) -> int:
+    """A model of random f16 weights as a GGUF file; returns the bytes of weights that one decode step reads.
+
+    All layers have the same weights, each in a place of its own: what takes long is to draw them.
+    """
     import numpy as np
     from gguf import GGUFWriter, TokenType
 
     writer = GGUFWriter(path, "llama")
     writer.add_context_length(65536)
-    writer.add_embedding_length(N_EMBD)
-    writer.add_block_count(N_LAYER)
-    writer.add_feed_forward_length(N_FF)
-    writer.add_head_count(N_HEAD)
-    writer.add_head_count_kv(N_HEAD_KV)
-    writer.add_rope_dimension_count(HEAD_DIM)
+    writer.add_embedding_length(shape.n_embd)
+    writer.add_block_count(shape.n_layer)
+    writer.add_feed_forward_length(shape.n_ff)
+    writer.add_head_count(shape.n_head)
+    writer.add_head_count_kv(shape.n_head_kv)
+    writer.add_rope_dimension_count(shape.head_dim)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model("llama")
-    writer.add_token_list([f"t{i}" for i in range(N_VOCAB)])
-    writer.add_token_scores([0.0] * N_VOCAB)
-    writer.add_token_types([TokenType.NORMAL] * N_VOCAB)
+    writer.add_token_list([f"t{i}" for i in range(shape.n_vocab)])
+    writer.add_token_scores([0.0] * shape.n_vocab)
+    writer.add_token_types([TokenType.NORMAL] * shape.n_vocab)
     random = np.random.default_rng(0)
     read = 0
 
-    def weight(name: str, *shape: int) -> None:
+    def weight(rows: int, columns: int) -> np.ndarray:
+        return (random.standard_normal((rows, columns), np.float32) / columns**0.5).astype(np.float16)
+
+    def add(name: str, value: np.ndarray) -> None:
         nonlocal read
-        value = np.ones(shape, np.float32)
-        if len(shape) == 2:
-            value = (random.standard_normal(shape, np.float32) / shape[1] ** 0.5).astype(np.float16)
         writer.add_tensor(name, value)
         read += 0 if name.startswith("token_embd") else value.nbytes
 
-    weight("token_embd.weight", N_VOCAB, N_EMBD)
-    weight("output.weight", N_VOCAB, N_EMBD)
-    weight("output_norm.weight", N_EMBD)
-    for i in range(N_LAYER):
-        weight(f"blk.{i}.attn_norm.weight", N_EMBD)
-        weight(f"blk.{i}.ffn_norm.weight", N_EMBD)
-        weight(f"blk.{i}.attn_q.weight", N_EMBD, N_EMBD)
-        weight(f"blk.{i}.attn_k.weight", N_HEAD_KV * HEAD_DIM, N_EMBD)
-        weight(f"blk.{i}.attn_v.weight", N_HEAD_KV * HEAD_DIM, N_EMBD)
-        weight(f"blk.{i}.attn_output.weight", N_EMBD, N_EMBD)
-        weight(f"blk.{i}.ffn_gate.weight", N_FF, N_EMBD)
-        weight(f"blk.{i}.ffn_up.weight", N_FF, N_EMBD)
-        weight(f"blk.{i}.ffn_down.weight", N_EMBD, N_FF)
+    width, wide, kv = shape.n_embd, shape.n_ff, shape.n_head_kv * shape.head_dim
+    layer = {
+        "attn_norm": np.ones(width, np.float32),
+        "ffn_norm": np.ones(width, np.float32),
+        "attn_q": weight(width, width),
+        "attn_k": weight(kv, width),
+        "attn_v": weight(kv, width),
+        "attn_output": weight(width, width),
+        "ffn_gate": weight(wide, width),
+        "ffn_up": weight(wide, width),
+        "ffn_down": weight(width, wide),
+    }
+    add("token_embd.weight", weight(shape.n_vocab, width))
+    add("output.weight", weight(shape.n_vocab, width))
+    add("output_norm.weight", np.ones(width, np.float32))
+    for i in range(shape.n_layer):
+        for name, value in layer.items():
+            add(f"blk.{i}.{name}.weight", value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -137,7 +162,7 @@ def child(
     params.flash_attn_type = 1
     context = cpp.llama_init_from_model(loaded, params)
     memory = cpp.llama_get_memory(context)
-    tokens = np.random.default_rng(1).integers(3, N_VOCAB, size + 1024).astype(np.int32)
+    tokens = np.random.default_rng(1).integers(3, SHAPE.n_vocab, size + 1024).astype(np.int32)
     no_tokens = (cpp.llama_token * 1)()
 
     def decode(start: int, count: int, at_once: int) -> float:
@@ -255,7 +280,7 @@ def bench(stock: Path, patched: Path, threads: int, pairs: list[CachePair]) -> d
 
 
 def cache_bytes(pair: CachePair, tokens: int) -> float:
-    return evidence.cache_bytes(pair, tokens, n_layer=N_LAYER, n_head_kv=N_HEAD_KV, head_dim=HEAD_DIM)
+    return evidence.cache_bytes(pair, tokens, n_layer=SHAPE.n_layer, n_head_kv=SHAPE.n_head_kv, head_dim=SHAPE.head_dim)
 
 
 def instructions(stock: Path, patched: Path, pairs: list[CachePair]) -> dict:
@@ -317,7 +342,7 @@ def markdown(data: dict) -> str:
         "",
         f"{evidence.machine(data['machine'], data['threads'])}, read bandwidth "
         f"{data['read_gb_s']:.1f} GB/s, or {data['read_two_places_gb_s']:.1f} if each reads from two places in turn. Random "
-        f"llama of 28M parameters: {N_LAYER} layers, {N_HEAD} heads, {N_HEAD_KV} KV heads x {HEAD_DIM}, f16 weights. llama.cpp "
+        f"llama of 28M parameters: {SHAPE.n_layer} layers, {SHAPE.n_head} heads, {SHAPE.n_head_kv} KV heads x {SHAPE.head_dim}, f16 weights. llama.cpp "
         f"{data['commit'][:12]}, {data['date']}. Medians (least–greatest) in tokens/s, runs of both builds "
         "taking turns; ratios are medians of each turn's. Made by `tools/benchmarks/cpu.py`.",
         "",
