@@ -15,7 +15,7 @@ from tests.support.release import HERE, fetch
 
 PROGRAM = "test-flash-attn-cpu"
 
-#: Every so manieth of the program's 2064 cases, and of 810 with masked ends: some 400, with each pair and each head size.
+#: Every so manieth of the program's 3408 cases, and of 810 with masked ends: some 600, with each pair and each head size.
 EVERY = 7
 
 #: It runs all of its cases with fewer threads than planned: so many for each of two pairs, a few queries and many.
