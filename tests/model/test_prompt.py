@@ -140,8 +140,12 @@ def test_schema_makes_the_answer_follow_it(llm):
     """A hot temperature and several seeds, so that control characters inside strings would come up."""
     schema = {
         "type": "object",
-        "properties": {"name": {"type": "string", "maxLength": 30}, "age": {"type": "integer"}},
+        "properties": {
+            "name": {"type": "string", "maxLength": 30},
+            "age": {"type": "integer", "minimum": 0, "maximum": 999},
+        },
         "required": ["name", "age"],
+        "additionalProperties": False,  # or it goes on until the tokens are used up
     }
     for seed in ("1", "2", "3"):
         options = ("-o", "max_tokens", "300", "-o", "seed", seed, "-o", "temperature", "3")
