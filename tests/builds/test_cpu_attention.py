@@ -87,7 +87,8 @@ def test_a_rung_changes_only_the_results_that_it_says():
     assert [rung.header.changes_numerics for rung in rungs[:2]] == [("all",), ("all",)]
     for rung in rungs[2:]:
         before, after = hashes(series[series.index(rung) - 1].name), hashes(rung.name)
-        assert before.keys() <= after.keys() and len(before) > 250 + 4 * GRANTED  # a patch may add cases
+        added = {case for case in after if " hidden=" in case and rung.name == "cpu-attention-visible"}
+        assert before.keys() == after.keys() - added and len(before) > 250 + 4 * GRANTED
         changed = {case.partition(" ")[0] for case in before if before[case] != after[case]}
         assert "f16-f16" not in changed, rung.name
         elsewhere = rung.name == "cpu-attention-arm" and platform.machine().lower() in ("x86_64", "amd64")

@@ -191,7 +191,7 @@ def test_another_schema_is_told(whole, tmp_path):
         (("bench", "--repeats", "0"), "--repeats must be 1 or more, not 0"),
         (("bench", "--depth", "-1"), "--depth must be 1 or more, not -1"),
         (("bench", "--threads", "0"), "--threads must be 1 or more, not 0"),
-        (("bench", "--seq-len", "1000000000"), "f16 at 1000000000 tokens takes "),
+        (("bench", "--seq-len", "1000000000"), "f16 at 1000000000 tokens takes 3."),
         (("bench", "--text", "gone.txt"), "gone.txt cannot be read as text"),
         (("compare", "--n-ctx", "0"), "--n-ctx must be 1 or more, not 0"),
         (("compare", "--n-ctx", "-3"), "--n-ctx must be 1 or more, not -3"),
@@ -221,7 +221,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers(monkeypatch):
     with (
         fit.simulation(found.load_options()) as weights,
         pytest.raises(
-            KvsplitError, match=r"K8V4 at 2048 tokens takes (37|4\d).\d+ MiB with the weights, and there are 10.00 MiB"
+            KvsplitError, match=r"K8V4 at 2048 tokens takes 37.\d+ MiB with the weights, and there are 10.00 MiB"
         ),
     ):
         jobs.refuse_unless_it_fits(weights, [subject.parse_caches("8/4")[0]], 2048, 10 * 2**20)
