@@ -5,6 +5,7 @@
 // Prints a line of JSON for each case: the median and the least of REPEATS runs, and the bytes that one operation reads.
 
 #include "ggml.h"
+#include "type_of.h"
 #if __has_include("ggml-cpu.h")
 #include "ggml-cpu.h" // ik_llama.cpp has all of it in ggml.h
 #define PLAN(graph, threads) ggml_graph_plan(graph, threads, nullptr)
@@ -27,17 +28,6 @@
 
 static constexpr size_t BYTES_DECODE  = 600u << 20; // of all copies
 static constexpr size_t BYTES_PREFILL = 40u << 20;
-
-static ggml_type type_of(const std::string & name) {
-    for (int type = 0; type < GGML_TYPE_COUNT; ++type) {
-        const char * its = ggml_type_name((ggml_type) type);
-        if (its && name == its) {
-            return (ggml_type) type;
-        }
-    }
-    fprintf(stderr, "attention_op: there is no type %s\n", name.c_str());
-    exit(1);
-}
 
 // random values, the same again and again
 static void fill(ggml_tensor * t, unsigned seed) {

@@ -9,6 +9,7 @@
 //  answer N     N tokens, one after the other, behind what the cache holds, and forgotten then
 
 #include "llama.h"
+#include "type_of.h"
 #if __has_include("ggml-cpu.h")
 #define GET_ONE(tokens, n, at)  llama_batch_get_one(tokens, n)
 #define FORGET(context, at)     llama_memory_seq_rm(llama_get_memory(context), 0, at, -1)
@@ -28,17 +29,6 @@
 #include <vector>
 
 static constexpr int BATCH = 512;
-
-static ggml_type type_of(const std::string & name) {
-    for (int type = 0; type < GGML_TYPE_COUNT; ++type) {
-        const char * its = ggml_type_name((ggml_type) type);
-        if (its && name == its) {
-            return (ggml_type) type;
-        }
-    }
-    fprintf(stderr, "depths: there is no type %s\n", name.c_str());
-    exit(1);
-}
 
 // n tokens from position at on, so many at once
 static void decode(llama_context * context, int at, int n, int at_once) {

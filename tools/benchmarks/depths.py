@@ -26,13 +26,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import cpu  # beside this file: a program has no package
+import attention_op  # beside this file: a program has no package
+import cpu
 import evidence
+import rivals
+from rivals import IK, OURS, STOCK
 
 from llm_kvsplit.kvtypes import CachePair
 
 PROGRAM = Path(__file__).with_suffix(".cpp")
-OURS, IK, STOCK = "ours", "ik_llama.cpp", "stock"
 #: TinyLlama-1.1B's.
 SHAPE = cpu.Shape(n_layer=22, n_embd=2048, n_head=32, n_head_kv=4, n_ff=5632, n_vocab=32000)
 BATCH, ANSWER = 512, 16
@@ -154,8 +156,8 @@ def markdown(data: dict[str, Any]) -> str:
     for run in data["runs"]:
         lines += ["", f"## {run['title']}", ""]
         lines += [f"{evidence.machine(run['machine'], max(run['threads']))}, {run['date']}. {run['about']}"]
-        lines += _prompts(run["rows"])
-        lines += _answers(run)
+        lines += _speeds(run["rows"], "prompt", "tokens", max(run["threads"]))
+        lines += _speeds(run["rows"], "answer", "behind", max(run["threads"]))
         if len(run["threads"]) > 1:
             lines += _threads(run)
     return "\n".join(lines) + "\n"
@@ -178,36 +180,20 @@ def _speed(tokens: int, seconds: list[float]) -> str:
     return f"{tokens / statistics.median(seconds):.1f}" if seconds else "–"
 
 
-def _prompts(rows: list[dict[str, Any]]) -> list[str]:
-    depths = sorted({row["depth"] for row in rows if row["what"] == "prompt"})
+def _speeds(rows: list[dict[str, Any]], what: str, first: str, threads: int) -> list[str]:
+    """The table of prompts, or of answers, if there are any; its first column is headed ``first``."""
     table = []
-    for depth in depths:
-        f16 = _seconds(rows, what="prompt", depth=depth, cache="f16", program=OURS)
-        for cache in _caches(rows):
-            of = {
-                name: _seconds(rows, what="prompt", depth=depth, cache=cache, program=name)
-                for name in (OURS, IK, STOCK)
-            }
-            cells = [_speed(depth, of[name]) for name in of]
-            cells += [evidence.ratio(other, of[OURS]) for other in (of[IK], of[STOCK], f16)]
-            table.append([depth, cache, *cells])
-    head = ["tokens", "cache", OURS, IK, STOCK, "ours to ik", "to stock", "to our f16"]
-    return ["", "### A prompt", "", *_table(head, table)] if table else []
-
-
-def _answers(run: dict[str, Any]) -> list[str]:
-    rows, threads = run["rows"], max(run["threads"])
-    table = []
-    for depth in sorted({row["depth"] for row in rows}):
-        key = dict(what="answer", depth=depth, threads=threads)
+    for depth in sorted({row["depth"] for row in rows if row["what"] == what}):
+        key = dict(what=what, depth=depth, threads=threads)
         f16 = _seconds(rows, **key, cache="f16", program=OURS)
         for cache in _caches(rows):
             of = {name: _seconds(rows, **key, cache=cache, program=name) for name in (OURS, IK, STOCK)}
-            cells = [_speed(ANSWER, of[name]) for name in of]
+            cells = [_speed(depth if what == "prompt" else ANSWER, seconds) for seconds in of.values()]
             cells += [evidence.ratio(other, of[OURS]) for other in (of[IK], of[STOCK], f16)]
             table.append([depth, cache, *cells])
-    head = ["behind", "cache", OURS, IK, STOCK, "ours to ik", "to stock", "to our f16"]
-    return ["", "### An answer", "", *_table(head, table)]
+    head = [first, "cache", OURS, IK, STOCK, "ours to ik", "to stock", "to our f16"]
+    title = {"prompt": "A prompt", "answer": "An answer"}[what]
+    return ["", f"### {title}", "", *_table(head, table)] if table else []
 
 
 def _threads(run: dict[str, Any]) -> list[str]:
@@ -240,18 +226,15 @@ def _threads(run: dict[str, Any]) -> list[str]:
 
 def compiled(folder: Path, ik_sources: Path, ik_build: Path, tools: Sequence[Path] | None) -> dict[str, Path]:
     """A program of each, in ``folder``."""
-    import attention_op
-    import rivals
-
     from kvsplit_patch.series import trees
 
     folder.mkdir(parents=True, exist_ok=True)
-    builds, _ = rivals.built(ik_sources, ik_build, tools, folder)
+    builds = rivals.builds(ik_sources, ik_build, tools)
     sources = {OURS: trees.patched().folder, STOCK: trees.unpatched().folder, IK: ik_sources}
     made = {}
     for name, of in sources.items():
-        build = builds[name].resolve().parent if name == IK else builds[name].resolve()
         compiler = ["c++", "-fopenmp", "-I", str(of / "include")]
+        build = rivals.libraries(name, builds)
         made[name] = attention_op.linked(of / "ggml", build, folder / name, compiler, PROGRAM, ("llama", "ggml*"))
     return made
 
@@ -275,12 +258,13 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="measure nothing")
     given = parser.parse_args()
     data = evidence.read(given.out, "depths") or {"runs": []}
+    before = data["runs"]
     with tempfile.TemporaryDirectory() as scratch:
         for run in _runs(given, Path(scratch), parser.error) if not given.page else ():
-            if run not in data["runs"]:
-                data["runs"].append(run)
+            data = {"runs": [*before, run]}
             evidence.write(given.out, "depths", data, markdown(data))
-    evidence.write(given.out, "depths", data, markdown(data))
+    if given.page:
+        evidence.write(given.out, "depths", data, markdown(data))
 
 
 def _runs(given: Any, scratch: Path, error: Any) -> Iterator[dict[str, Any]]:
@@ -294,8 +278,6 @@ def _runs(given: Any, scratch: Path, error: Any) -> Iterator[dict[str, Any]]:
         programs = compiled(folder, given.ik.resolve(), given.ik_build or scratch / "ik", given.tools)
     model = given.model or scratch / "model.gguf"
     if given.model:
-        import rivals
-
         weights, shape, about = rivals.weight_bytes(model), rivals.shape(model), model.name
     else:
         of = replace(SHAPE, n_layer=given.layers)

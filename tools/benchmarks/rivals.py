@@ -104,23 +104,32 @@ def build_ik(sources: Path, folder: Path) -> Path:
     return folder / "bin"
 
 
-def built(
-    ik_sources: Path, ik_folder: Path, tools: Sequence[Path] | None, scratch: Path
-) -> tuple[dict[str, Path], dict[str, Path]]:
-    """The folder of each llama-bench; and the programs of one attention alone, ours and ik_llama.cpp's."""
+def builds(ik_sources: Path, ik_folder: Path, tools: Sequence[Path] | None) -> dict[str, Path]:
+    """The folder of each llama-bench."""
     from kvsplit_patch.building import artifacts, cmake
     from kvsplit_patch.echo import echo
     from kvsplit_patch.series import trees
 
-    patched = trees.patched()
-    stock, ours = tools or (artifacts.tools(tree, cmake.flags(), echo) for tree in (trees.unpatched(), patched))
+    stock, ours = tools or (artifacts.tools(tree, cmake.flags(), echo) for tree in (trees.unpatched(), trees.patched()))
     ik = build_ik(ik_sources, ik_folder.resolve())
+    return {OURS: ours.resolve(), IK: ik, REPACKED: ik, STOCK: stock.resolve()}
+
+
+def libraries(name: str, folders: dict[str, Path]) -> Path:
+    """The folder in or below which those of one of ``builds`` lie."""
+    return folders[name].parent if name in (IK, REPACKED) else folders[name]
+
+
+def attention_programs(folders: dict[str, Path], ik_sources: Path, scratch: Path) -> dict[str, Path]:
+    """Of one attention alone, ours and ik_llama.cpp's, made in ``scratch``."""
+    from kvsplit_patch.series import trees
+
+    sources = {OURS: trees.patched().folder, IK: ik_sources}
     compiler = ["c++", "-fopenmp"]
-    attention = {
-        OURS: attention_op.linked(patched.folder / "ggml", ours.resolve(), scratch / "attention-ours", compiler),
-        IK: attention_op.linked(ik_sources / "ggml", ik.parent, scratch / "attention-ik", compiler),
+    return {
+        name: attention_op.linked(of / "ggml", libraries(name, folders), scratch / f"attention-{name}", compiler)
+        for name, of in sources.items()
     }
-    return {OURS: ours, IK: ik, REPACKED: ik, STOCK: stock}, attention
 
 
 def version(ik_sources: Path) -> str:
@@ -296,9 +305,9 @@ def main() -> None:
     if not given.models or not given.ik:
         parser.error("name the models, and ik_llama.cpp's sources with --ik")
     with tempfile.TemporaryDirectory() as scratch:
-        folders, attention = built(
-            given.ik.resolve(), given.ik_build or Path(scratch) / "ik", given.tools, Path(scratch)
-        )
+        ik = given.ik.resolve()
+        folders = builds(ik, given.ik_build or Path(scratch) / "ik", given.tools)
+        attention = attention_programs(folders, ik, Path(scratch))
         memory = {str(threads): cpu.read_bandwidth(threads, 2) for threads in (*_fewer(given.threads), given.threads)}
         before = data.get("read_gb_s", {})
         data |= dict(machine=cpu.this_machine(), threads=given.threads, ik=version(given.ik), date=str(date.today()))
