@@ -38,6 +38,5 @@ def test_softmetal_rows_have_the_bytes_that_the_cpu_makes(patched_programs):
     for name, kinds in result.items():
         for kind, (blocks_differ, values_differ, blocks) in kinds.items():
             print(f"{name}, {kind}: {blocks_differ} of {blocks} blocks differ, and {values_differ} values")
-            assert blocks == 4096 and values_differ == 0
-            # Upstream's own kernel gives a block of zeros other numbers of levels, times a scale of 0.
-            assert blocks_differ == 0 or (name == "iq4_nl" and "zero" in kind)
+            # Where a compiler joins a product and a sum, about one block of q6_0 in 40,000 differs.
+            assert (blocks, blocks_differ, values_differ) == (65536, 0, 0)

@@ -13,7 +13,7 @@ import numpy as np
 
 TYPES = {"iq4_nl": 20, "q6_0": 500, "q3_nl": 501}
 F32, F16, I64 = 0, 1, 27  # enum ggml_type
-VALUES, ROWS, BLOCK = 256, 512, 32
+VALUES, ROWS, BLOCK = 256, 8192, 32
 
 
 class InitParams(c.Structure):

@@ -17,7 +17,6 @@ namespace {
 #endif
 
 constexpr int F16_ROWS   = 4;   // of A at a time, and of B: as many as registers hold the sums of
-constexpr int F16_COLS   = 6;
 constexpr int F16_BLOCK  = 64;  // most rows of A that a unit of work multiplies
 constexpr int F16_DEPTH  = 48;  // most vectors along k that a panel of B holds as floats
 constexpr int F16_CACHED = 512*1024/sizeof(float); // floats of A that stay in the second cache
