@@ -2,8 +2,8 @@
 
 #include "common.cuh"
 
-// The scale of a block of a KV cache, searched as in ggml-kv-types-impl.h, which says how. Divisions are rounded as there, so
-// that of two scales that are nearly as good both take the same.
+// The scale of a block of a KV cache, searched as in ggml-kv-types-impl.h, which says how. Divisions are rounded as there, and
+// no product is joined with a sum, so that of two levels or scales that are nearly as good both take the same.
 
 static __device__ __forceinline__ float kv_inverse(const float d) {
     return d != 0.0f ? __frcp_rn(d) : 0.0f;
@@ -12,7 +12,7 @@ static __device__ __forceinline__ float kv_inverse(const float d) {
 // Integers from first to first + n - 1. Returns the number of the one that is nearest to x/d, and the integer.
 template <int first, int n>
 static __device__ __forceinline__ int kv_nearest_int(const float x, const float d, float & level) {
-    const float t = x*kv_inverse(d) + (0.5f - first);
+    const float t = __fadd_rn(__fmul_rn(x, kv_inverse(d)), 0.5f - first);
     const int   u = (int) fminf(fmaxf(t, 0.0f), n - 1.0f);
     level = u + first;
     return u;
@@ -76,7 +76,7 @@ static __device__ __forceinline__ half kv_search_scale(const float (&x)[n], cons
         for (int j = 0; j < n; ++j) {
             float q;
             levels_t::nearest(x[j], scale, q);
-            xq[j] = x[j]*q;
+            xq[j] = __fmul_rn(x[j], q);
             qq[j] = q*q;
         }
         const float c = sum_t::sum(xq);
