@@ -93,8 +93,15 @@ inline floats total(words sum) { return _mm256_cvtepi32_ps(sum); }
 // sums of pairs: of a block, each is at most 8*2*15*127 and fits 16 bits
 inline words  dot(words sum, words a, words b) { return _mm256_add_epi16(sum, _mm256_maddubs_epi16(a, b)); }
 inline floats total(words sum) { return _mm256_cvtepi32_ps(_mm256_madd_epi16(sum, _mm256_set1_epi16(1))); }
+#if defined(__GNUC__)
+#define SGEMM_Q4_1_UNROLL _Pragma("GCC unroll 2") // of more, products that wait for their sum go to the stack
+#endif
 #endif
 
+#endif
+
+#if !defined(SGEMM_Q4_1_UNROLL)
+#define SGEMM_Q4_1_UNROLL
 #endif
 
 // ROWS rows of A
@@ -131,8 +138,15 @@ struct scales {
     alignas(64) float s[BLOCKS][COLUMNS];
 
     void read(const block_q8_1 * b, int64_t ldb, int64_t columns, int64_t blocks) {
-        for (int64_t j = 0; j < columns; ++j) {
-            for (int64_t l = 0; l < blocks; ++l) {
+        const words at = places((int32_t) (ldb*sizeof(block_q8_1))), half = all_i(0xffff);
+        for (int64_t l = 0; l < blocks; ++l) {
+            int64_t j = 0;
+            for (; j + ROWS <= columns; j += ROWS) { // of as many columns as a vector has lanes
+                const words ds = gather(&b[j*ldb + l], at);
+                store_f(&d[l][j], halfs(both(ds, half)));
+                store_f(&s[l][j], halfs(right<16>(ds)));
+            }
+            for (; j < columns; ++j) {
                 d[l][j] = GGML_CPU_FP16_TO_FP32(b[j*ldb + l].d);
                 s[l][j] = GGML_CPU_FP16_TO_FP32(b[j*ldb + l].s);
             }
@@ -162,6 +176,7 @@ void product(const panel & a, const block_q8_1 * b, int64_t ldb, const float * d
         for (int j = 0; j < N; ++j) {
             q[j] = zero_i();
         }
+        SGEMM_Q4_1_UNROLL
         for (int64_t w = 0; w < WORDS; ++w) {
             const words four = load_i(a.q[l][w]);
             for (int j = 0; j < N; ++j) {
@@ -225,7 +240,8 @@ void rows_of(int64_t i, int64_t panels, int64_t m, int64_t n, int64_t k, const b
 bool llamafile_sgemm_q4_1(const struct ggml_compute_params * params, int64_t m, int64_t n, int64_t k,
                           const void * A, int64_t lda, const void * B, int64_t ldb, float * C, int64_t ldc) {
     // gather counts bytes in 32 bits
-    if (params->use_ref || n < LEAST_N || m < ROWS || lda*(int64_t) sizeof(block_q4_1) > INT32_MAX/ROWS) {
+    if (params->use_ref || n < LEAST_N || m < ROWS || lda*(int64_t) sizeof(block_q4_1) > INT32_MAX/ROWS ||
+        ldb*(int64_t) sizeof(block_q8_1) > INT32_MAX/ROWS) {
         return false;
     }
     const int64_t all    = (m + ROWS - 1)/ROWS;
