@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from llguidance import LLTokenizer
@@ -100,8 +101,9 @@ def test_ctrl_c_while_a_grammar_is_read(tmp_path):
     began = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
-            forms.wanted(None, None, str(file))
-            time.sleep(60)  # on a machine that reads it in a second
+            with suppress(KvsplitError):  # it is too big, as a machine finds that reads it in a second
+                forms.wanted(None, None, str(file))
+            time.sleep(60)
     finally:
         signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 8
